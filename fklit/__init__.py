@@ -1,0 +1,42 @@
+"""fklit: Feynman-Kac steering and correctors of pretrained diffusion models, and equilibrium propagation, on Lightning.
+
+Public names load on first use, so that ``import fklit`` costs milliseconds and imports neither torch nor diffusers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
+_NAMES = {
+    "ParticleRun": "fklit.feynman_kac.result",
+    "ParticleSystem": "fklit.feynman_kac.particles",
+    "Schedule": "fklit.feynman_kac.schedule",
+    "SteeringResult": "fklit.steering.result",
+    "SteeringRun": "fklit.steering.run",
+    "steer": "fklit.steering.api",
+}
+_MODULES = ("callbacks", "data", "feynman_kac", "metrics", "models", "rewards", "steering", "training")
+
+__all__ = ["ParticleRun", "ParticleSystem", "Schedule", "SteeringResult", "SteeringRun", "__version__", "steer"]
+
+if TYPE_CHECKING:
+    from fklit.feynman_kac.particles import ParticleSystem
+    from fklit.feynman_kac.result import ParticleRun
+    from fklit.feynman_kac.schedule import Schedule
+    from fklit.steering.api import steer
+    from fklit.steering.result import SteeringResult
+    from fklit.steering.run import SteeringRun
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fklit.{name}")
+    raise AttributeError(f"module 'fklit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES, *_MODULES})
