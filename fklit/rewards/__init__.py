@@ -1,0 +1,11 @@
+"""Rewards: what to steer towards. Every one takes ``(samples, prompts)`` and returns one number a sample.
+
+Importing this package imports torch, and no model library: weights are built when a reward is first used.
+"""
+
+from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.clip import CLIPScore
+from fklit.rewards.compose import Clipped, Min, Standardised, WeightedSum
+from fklit.rewards.function import Function
+
+__all__ = ["CLIPScore", "Clipped", "Function", "Min", "Reward", "RewardError", "Standardised", "WeightedSum"]

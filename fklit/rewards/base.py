@@ -1,0 +1,218 @@
+"""The reward contract: a module that scores a batch of samples, higher is better."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+Samples = Tensor | Sequence[str]
+"""Images as one float tensor (N, C, H, W) with values in [0, 1], or N texts."""
+
+_RANGE_TOLERANCE = 1e-2  # bicubic resizing and half-precision decoders overshoot [0, 1] by less than this
+
+
+class RewardError(RuntimeError):
+    """A reward failed or returned something that is not one number a sample."""
+
+
+class Reward(nn.Module, ABC):
+    """Scores samples: ``reward(samples, prompts)`` gives a float tensor (N,), higher is better.
+
+    Subclasses write :meth:`score` and, when they own weights, :meth:`build`. Everything else lives here: lazy building,
+    micro-batches, checks of what goes in and comes out. A reward is an ``nn.Module``, so it follows ``.to(device)`` and
+    works inside any Lightning module. It is frozen and stays in evaluation mode; gradients flow to the samples if
+    these require them and :meth:`score` is differentiable.
+
+    What is promised about the result: float32 or float64 (half precision is raised to float32, integers and booleans
+    are cast to float32), shape (N,), on the device of the reward. NaN and infinities pass through unchanged, because
+    the particle system has the policy for them. Rows do not depend on each other.
+
+    Attributes:
+        accepts: What ``samples`` may be: "image", "text" or "any".
+        needs_prompts: Whether ``prompts=None`` is refused.
+        typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
+        suggested_scale: A ``reward_scale`` to start from, or None if unknown. Steering samples from
+            ``p(x | prompt) exp(reward_scale * reward(x))``, so what counts is ``reward_scale`` times the spread of the
+            reward among the particles of a prompt; 1 to 5 is a working range of that product.
+
+    Args:
+        max_batch: Most samples given to :meth:`score` at once; None for no limit.
+        pad: Fill the last micro-batch up to ``max_batch`` by repeating its last sample (the extra scores are dropped).
+            Kernels round differently for different batch sizes; with padding a sample's score has the same bits
+            in whatever batch it arrives.
+
+    Raises:
+        ValueError: If ``max_batch`` is below 1, or ``pad`` is set without ``max_batch``.
+    """
+
+    accepts: ClassVar[Literal["image", "text", "any"]] = "image"
+    needs_prompts: ClassVar[bool] = True
+    typical_range: tuple[float, float] | None = None
+    suggested_scale: float | None = None
+
+    _place: Tensor
+
+    def __init__(self, *, max_batch: int | None = None, pad: bool = False) -> None:
+        super().__init__()
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1, or None for no limit.")
+        if pad and max_batch is None:
+            raise ValueError("pad=True was given without max_batch; set max_batch to the size to fill up to.")
+        self.max_batch = max_batch
+        self.pad = pad
+        self._loaded = False
+        # Moves with .to(), and so remembers device and dtype for weights that are built later.
+        self.register_buffer("_place", torch.empty(0, dtype=torch.float32), persistent=False)
+        self.training = False
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which this reward computes."""
+        return self._place.device
+
+    def build(self) -> None:  # noqa: B027  (optional hook: rewards without weights have nothing to build)
+        """Creates weights and tokenizers on the CPU; called once by :meth:`load`. Rewards without any leave it out."""
+
+    def load(self) -> Self:
+        """Builds the weights now instead of at the first call; calling it again does nothing.
+
+        The weights end frozen, in evaluation mode, on :attr:`device`, and in the dtype asked for if ``.half()``,
+        ``.bfloat16()`` or ``.double()`` was called before. The global random state is as before.
+
+        Returns:
+            The reward itself.
+        """
+        if not self._loaded:
+            # Constructors draw initial weights that are then overwritten: hence the fork. Weights that are created in
+            # inference mode (Lightning's default for predict) could never again be part of a gradient: hence the exit.
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+                self.build()
+                asked = None if self._place.dtype == torch.float32 else self._place.dtype
+                self.to(device=self._place.device, dtype=asked)
+            self._loaded = True
+            self.eval()
+            self.requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Does nothing except for reporting back: a reward stays in evaluation mode inside a model that is trained."""
+        return super().train(False)
+
+    @abstractmethod
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+        """Scores one micro-batch.
+
+        Args:
+            samples: Images (n, C, H, W) in [0, 1] on :attr:`device`, or n texts; what :attr:`accepts` says.
+            prompts: n prompts, one a sample; empty strings if the caller has none and :attr:`needs_prompts` is False.
+
+        Returns:
+            Scores (n,), higher is better.
+        """
+
+    def forward(self, samples: Samples, prompts: Sequence[str] | None = None) -> Tensor:
+        """Scores a batch in micro-batches of at most ``max_batch``.
+
+        Args:
+            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to :attr:`device`.
+            prompts: N prompts, one a sample. None if the reward does not read them.
+
+        Returns:
+            Scores (N,), float32 or float64, on :attr:`device`.
+
+        Raises:
+            ValueError: If the samples are not what :attr:`accepts` says, are out of range, or differ in number from
+                the prompts.
+            RewardError: If :meth:`score` raises or returns anything but n real numbers.
+        """
+        count = self._check_samples(samples)
+        names = self._check_prompts(prompts, count)
+        self.load()
+        if count == 0:
+            return torch.zeros(0, device=self.device)
+        if isinstance(samples, Tensor):
+            samples = samples.to(self.device)
+        size = self.max_batch or count
+        chunks = [self._score_chunk(samples[i : i + size], names[i : i + size]) for i in range(0, count, size)]
+        return torch.cat(chunks)
+
+    def _score_chunk(self, samples: Any, prompts: list[str]) -> Tensor:
+        count = len(prompts)
+        missing = self.max_batch - count if self.pad and self.max_batch else 0
+        if missing and isinstance(samples, Tensor):
+            samples = torch.cat([samples, samples[-1:].expand(missing, *samples.shape[1:])])
+        elif missing:
+            samples = [*samples, *[samples[-1]] * missing]
+        try:
+            scores = self.score(samples, [*prompts, *[prompts[-1]] * missing])
+        except Exception as error:
+            raise RewardError(
+                f"The reward {type(self).__name__} failed on {count} sample(s): {type(error).__name__}: {error}"
+            ) from error
+        return self._check_scores(scores, count + missing)[:count]
+
+    def _check_scores(self, scores: object, count: int) -> Tensor:
+        name = type(self).__name__
+        if not isinstance(scores, Tensor):
+            raise RewardError(
+                f"The reward {name} returned a {type(scores).__name__}; return a tensor of {count} scores."
+            )
+        if scores.shape != (count,):
+            raise RewardError(
+                f"The reward {name} returned shape {tuple(scores.shape)} for {count} sample(s); "
+                f"return one score a sample, shape ({count},)."
+            )
+        if scores.is_complex():
+            raise RewardError(f"The reward {name} returned {scores.dtype}; return real scores.")
+        if scores.dtype not in (torch.float32, torch.float64):
+            scores = scores.float()
+        return scores.to(self.device)
+
+    def _check_samples(self, samples: object) -> int:
+        name = type(self).__name__
+        if not isinstance(samples, Tensor):
+            texts = list(samples) if isinstance(samples, Sequence) and not isinstance(samples, str) else None
+            if self.accepts == "image" or texts is None or not all(isinstance(text, str) for text in texts):
+                wanted = (
+                    "a float tensor of images (N, C, H, W) in [0, 1]" if self.accepts == "image" else "a list of texts"
+                )
+                raise ValueError(f"{name} was given a {type(samples).__name__} as samples; give {wanted}.")
+            return len(texts)
+        if self.accepts == "text":
+            raise ValueError(f"{name} was given a tensor {tuple(samples.shape)} as samples; give a list of texts.")
+        if self.accepts == "any":
+            if samples.ndim == 0:
+                raise ValueError(f"{name} was given a tensor without axes; the first axis must count the samples.")
+            return samples.shape[0]
+        if samples.ndim != 4 or not samples.is_floating_point():
+            raise ValueError(
+                f"{name} was given a tensor {tuple(samples.shape)} of {samples.dtype}; give float images (N, C, H, W) "
+                "in [0, 1] (divide bytes by 255)."
+            )
+        if samples.numel():
+            low, high = (float(value) for value in samples.detach().aminmax())
+            if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:  # NaN compares false: it passes through
+                raise ValueError(
+                    f"{name} was given pixel values from {low:.3g} to {high:.3g}; give images in [0, 1] "
+                    "(x / 2 + 0.5 brings [-1, 1] there, clamp removes overshoot)."
+                )
+        return samples.shape[0]
+
+    def _check_prompts(self, prompts: object, count: int) -> list[str]:
+        name = type(self).__name__
+        if prompts is None:
+            if self.needs_prompts:
+                raise ValueError(f"{name} was given no prompts and reads them; give a list of {count} prompt(s).")
+            return [""] * count
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise ValueError(f"{name} was given prompts of type {type(prompts).__name__}; give a list, one a sample.")
+        if len(prompts) != count:
+            raise ValueError(
+                f"{name} was given {count} sample(s) and {len(prompts)} prompt(s); give one prompt a sample "
+                "(repeat a prompt for each of its particles)."
+            )
+        if not all(isinstance(prompt, str) for prompt in prompts):
+            raise ValueError(f"{name} was given prompts that are not all strings; give a list of strings.")
+        return list(prompts)

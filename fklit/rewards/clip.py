@@ -1,0 +1,152 @@
+"""CLIP score with any open_clip model: how well an image fits its prompt."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fklit.rewards.base import Reward
+from fklit.rewards.preprocess import ClipPreprocess
+
+_MAX_CACHED_PROMPTS = 10_000  # at 1,024 floats each: 40 MB
+
+
+class CLIPScore(Reward):
+    """``scale`` times the cosine between open_clip's image and text embeddings (a **cosine**, not 100 times it).
+
+    A CLIP model is trained so that ``exp(t * cosine)`` is proportional to ``p(image, text) / (p(image) p(text))``,
+    where ``t`` is its learned inverse temperature (Oord et al. 2018, arXiv:1807.03748, section 2.3; Radford et al.
+    2021, arXiv:2103.00020, figure 3). So ``reward_scale = t`` is the exponent that the model itself believes in, and
+    is the suggested scale: 100 for OpenAI's and most LAION models, the value in its card for fklit's own. Take
+    ``scale=100`` to read the numbers as the usual "CLIP score"; the suggested scale then shrinks to match.
+
+    The range of cosines differs between models: 0.10 to 0.40 for OpenAI's and LAION's ViT models. A local folder may
+    state its own in ``open_clip_config.json`` under ``"reward": {"typical_range": [low, high], "suggested_scale": t}``.
+
+    Preprocessing runs on tensors and is differentiable, so gradients reach the pixels. Embeddings of prompts are
+    kept, each computed on its own, so that they do not depend on which prompts came together.
+
+    Args:
+        model_name: An open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", a local folder with
+            ``open_clip_config.json`` and weights (with or without open_clip's "local-dir:"), or "asset:emoji_clip" for
+            the model that ships with fklit.
+        pretrained: Tag or weights file of an architecture ("laion2b_s34b_b79k"); None where the name brings weights.
+        scale: Factor on the cosine, above 0.
+        cache_dir: Where open_clip keeps downloads; None for its default.
+        max_batch: Most images at once; None for no limit.
+        pad: Fill the last micro-batch (see :class:`Reward`).
+
+    Raises:
+        ValueError: If ``scale`` is not above 0, or the weights are not determined by name and ``pretrained``.
+    """
+
+    accepts = "image"
+
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: str | None = None,
+        *,
+        scale: float = 1.0,
+        cache_dir: str | None = None,
+        max_batch: int | None = None,
+        pad: bool = False,
+    ) -> None:
+        super().__init__(max_batch=max_batch, pad=pad)
+        if not scale > 0:
+            raise ValueError(
+                f"scale={scale} was given; give a number above 0 (1 for a cosine, 100 for the usual score)."
+            )
+        self.model_name = _locate(model_name)
+        brings_weights = self.model_name.startswith(("local-dir:", "hf-hub:"))
+        if brings_weights == (pretrained is not None):
+            raise ValueError(
+                f"model_name={model_name!r} was given with pretrained={pretrained!r}; "
+                + (
+                    "leave pretrained out, the weights come with the name."
+                    if brings_weights
+                    else "name weights (open_clip.list_pretrained() lists them), or give a file or a local folder."
+                )
+            )
+        self.pretrained = pretrained
+        self.scale = scale
+        self.cache_dir = cache_dir
+        self.typical_range = (0.1 * scale, 0.4 * scale)
+        self._texts: dict[str, Tensor] = {}
+        self._tokenize: Callable[[list[str]], Tensor] | None = None
+
+    def build(self) -> None:
+        """Loads model, tokenizer and preprocessing with open_clip."""
+        import open_clip
+
+        model = open_clip.create_model(
+            self.model_name, pretrained=self.pretrained, cache_dir=self.cache_dir, require_pretrained=True
+        )
+        self._tokenize = open_clip.get_tokenizer(self.model_name, cache_dir=self.cache_dir)
+        settings = dict(model.visual.preprocess_cfg)
+        settings.pop("mode", None)
+        self.preprocess = ClipPreprocess(settings.pop("size"), settings.pop("mean"), **settings)
+        self.model = model.eval()
+        notes = _reward_notes(self.model_name)
+        if "typical_range" in notes:
+            low, high = notes["typical_range"]
+            self.typical_range = (low * self.scale, high * self.scale)
+        self.suggested_scale = float(notes.get("suggested_scale", model.logit_scale.detach().exp())) / self.scale
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scaled cosines (n,).
+
+        Args:
+            samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
+            prompts: n prompts.
+
+        Returns:
+            Scores (n,), float32 unless the module was made float64.
+        """
+        images = samples.expand(-1, 3, -1, -1) if samples.shape[1] == 1 else samples
+        features = _unit(self.model.encode_image(self.preprocess(images)))
+        texts = torch.stack([self._embed(prompt) for prompt in prompts])
+        return self.scale * (features * texts).sum(-1)
+
+    @torch.no_grad()
+    def _embed(self, prompt: str) -> Tensor:
+        if prompt not in self._texts:
+            assert self._tokenize is not None
+            if len(self._texts) >= _MAX_CACHED_PROMPTS:
+                self._texts.clear()
+            with torch.inference_mode(False):  # a tensor made in inference mode could not be used with gradients later
+                tokens = self._tokenize([prompt]).to(self.device)
+                self._texts[prompt] = _unit(self.model.encode_text(tokens))[0]
+        return self._texts[prompt]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._texts.clear()  # moved or cast: the kept embeddings are no longer those of this model
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _unit(features: Tensor) -> Tensor:
+    features = features if features.dtype in (torch.float32, torch.float64) else features.float()
+    return F.normalize(features, dim=-1)
+
+
+def _locate(name: str) -> str:
+    if name.startswith("asset:"):
+        from fklit import assets
+
+        return f"local-dir:{assets.path(name.removeprefix('asset:'))}"
+    if ":" not in name and (Path(name) / "open_clip_config.json").is_file():
+        return f"local-dir:{name}"
+    return name
+
+
+def _reward_notes(name: str) -> dict[str, Any]:
+    if not name.startswith("local-dir:"):
+        return {}
+    with open(Path(name.removeprefix("local-dir:")) / "open_clip_config.json", encoding="utf-8") as file:
+        notes: dict[str, Any] = json.load(file).get("reward", {})
+    return notes

@@ -1,0 +1,149 @@
+"""Rewards made of rewards: weighted sums, minima, fixed standardisation, clipping."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fklit.rewards.base import Reward
+
+
+class _Composite(Reward):
+    """Common part: hands samples and prompts on, so that every part checks and micro-batches them by itself."""
+
+    accepts = "any"
+    needs_prompts = False  # each part refuses missing prompts by itself
+
+    def __init__(self, rewards: Sequence[Reward]) -> None:
+        super().__init__()
+        if not rewards or not all(isinstance(reward, Reward) for reward in rewards):
+            kinds = [type(reward).__name__ for reward in rewards]
+            raise ValueError(f"rewards={kinds} were given; give at least one Reward (wrap functions in Function).")
+        self.rewards = nn.ModuleList(rewards)
+
+    def build(self) -> None:
+        """Loads the parts."""
+        for reward in self.rewards:
+            assert isinstance(reward, Reward)
+            reward.load()
+
+    def _parts(self, samples: Any, prompts: Sequence[str]) -> list[Tensor]:
+        scores = [reward(samples, prompts) for reward in self.rewards]
+        return [score.to(self.device) for score in scores]
+
+    def _ranges(self) -> list[tuple[float, float]] | None:
+        ranges = [reward.typical_range for reward in self.rewards]
+        return None if None in ranges else ranges  # type: ignore[return-value]
+
+
+class WeightedSum(_Composite):
+    """``sum_i weights[i] * rewards[i](x)``.
+
+    Args:
+        rewards: The parts.
+        weights: One finite weight a part, in the part's own units; negative weights turn a reward into a penalty.
+
+    Raises:
+        ValueError: If the numbers of rewards and weights differ, or a weight is not finite.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], weights: Sequence[float]) -> None:
+        super().__init__(rewards)
+        if len(weights) != len(rewards) or not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(
+                f"weights={list(weights)} were given for {len(rewards)} reward(s); give one finite number a reward."
+            )
+        self.weights = tuple(float(weight) for weight in weights)
+        ranges = self._ranges()
+        if ranges is not None:
+            ends = [
+                sorted((weight * low, weight * high)) for weight, (low, high) in zip(self.weights, ranges, strict=True)
+            ]
+            self.typical_range = (sum(low for low, _ in ends), sum(high for _, high in ends))
+
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+        """The weighted sum (n,)."""
+        parts = self._parts(samples, prompts)
+        # Zero weights are skipped, not multiplied: 0 * inf would be NaN.
+        terms = [weight * part for weight, part in zip(self.weights, parts, strict=True) if weight != 0]
+        return torch.stack(terms).sum(0) if terms else torch.zeros_like(parts[0])
+
+
+class Min(_Composite):
+    """``min_i rewards[i](x)``: good only if every part is; bring the parts to one unit first (:class:`Standardised`).
+
+    Args:
+        rewards: The parts.
+    """
+
+    def __init__(self, rewards: Sequence[Reward]) -> None:
+        super().__init__(rewards)
+        ranges = self._ranges()
+        if ranges is not None:
+            self.typical_range = (min(low for low, _ in ranges), min(high for _, high in ranges))
+
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+        """The smallest part (n,); NaN if any part is NaN."""
+        return torch.stack(self._parts(samples, prompts)).amin(0)
+
+
+class Standardised(_Composite):
+    """``(reward(x) - mean) / std`` with fixed numbers, so that rewards of different units can be added.
+
+    The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbours.
+
+    Args:
+        reward: The reward.
+        mean: Its mean in ordinary use, in its own unit.
+        std: Its standard deviation in ordinary use, above 0.
+
+    Raises:
+        ValueError: If ``mean`` is not finite or ``std`` is not above 0.
+    """
+
+    suggested_scale = 2.0
+
+    def __init__(self, reward: Reward, *, mean: float, std: float) -> None:
+        super().__init__([reward])
+        if not math.isfinite(mean) or not (math.isfinite(std) and std > 0):
+            raise ValueError(f"mean={mean} and std={std} were given; give a finite mean and a finite std above 0.")
+        self.mean, self.std = float(mean), float(std)
+        if reward.typical_range is not None:
+            low, high = reward.typical_range
+            self.typical_range = ((low - mean) / std, (high - mean) / std)
+
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+        """The standardised reward (n,)."""
+        return (self._parts(samples, prompts)[0] - self.mean) / self.std
+
+
+class Clipped(_Composite):
+    """``min(max(reward(x), low), high)``: bounds what one reward may contribute, against over-optimisation.
+
+    Args:
+        reward: The reward.
+        low: Smallest value passed on; None for no bound.
+        high: Largest value passed on; None for no bound.
+
+    Raises:
+        ValueError: If neither bound is given, or ``low`` is not below ``high``.
+    """
+
+    def __init__(self, reward: Reward, *, low: float | None = None, high: float | None = None) -> None:
+        super().__init__([reward])
+        if low is None and high is None:
+            raise ValueError("low=None and high=None were given; give at least one bound.")
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"low={low} and high={high} were given; low must be below high.")
+        self.low, self.high = low, high
+        self.suggested_scale = reward.suggested_scale
+        bottom, top = (-math.inf if low is None else low), (math.inf if high is None else high)
+        if reward.typical_range is not None:
+            bottom, top = (min(max(end, bottom), top) for end in reward.typical_range)
+        self.typical_range = (bottom, top) if math.isfinite(top - bottom) else None
+
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+        """The clipped reward (n,); NaN stays NaN."""
+        return self._parts(samples, prompts)[0].clamp(self.low, self.high)
