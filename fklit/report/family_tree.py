@@ -1,0 +1,103 @@
+"""The family tree of one prompt: a column a scored step, a row a slot, each node the denoised preview of that particle."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fklit.report import svg
+from fklit.report.lineages import thin, trace
+from fklit.report.reading import PromptRecord
+
+_HEAD, _CAPTION = 40.0, 13.0
+
+
+def _node_size(slots: int, columns: int) -> float:
+    """Side of a thumbnail: as large as the page allows, smaller for many particles."""
+    by_rows = 64.0 if slots <= 4 else 52.0 if slots <= 8 else 36.0 if slots <= 16 else 20.0
+    return min(by_rows, 64.0 if columns <= 10 else 52.0)
+
+
+def family_tree(
+    record: PromptRecord,
+    images: list[Image.Image],
+    previews: npt.NDArray[np.uint8] | None,
+    *,
+    max_columns: int = 14,
+    width: float = 1240,
+) -> str:
+    """Draw who descends from whom.
+
+    Colour marks the root, faded pictures died out, the ringed one at the right was chosen, the number below a picture is its score.
+
+    Args:
+        record: the prompt's record.
+        images: the K returned pictures.
+        previews: ``(S, K, h, w, 3)`` denoised previews, or None (dots instead of thumbnails).
+        max_columns: most scored steps to draw; the others are joined.
+        width: pixels to fill when the tree is narrower.
+    """
+    kept, ancestors = thin(record.ancestors, record.resampled, max_columns)
+    family = trace(ancestors, record.best)
+    slots, columns = record.num_particles, len(kept) + 1
+    side = _node_size(slots, columns)
+    last = side * 1.25
+    pitch = max(last + _CAPTION + 8 if slots <= 16 else last + 4, 24.0)
+    gap = max(side + 26.0, min(150.0, (width - last - 20) / max(columns - 1, 1)))
+    total = 20 + gap * (columns - 1) + last
+    height = _HEAD + pitch * slots + 6
+    xs = [10 + side / 2 + gap * i for i in range(columns - 1)] + [10 + gap * (columns - 1) + last / 2]
+    ys = [_HEAD + pitch * k + last / 2 for k in range(slots)]
+    values = np.vstack([record.reward_path[kept], record.rewards[None]])
+
+    parts: list[str] = []
+    for i, step in enumerate([*record.steps[kept].tolist(), None]):
+        end = step is None
+        parts.append(svg.text(xs[i], 13, "returned" if end else f"step {step}", "label", "middle"))
+        size = record.ess[-1] if end else record.ess[kept[i]]
+        again = not end and bool(record.resampled[kept[i]])
+        parts.append(svg.text(xs[i], 28, f"ESS {svg.number(float(size), 1)}", "tick hit" if again else "tick", "middle"))
+        if again and i + 1 < columns:
+            x = (xs[i] + xs[i + 1]) / 2
+            parts.append(svg.line(x, 20, x, height - 4, "event"))
+            parts.append(svg.text(x, 13, "resampled", "tick hit", "middle"))
+    edges: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for i, row in enumerate(family.parents):
+        for slot, parent in enumerate(row.tolist()):
+            rank = 2 if family.chosen[i + 1, slot] else 1 if family.alive[i + 1, slot] else 0
+            half = (last if i + 1 == columns - 1 else side) / 2
+            stroke = f"stroke:{svg.root_colour(int(family.roots[i + 1, slot]))}"
+            css = ("edge dead", "edge", "edge chosen")[rank]
+            edges[rank].append(svg.curve(xs[i] + side / 2, ys[parent], xs[i + 1] - half, ys[slot], css, stroke))
+    parts += edges[0] + edges[1] + edges[2]
+
+    weights = record.weights
+    for i in range(columns):
+        end = i == columns - 1
+        box = last if end else side
+        for slot in range(slots):
+            colour = svg.root_colour(int(family.roots[i, slot]))
+            css = "node" if family.alive[i, slot] else "node dead"
+            value = float(values[i, slot])
+            hover = f"slot {slot}, score {svg.number(value, 4)}" + (f", weight {svg.number(float(weights[slot]))}" if end else "")
+            picture = images[slot] if end else None if previews is None else previews[kept[i], slot]
+            if end and slot == record.best:
+                parts.append(
+                    f'<rect x="{xs[i] - box / 2 - 4:.1f}" y="{ys[slot] - box / 2 - 4:.1f}" width="{box + 8:.1f}" '
+                    f'height="{box + 8:.1f}" rx="7" class="choice"/>'
+                )
+            if picture is None:
+                parts.append(svg.circle(xs[i], ys[slot], 5, css, f"fill:{colour}", hover))
+            else:
+                parts.append(
+                    f'<g class="{css}"><title>{hover}</title>'
+                    f'<image href="{svg.data_uri(picture, 128)}" x="{xs[i] - box / 2:.1f}" y="{ys[slot] - box / 2:.1f}" '
+                    f'width="{box:.1f}" height="{box:.1f}" preserveAspectRatio="xMidYMid slice"/>'
+                    f'<rect x="{xs[i] - box / 2:.1f}" y="{ys[slot] - box / 2:.1f}" width="{box:.1f}" height="{box:.1f}" rx="4" '
+                    f'class="frame" style="stroke:{colour}"/></g>'
+                )
+            if slots <= 16 and math.isfinite(value):
+                css = "tick" if family.alive[i, slot] else "tick dead"
+                parts.append(svg.text(xs[i], ys[slot] + box / 2 + _CAPTION - 1, svg.number(value), css, "middle"))
+    return svg.svg(total, height, parts, label="Family tree of the particles with denoised previews", css="tree")

@@ -1,0 +1,74 @@
+"""Who descends from whom: the ancestors of a run turned into what a picture needs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lineages:
+    """Family relations over S + 1 columns: the S scored steps and the returned samples.
+
+    Attributes:
+        parents: ``(S, K)``; ``parents[s, k]`` is the slot in column s of the parent of slot k in column s + 1.
+        alive: ``(S + 1, K)``; whether a slot has a returned descendant.
+        roots: ``(S + 1, K)``; slot in column 0 that a slot descends from.
+        chosen: ``(S + 1, K)``; whether a slot is an ancestor of the chosen sample.
+    """
+
+    parents: Integers
+    alive: npt.NDArray[np.bool_]
+    roots: Integers
+    chosen: npt.NDArray[np.bool_]
+
+
+def trace(ancestors: Integers, best: int) -> Lineages:
+    """Follow every returned sample back to its root.
+
+    Args:
+        ancestors: ``(S, K)`` slot of the parent of each slot after each scored step.
+        best: slot of the chosen sample.
+    """
+    steps, slots = ancestors.shape
+    alive = np.ones((steps + 1, slots), dtype=np.bool_)
+    chosen = np.zeros((steps + 1, slots), dtype=np.bool_)
+    chosen[steps, best] = True
+    for s in range(steps - 1, -1, -1):
+        alive[s] = False
+        alive[s, ancestors[s, alive[s + 1]]] = True
+        chosen[s, ancestors[s, chosen[s + 1]]] = True
+    roots = np.tile(np.arange(slots), (steps + 1, 1))
+    for s in range(steps):
+        roots[s + 1] = roots[s, ancestors[s]]
+    return Lineages(ancestors, alive, roots, chosen)
+
+
+def thin(ancestors: Integers, resampled: npt.NDArray[np.bool_], limit: int) -> tuple[Integers, Integers]:
+    """Keep at most ``limit`` scored steps for a picture, those that resampled first, and join the ancestors across the gaps.
+
+    Args:
+        ancestors: ``(S, K)``.
+        resampled: ``(S,)``.
+        limit: most columns that fit.
+
+    Returns:
+        The kept columns ``(s,)`` in order, and their ancestors ``(s, K)``: slot in a kept column of the parent of each slot in the next.
+    """
+    steps, slots = ancestors.shape
+    if steps <= limit:
+        return np.arange(steps), ancestors
+    even = set(np.linspace(0, steps - 1, limit).round().astype(int).tolist())
+    # Rank: the first column (the roots), then columns that resampled, then evenly spaced ones.
+    order = sorted(range(steps), key=lambda s: (s != 0, not resampled[s], s not in even, s))
+    kept = np.array(sorted(order[:limit]))
+    joined = np.empty((len(kept), slots), dtype=np.int64)
+    for i, start in enumerate(kept):
+        stop = kept[i + 1] if i + 1 < len(kept) else steps
+        slot = np.arange(slots)
+        for s in range(stop - 1, start - 1, -1):
+            slot = ancestors[s, slot]
+        joined[i] = slot
+    return kept, joined
