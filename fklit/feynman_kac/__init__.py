@@ -1,0 +1,89 @@
+"""The pure engine of Feynman-Kac methods: torch and the standard library only.
+
+Axes: `B` groups (prompts), `K` particles of each. Log-weights are float64, shape (B, K), and groups never mix.
+"""
+
+from fklit.feynman_kac.engine import FeynmanKacModel, StepRecord, iterate, run
+from fklit.feynman_kac.genealogy import coalescence, lineages, roots, unique_roots
+from fklit.feynman_kac.particles import ParticleSystem
+from fklit.feynman_kac.potentials import (
+    Difference,
+    HighVarianceWarning,
+    Max,
+    Potential,
+    RewardPath,
+    Sum,
+    Terminal,
+    potential,
+)
+from fklit.feynman_kac.randomness import Generators, group_generators, normals, uniforms
+from fklit.feynman_kac.resampling import (
+    Resampler,
+    ancestors_from_counts,
+    keep_survivors_in_place,
+    multinomial,
+    residual,
+    ssp,
+    stratified,
+    systematic,
+)
+from fklit.feynman_kac.result import Budget, ParticleRun, peak_memory_bytes
+from fklit.feynman_kac.schedule import Schedule
+from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
+from fklit.feynman_kac.trees import select, tree_map
+from fklit.feynman_kac.weights import (
+    DegenerateGroupError,
+    InvalidWeightError,
+    ess,
+    log_mean_exp,
+    max_weight,
+    normalise,
+)
+
+__all__ = [
+    "Adaptive",
+    "Budget",
+    "Constant",
+    "DegenerateGroupError",
+    "Difference",
+    "FeynmanKacModel",
+    "Generators",
+    "HighVarianceWarning",
+    "InvalidWeightError",
+    "Linear",
+    "Max",
+    "ParticleRun",
+    "ParticleSystem",
+    "Potential",
+    "Resampler",
+    "RewardPath",
+    "Schedule",
+    "StepRecord",
+    "Sum",
+    "Tempering",
+    "Terminal",
+    "ancestors_from_counts",
+    "coalescence",
+    "ess",
+    "group_generators",
+    "iterate",
+    "keep_survivors_in_place",
+    "lineages",
+    "log_mean_exp",
+    "max_weight",
+    "multinomial",
+    "normalise",
+    "normals",
+    "peak_memory_bytes",
+    "potential",
+    "residual",
+    "roots",
+    "run",
+    "select",
+    "ssp",
+    "stratified",
+    "systematic",
+    "tree_map",
+    "uniforms",
+    "unique_roots",
+]

@@ -1,0 +1,101 @@
+"""States as trees: dicts, lists, tuples and dataclasses whose tensors have leading axes (B, K)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fklit.feynman_kac._checks import check_matrix
+
+Tree = TypeVar("Tree")
+_CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+@runtime_checkable
+class Selectable(Protocol):
+    """An object with per-particle state of its own, such as a `RewardPath`."""
+
+    def select(self, ancestors: Tensor | None) -> Any:  # noqa: ANN401 - itself or its replacement, of its own type
+        """Return the object re-indexed by ancestors (B, K)."""
+        ...
+
+
+def tree_map(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Apply `function` to every tensor and every `Selectable` of a tree; numbers, strings and None stay as they are.
+
+    Args:
+        function: called with each leaf.
+        tree: nested dicts, lists, tuples, named tuples and dataclasses.
+
+    Raises:
+        TypeError: for a leaf of another type, which might hold per-particle state that would be missed.
+    """
+    return cast(Tree, _map(function, tree))
+
+
+def select(tree: Tree, ancestors: Tensor | None) -> Tree:
+    """Return `tree` with slot k of group b replaced by slot `ancestors[b, k]`, in every leaf; None changes nothing.
+
+    Args:
+        tree: see `tree_map`; tensors of shape (B, K, ...), on any device.
+        ancestors: int64, shape (B, K') with values in [0, K).
+
+    Raises:
+        ValueError: if a tensor's leading axes do not match.
+    """
+    if ancestors is None:
+        return tree
+    check_matrix("ancestors", ancestors)
+
+    def pick(leaf: Any) -> Any:  # noqa: ANN401
+        if not isinstance(leaf, Tensor):
+            return leaf.select(ancestors)
+        if leaf.ndim < 2 or leaf.shape[0] != ancestors.shape[0]:
+            raise ValueError(
+                f"A state tensor has shape {tuple(leaf.shape)}; give leading axes (groups, particles) with "
+                f"{ancestors.shape[0]} "
+                f"groups, also to what is shared by all particles."
+            )
+        index = ancestors.to(leaf.device)
+        return leaf[torch.arange(index.shape[0], device=leaf.device).unsqueeze(1), index]
+
+    return tree_map(pick, tree)
+
+
+def check_leaves(tree: object, num_groups: int, num_particles: int) -> None:
+    """Raise ValueError unless every tensor of `tree` has leading axes (num_groups, num_particles)."""
+
+    def check(leaf: Any) -> Any:  # noqa: ANN401
+        if isinstance(leaf, Tensor) and tuple(leaf.shape[:2]) != (num_groups, num_particles):
+            raise ValueError(
+                f"A state tensor has shape {tuple(leaf.shape)}; its leading axes must be (groups, particles) = "
+                f"({num_groups}, {num_particles})."
+            )
+        return leaf
+
+    tree_map(check, tree)
+
+
+def _map(function: Callable[[Any], Any], node: Any) -> Any:  # noqa: ANN401
+    if isinstance(node, Tensor | Selectable):
+        return function(node)
+    if isinstance(node, dict):
+        return {key: _map(function, value) for key, value in node.items()}
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return type(node)(*(_map(function, value) for value in node))
+    if isinstance(node, list | tuple):
+        return type(node)(_map(function, value) for value in node)
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = {
+            field.name: _map(function, getattr(node, field.name)) for field in dataclasses.fields(node) if field.init
+        }
+        return dataclasses.replace(node, **fields)
+    if isinstance(node, _CONSTANTS):
+        return node
+    raise TypeError(
+        f"The state holds a {type(node).__name__}; use tensors, numbers, strings, None, dicts, lists, tuples, "
+        "dataclasses, or give "
+        f"the class a method select(ancestors)."
+    )
