@@ -1,7 +1,8 @@
 """Tiny random pipelines of the real diffusers classes: milliseconds a step, the same weights in every process.
 
-Images are 16 x 16 (latents 4 x 8 x 8, except for DDPM, which draws pixels). The tokenizer is a real CLIPTokenizer that spells words letter
-by letter. Every builder takes a folder, into which the pipeline is saved, and leaves the global random state as it was.
+Images are 16 x 16 (latents 4 x 8 x 8, except for DDPM, which draws pixels). The tokenizer is a real CLIPTokenizer that
+spells words letter by letter. Every builder takes a folder, into which the pipeline is saved, and leaves the global random
+state as it was.
 """
 
 import json
@@ -83,7 +84,12 @@ def _ddim() -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 

@@ -1,0 +1,139 @@
+"""The prompt DataModule: formats, indices, metadata, and one sentence for each kind of bad input."""
+
+import json
+
+import pytest
+from lightning.pytorch import Trainer
+
+from fklit.data.prompts import PromptDataModule, read_prompts
+
+GENEVAL = [
+    {
+        "tag": "two_object",
+        "include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1}],
+        "prompt": "cat and dog",
+    },
+    {
+        "tag": "counting",
+        "include": [{"class": "cat", "count": 2}],
+        "exclude": [{"class": "cat", "count": 3}],
+        "prompt": "2 cats",
+    },
+]
+
+
+def write(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
+    return path
+
+
+def test_text_skips_empty_lines_and_keeps_order(tmp_path):
+    path = write(tmp_path, "p.txt", "\ufeffa green heart\r\n\r\n  two cats \nü, 日本\n")
+    assert [row["prompt"] for row in read_prompts(path)] == ["a green heart", "two cats", "ü, 日本"]
+
+
+def test_csv_keeps_other_columns_and_quoted_commas_and_newlines(tmp_path):
+    path = write(tmp_path, "p.csv", 'id,prompt\n7,"a cat, a dog"\n8,"two\nlines"\n')
+    assert read_prompts(path) == [{"id": "7", "prompt": "a cat, a dog"}, {"id": "8", "prompt": "two\nlines"}]
+
+
+def test_tsv_and_another_column(tmp_path):
+    path = write(tmp_path, "p.tsv", "caption\tn\na, b\t1\n")
+    assert read_prompts(path, column="caption") == [{"caption": "a, b", "n": "1", "prompt": "a, b"}]
+
+
+def test_geneval_metadata_is_preserved(tmp_path):
+    path = write(tmp_path, "evaluation_metadata.jsonl", "\n".join(map(json.dumps, GENEVAL)) + "\n")
+    data = PromptDataModule(str(path), batch_size=2)
+    (batch,) = data.predict_dataloader()
+    assert batch == {"prompts": ["cat and dog", "2 cats"], "indices": [0, 1], "metadata": GENEVAL}
+
+
+def test_list_of_texts_and_of_dictionaries():
+    assert [item["prompt"] for item in PromptDataModule(prompts=["a", "b"]).items] == ["a", "b"]
+    (item,) = PromptDataModule(prompts=[{"prompt": "a", "id": 3}]).items
+    assert item == {"prompt": "a", "index": 0, "metadata": {"prompt": "a", "id": 3}}
+
+
+def test_indices_do_not_depend_on_batch_size_or_limit():
+    prompts = [f"prompt {n}" for n in range(7)]
+    for size in (1, 3, 7):
+        batches = list(PromptDataModule(prompts=prompts, batch_size=size).test_dataloader())
+        assert [i for batch in batches for i in batch["indices"]] == list(range(7))
+        assert [p for batch in batches for p in batch["prompts"]] == prompts
+    assert [item["index"] for item in PromptDataModule(prompts=prompts, limit=2).items] == [0, 1]
+
+
+@pytest.mark.parametrize("world", [2, 3, 9])
+def test_every_prompt_is_on_exactly_one_rank(world):
+    seen = []
+    for rank in range(world):
+        data = PromptDataModule(prompts=[str(n) for n in range(7)], batch_size=2)
+        data.trainer = type("TwoRanks", (), {"world_size": world, "global_rank": rank})()
+        loader = data.predict_dataloader()
+        indices = [i for batch in loader for i in batch["indices"]]
+        assert len(loader.sampler) == len(indices)
+        seen += indices
+    assert sorted(seen) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "message"),
+    [
+        ("p.txt", "\n \n", ValueError, r"p\.txt holds no prompts; give at least one\."),
+        ("p.csv", "", ValueError, r"p\.csv holds no prompts"),
+        ("p.csv", "prompt\n", ValueError, r"p\.csv holds no prompts"),
+        ("p.jsonl", "", ValueError, r"p\.jsonl holds no prompts"),
+        ("p.csv", "text,id\na,1\n", ValueError, r"p\.csv, line 1: the columns are \['text', 'id'\] and none"),
+        ("p.csv", "prompt,id\na cat, a dog,1\n", ValueError, r"p\.csv, line 2: the number of cells differs from"),
+        ("p.csv", "id,prompt\n1,a\n2\n", ValueError, r"p\.csv, line 3: the number of cells"),
+        ("p.csv", "id,prompt\n1,a\n2,\n", ValueError, r"p\.csv, line 3: 'prompt' is ''; give a text that is not empty"),
+        ("p.csv", 'prompt\n"a\n', ValueError, r"p\.csv, line \d: not a table .* check the quotes"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', ValueError, r"p\.jsonl, line 2: not JSON .* one JSON object"),
+        ("p.jsonl", '{"prompt": "a"}\n\n["b"]\n', ValueError, r"p\.jsonl, line 3: a list was found; give a JSON"),
+        ("p.jsonl", '{"text": "a"}\n', ValueError, r"p\.jsonl, line 1: the keys are \['text'\] and none is 'prompt'"),
+        ("p.jsonl", '{"prompt": 3}\n', ValueError, r"p\.jsonl, line 1: 'prompt' is 3; give a text"),
+        ("p.txt", b"a\n\xff\xfe\n", ValueError, r"p\.txt is not UTF-8 text .* save it as UTF-8"),
+        ("p.yaml", "a", ValueError, r"p\.yaml ends in '\.yaml'; give one of \.txt, \.csv, \.tsv, \.jsonl"),
+    ],
+)
+def test_bad_files_are_refused_with_file_and_line(tmp_path, name, text, error, message):
+    path = write(tmp_path, name, text)
+    with pytest.raises(error, match=message) as caught:
+        PromptDataModule(str(path)).setup("predict")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist .* give the path of a"):
+        PromptDataModule(str(tmp_path / "nowhere.txt")).setup("predict")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give either the path of a file or a list"),
+        ({"path": "p.txt", "prompts": ["a"]}, "give either the path of a file or a list"),
+        ({"prompts": []}, "at least one prompt"),
+        ({"prompts": "a cat"}, "give a list"),
+        ({"prompts": ["a", 3]}, r"prompts\[1\] is 3; give a text"),
+        ({"prompts": [{"text": "a"}]}, r"prompts\[0\] is .* under 'prompt'"),
+        ({"prompts": ["a"], "batch_size": 0}, "batch_size=0 was given; give an integer of at least 1"),
+        ({"prompts": ["a"], "limit": 0}, "limit=0 was given"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PromptDataModule(**arguments)
+
+
+@pytest.mark.parametrize("method", ["fit", "validate"])
+def test_training_is_answered_with_a_sentence(method, tmp_path):
+    from lightning.pytorch.demos import BoringModel
+
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1, default_root_dir=tmp_path
+    )
+    with pytest.raises(ValueError, match="was asked for with PromptDataModule"):
+        getattr(trainer, method)(BoringModel(), datamodule=PromptDataModule(prompts=["a"]))
