@@ -174,3 +174,23 @@ def sample_scene(seed: int, index: int) -> Scene:
     """Training scene number ``index`` of stream ``seed``: a drawn prompt, arranged."""
     rng = scene_rng(seed, index)
     return place(sample_prompt(rng), rng)
+
+
+def sample_crowd(seed: int, index: int) -> Scene:
+    """Four unrelated objects, one in each quarter, in mixed styles: a dense picture for training an autoencoder.
+
+    Held-out pairs do not meet here either. The prompt is that of the first object only; do not train captions on crowds.
+    """
+    rng = scene_rng(seed, index)
+    looks = [_pick(rng, OBJECTS)]
+    while len(looks) < 4:
+        candidate = _pick(rng, OBJECTS)
+        if not any(is_held_out(candidate.noun, other.noun) for other in looks):
+            looks.append(candidate)
+    placed = []
+    for thing, (column, row) in zip(looks, ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)), strict=True):
+        size = int(rng.integers(MIN_SIZE, MAX_SIZE + 1))
+        left, top = _cell_corner(rng, column, row, size)
+        style = STYLES[int(rng.integers(len(STYLES)))]
+        placed.append(PlacedObject(thing.name, thing.noun, thing.colour, style, (left, top, left + size, top + size)))
+    return Scene(ScenePrompt("single_object", (Wanted(looks[0].noun),)), tuple(placed))
