@@ -17,20 +17,26 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def group_generators(
-    seed: int, groups: int | Iterable[int], *, device: torch.device | str = "cpu"
+    seed: int,
+    groups: int | Iterable[int],
+    *,
+    stream: str = "noise",
+    device: torch.device | str = "cpu",
 ) -> list[torch.Generator]:
-    """Return one generator a group, each a function of `(seed, group index)` alone.
+    """Return one generator a group, each a function of `(seed, group index, stream)` alone.
 
     Args:
         seed: any integer.
         groups: the number of groups, or their indices (for the shard of a larger run).
+        stream: what the draws are for ("noise", "resampling", ...); streams are independent of each other.
         device: where the generators draw.
     """
     indices = range(check_count("groups", groups)) if isinstance(groups, int) else groups
     generators = []
     for index in indices:
-        # A hash, not seed + index: neighbouring seeds must not share the streams of neighbouring groups.
-        digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+        # A hash, not seed + index: neighbouring seeds must not share the streams of neighbouring groups. The CPU's
+        # generator keeps only the low 32 bits of a seed.
+        digest = hashlib.sha256(f"{seed}:{index}:{stream}".encode()).digest()
         generators.append(torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big")))
     return generators
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_matrix
+from fklit.feynman_kac._checks import check_choice, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
 from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalise
 
@@ -233,3 +233,25 @@ def _tournament_sizes(num_particles: int) -> list[int]:
         num_particles = (num_particles + 1) // 2
         sizes.append(num_particles)
     return sizes
+
+
+def resampler(name: "str | Resampler") -> Resampler:
+    """Return the resampler called `name`; a function is returned as it is.
+
+    Args:
+        name: "systematic", "multinomial", "stratified", "residual" or "ssp", or a `Resampler`.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if callable(name):
+        return name
+    table: dict[str, Resampler] = {
+        "systematic": systematic,
+        "multinomial": multinomial,
+        "stratified": stratified,
+        "residual": residual,
+        "ssp": ssp,
+    }
+    check_choice("resampler", name, tuple(table))
+    return table[name]

@@ -23,20 +23,16 @@ class Budget:
     """What was spent; `a + b` adds counts and seconds and takes the larger peak, and `sum(budgets, Budget())` works.
 
     Attributes:
-        denoiser_calls: forward passes of the denoiser, whatever their batch.
-        denoiser_rows: rows of those passes (guidance counts twice).
+        denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts twice).
         decodes: decoded samples.
-        reward_calls: calls of the reward.
-        rewards: samples scored.
+        reward_calls: samples scored by the reward.
         seconds: wall time.
         peak_memory_bytes: the largest memory in use: of the accelerator if there is one, else of the process.
     """
 
     denoiser_calls: int = 0
-    denoiser_rows: int = 0
     decodes: int = 0
     reward_calls: int = 0
-    rewards: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 

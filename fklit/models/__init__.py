@@ -1,0 +1,1 @@
+"""Adapters: the rooms that know the internals of diffusers."""

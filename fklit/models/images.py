@@ -1,0 +1,55 @@
+"""Images as pipelines return them, brought to one form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_THUMBNAIL = 64
+
+
+def as_unit_images(images: Any, count: int) -> Tensor:
+    """Brings images to a float32 tensor (N, C, H, W) in [0, 1].
+
+    Args:
+        images: a float tensor (N, C, H, W) in [0, 1], an array (N, H, W, C), floats in [0, 1] or bytes, or a list of
+            PIL images.
+        count: N that is expected.
+
+    Raises:
+        ValueError: if it is nothing of this kind, or the number differs.
+    """
+    if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+        tensor = images.detach().float()
+    elif isinstance(images, np.ndarray) and images.ndim == 4:
+        tensor = _from_array(images)
+    elif isinstance(images, Sequence) and images and all(hasattr(image, "convert") for image in images):
+        tensor = _from_array(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+    else:
+        raise ValueError(
+            f"images of type {type(images).__name__} were given; give a float tensor (N, C, H, W) in [0, 1], an array "
+            "(N, H, W, C), or a list of PIL images (not latents)."
+        )
+    if tensor.shape[0] != count:
+        raise ValueError(
+            f"{tensor.shape[0]} images were given for {count} particles (prompts x num_particles); give one image a "
+            "particle, in the order of the pipeline."
+        )
+    return tensor
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """Bytes (N, C, h, w) on the CPU with the longer side at most 64 pixels, from images (N, C, H, W) in [0, 1]."""
+    height, width = images.shape[-2:]
+    shrink = _THUMBNAIL / max(height, width)
+    if shrink < 1:
+        size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+        images = torch.nn.functional.interpolate(images, size=size, mode="area")
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()

@@ -1,0 +1,105 @@
+"""Evaluating a network in chunks of a fixed number of rows, without changing the network or its caller."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Position ids of transformers carry no batch axis, and their length can equal the number of rows by chance.
+_UNBATCHED = frozenset({"img_ids", "txt_ids"})
+
+
+@contextmanager
+def intercept_call(module: nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Has ``module(...)`` go through ``around(call, *args, **kwargs)`` within the context.
+
+    ``nn.Module`` looks up ``_compiled_call_impl`` at every call, before hooks and ``forward``. Standing there, the
+    interception survives accelerate, which rewrites ``forward`` when it offloads, and it stays outside of what
+    ``torch.compile`` traces.
+
+    Args:
+        module: the network.
+        around: gets the way in as first argument and the caller's arguments after it.
+    """
+    missing = object()
+    before = module.__dict__.get("_compiled_call_impl", missing)
+    inner = module._call_impl if before is missing or before is None else before
+
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        return around(inner, *args, **kwargs)
+
+    module._compiled_call_impl = outer
+    try:
+        yield
+    finally:
+        if before is missing:
+            del module._compiled_call_impl
+        else:
+            module._compiled_call_impl = before  # type: ignore[assignment]
+
+
+def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Rows of a denoiser's batch: the first axis of the sample, which is its first tensor argument.
+
+    Raises:
+        ValueError: if there is no tensor among the arguments.
+    """
+    for name in ("sample", "hidden_states", "x"):
+        value = kwargs.get(name)
+        if isinstance(value, Tensor):
+            return int(value.shape[0])
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim > 1:
+            return int(value.shape[0])
+    raise ValueError("the denoiser was called without a tensor of samples; fklit cannot tell its batch size")
+
+
+def call_in_chunks(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, rows: int, size: int
+) -> Any:
+    """Calls a network on chunks of exactly ``size`` rows (the last one padded by its last row) and joins the results.
+
+    Rounding in a network depends on the batch size, not on the position in the batch: with chunks of one size the
+    result of a row has the same bits whatever else is in the batch.
+
+    Args:
+        call: the network.
+        args: positional arguments; every tensor whose first axis has ``rows`` entries is split, also inside of
+            dictionaries, lists and tuples.
+        kwargs: keyword arguments, treated alike, except for unbatched position ids.
+        rows: rows of the whole batch.
+        size: rows of a chunk, at least 1.
+
+    Returns:
+        What the network returns for the whole batch.
+    """
+    outputs = []
+    for start in range(0, rows, size):
+        index = torch.arange(start, start + size).clamp(max=rows - 1)
+        chunk_args = tuple(_take(value, index, rows) for value in args)
+        chunk_kwargs = {k: v if k in _UNBATCHED else _take(v, index, rows) for k, v in kwargs.items()}
+        outputs.append(call(*chunk_args, **chunk_kwargs))
+    return _join(outputs, rows)
+
+
+def _take(value: Any, index: Tensor, rows: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)] if value.ndim > 0 and value.shape[0] == rows else value
+    if isinstance(value, dict):
+        return {key: v if key in _UNBATCHED else _take(v, index, rows) for key, v in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_take(item, index, rows) for item in value)
+    return value
+
+
+def _join(outputs: list[Any], rows: int) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)[:rows]
+    if isinstance(first, dict):  # diffusers' and transformers' outputs are ordered dictionaries with attributes
+        return type(first)(**{key: _join([output[key] for output in outputs], rows) for key in first})
+    if isinstance(first, list | tuple):
+        return type(first)(_join(list(parts), rows) for parts in zip(*outputs, strict=True))
+    return first

@@ -1,0 +1,106 @@
+"""At which calls a scheduler injects noise, found by trying it, and the stochastic sibling of a deterministic one.
+
+Clones of a particle separate only through noise. Tables of class names are wrong about it (DDIM depends on ``eta``,
+TCD on what the pipeline sends, KDPM2 ancestral draws at every second call only), so the scheduler itself is asked: two
+copies are stepped with different generators on a dummy sample. No denoiser call is spent.
+"""
+
+import copy
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class SchedulerSwapWarning(UserWarning):
+    """``scheduler='auto'`` runs another sampler than the one the pipeline came with."""
+
+
+def noisy_calls(
+    scheduler: Any, arguments: Mapping[str, Any], timesteps: Sequence[Any], wanted: Collection[int]
+) -> dict[int, bool]:
+    """Which of the coming ``scheduler.step`` calls inject noise.
+
+    Args:
+        scheduler: the scheduler at the first call of a run; copies of it are stepped, it is not changed.
+        arguments: arguments of the first call by name, with tensors of one row (``model_output``, ``sample``, ...).
+        timesteps: the timesteps of all the calls.
+        wanted: indices of the calls that are asked about.
+
+    Returns:
+        For each index in ``wanted`` whether two different generators give two different results.
+    """
+    runner = _unpatched_copy(scheduler)
+    sample: Tensor = arguments["sample"]
+    devices = [sample.device] if sample.device.type == "cuda" else []
+    result: dict[int, bool] = {}
+    last = max(wanted, default=-1)
+    with torch.random.fork_rng(devices=devices):
+        for index, timestep in enumerate(timesteps[: last + 1]):
+            call = {**arguments, "timestep": timestep, "sample": sample}
+            if hasattr(runner, "scale_model_input"):  # some schedulers find their position there
+                runner.scale_model_input(sample, timestep)
+            if index in wanted:
+                outcomes = [_step(copy.deepcopy(runner), call, seed) for seed in (1, 2)]
+                result[index] = not torch.equal(*outcomes)
+            sample = _step(runner, call, 1)
+    return result
+
+
+def _unpatched_copy(scheduler: Any) -> Any:
+    duplicate = copy.deepcopy(scheduler)
+    duplicate.__dict__.pop("step", None)  # an interception lives there, bound to the original
+    return duplicate
+
+
+def _step(scheduler: Any, arguments: Mapping[str, Any], seed: int) -> Tensor:
+    names = inspect.signature(scheduler.step).parameters
+    torch.manual_seed(seed)  # for schedulers that take no generator
+    given = dict(arguments)
+    if "generator" in names and given.get("variance_noise") is None:
+        given["generator"] = torch.Generator().manual_seed(seed)
+    given["return_dict"] = False
+    stepped: Tensor = scheduler.step(**{name: value for name, value in given.items() if name in names})[0]
+    return stepped
+
+
+def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
+    """A stochastic sampler for the same model.
+
+    Args:
+        scheduler: any diffusers scheduler of a diffusion model.
+
+    Returns:
+        The scheduler to use (the same object where an option of ``step`` is enough), the ``eta`` to force or None, and
+        a description. DDIM-like schedulers get ``eta=1``; multi-step DPM-Solver++ becomes ``sde-dpmsolver++``; every
+        other deterministic one becomes DDIM with ``eta=1``, built from its config; a scheduler that is stochastic as
+        it is stays.
+    """
+    name = type(scheduler).__name__
+    if "eta" in inspect.signature(scheduler.step).parameters:
+        return scheduler, 1.0, f"{name} with eta=1"
+    if name.startswith("DPMSolver") and not name.endswith("InverseScheduler") and "algorithm_type" in scheduler.config:
+        if str(scheduler.config["algorithm_type"]).startswith("sde"):
+            return scheduler, None, f"{name} ({scheduler.config['algorithm_type']})"
+        # Single-step solvers have an SDE form, too, but share states between calls: take the multi-step one.
+        from diffusers import DPMSolverMultistepScheduler
+
+        sibling = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="sde-dpmsolver++")
+        return sibling, None, "DPMSolverMultistepScheduler (sde-dpmsolver++)"
+    if name in _STOCHASTIC:
+        return scheduler, None, name
+    from diffusers import DDIMScheduler
+
+    # Only what both understand: an algorithm_type or a solver_order carried over would be reported as ignored.
+    known = set(inspect.signature(DDIMScheduler.__init__).parameters)
+    config = {key: value for key, value in scheduler.config.items() if key in known}
+    config["clip_sample"] = bool(scheduler.config.get("clip_sample", False))
+    return DDIMScheduler.from_config(config), 1.0, "DDIMScheduler with eta=1"
+
+
+_STOCHASTIC = frozenset({
+    "DDPMScheduler", "DDPMParallelScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "LCMScheduler", "SASolverScheduler", "CogVideoXDPMScheduler", "UnCLIPScheduler",
+})  # fmt: skip

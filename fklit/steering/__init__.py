@@ -1,0 +1,1 @@
+"""Method 1: Feynman-Kac steering of pretrained diffusion models by rewards."""

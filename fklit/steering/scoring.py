@@ -1,0 +1,93 @@
+"""Scoring the particles of all prompts with one reward, counted and checked."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fklit.feynman_kac.weights import OnNan
+from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.function import Function
+
+
+def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
+    """A reward as it is; any other callable ``f(images, prompts)`` or ``f(images)`` wrapped as ``rewards.Function``."""
+    if isinstance(reward, Reward):
+        return reward
+    if callable(reward) and not isinstance(reward, type):
+        return Function(reward)
+    raise TypeError(
+        f"reward of type {type(reward).__name__} was given; give a fklit reward, or a function of (images, prompts) "
+        "that returns one number an image."
+    )
+
+
+class Scorer:
+    """Scores flat batches in group order and returns them as (B, K).
+
+    Args:
+        reward: the reward.
+        prompts: B prompts.
+        num_particles: K.
+        max_batch: images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
+            None leaves it to the reward.
+        on_nan: "error" raises a sentence that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
+            the particle system, which drops the particle.
+
+    Attributes:
+        reward_calls: images scored so far (without padding).
+    """
+
+    def __init__(
+        self, reward: Reward, prompts: Sequence[str], num_particles: int, *, max_batch: int | None, on_nan: OnNan
+    ) -> None:
+        self.reward = reward
+        self.reward_calls = 0
+        self._prompts = list(prompts)
+        self._flat = [prompt for prompt in prompts for _ in range(num_particles)]
+        self._num_particles = num_particles
+        self._max_batch = max_batch
+        self._on_nan = on_nan
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, *, where: str) -> Tensor:
+        """Rewards of a flat batch.
+
+        Args:
+            images: (B * K, C, H, W) in [0, 1], in group order.
+            where: names the moment in error messages ("at step 12").
+
+        Returns:
+            Rewards (B, K), float64.
+
+        Raises:
+            RewardError: if the reward fails, or gives NaN or +inf while ``on_nan="error"``.
+        """
+        rows = images.shape[0]
+        size = self._max_batch or rows
+        scores = []
+        for start in range(0, rows, size):
+            index = torch.arange(start, start + size).clamp(max=rows - 1)
+            prompts = [self._flat[int(i)] for i in index]
+            try:
+                scored = self.reward(images[index.to(images.device)], prompts)
+            except RewardError as error:
+                raise RewardError(f"{where}: {error}") from error
+            scores.append(scored[: rows - start].double() if scored.device.type != "mps" else scored.cpu().double())
+        self.reward_calls += rows
+        rewards = torch.cat(scores).reshape(len(self._prompts), self._num_particles)
+        self._check(rewards, where)
+        return rewards
+
+    def _check(self, rewards: Tensor, where: str) -> None:
+        bad = torch.isnan(rewards) | (rewards == math.inf)
+        if self._on_nan == "drop" or not bool(bad.any()):
+            return
+        b, k = (int(i) for i in bad.nonzero()[0])
+        raise RewardError(
+            f"{where}: the reward {type(self.reward).__name__} gave {float(rewards[b, k])} for particle {k} of prompt "
+            f"{self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return finite numbers, or "
+            "-inf for a particle that must die, or set on_nan='drop' to drop such particles."
+        )
