@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import fklit
+from fklit import __version__
 
 
 def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
@@ -19,9 +19,9 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
     Returns:
         The ``LightningCLI`` (its ``trainer``, ``model`` and ``datamodule``), for use from Python.
     """
-    words = sys.argv[1:] if args is None else args
-    if list(words) == ["--version"]:  # answered before anything heavy is imported
-        print(f"fklit {fklit.__version__}")
+    words = sys.argv[1:] if args is None else args if isinstance(args, dict) else list(args)
+    if words == ["--version"]:  # answered before anything heavy is imported
+        print(f"fklit {__version__}")
         return None
 
     from lightning.pytorch import LightningDataModule, LightningModule

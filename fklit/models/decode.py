@@ -55,7 +55,8 @@ def _unscale(vae: Any, latents: Tensor) -> Tensor:
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents.device, latents.dtype) for v in (mean, std))
-        return latents * std / scale + mean
+        denormalised: Tensor = latents * std / scale + mean
+        return denormalised
     latents = latents / scale
     return latents + config["shift_factor"] if config.get("shift_factor") else latents
 

@@ -36,7 +36,7 @@ def denoised(scheduler: Any, model_output: Tensor, timestep: Any, sample: Tensor
         sample: x_t as the scheduler holds it (not scaled for the model), of shape (N, C, ...).
 
     Returns:
-        The prediction, of the shape and dtype of ``sample``, clipped or thresholded where the scheduler's config says so.
+        The prediction, of the shape and dtype of ``sample``, clipped or thresholded where the config says so.
 
     Raises:
         UnknownSchedulerError: if the scheduler's family is not known.
@@ -51,7 +51,8 @@ def denoised(scheduler: Any, model_output: Tensor, timestep: Any, sample: Tensor
     elif config.get("clip_sample", False):
         bound = float(config.get("clip_sample_range", 1.0))
         prediction = prediction.clamp(-bound, bound)
-    return prediction.to(sample.dtype)
+    result: Tensor = prediction.to(sample.dtype)
+    return result
 
 
 def is_known(scheduler: Any) -> bool:
@@ -142,7 +143,8 @@ def _edm(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tenso
 
 def _flow(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
     sigma = scheduler.sigmas[_step_index(scheduler, timestep)].to(device=sample.device, dtype=sample.dtype)
-    return sample - sigma * output
+    prediction: Tensor = sample - sigma * output
+    return prediction
 
 
 _FAMILIES: dict[str, Callable[[Any, Tensor, Any, Tensor], Tensor]] = {

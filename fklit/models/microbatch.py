@@ -37,7 +37,7 @@ def intercept_call(module: nn.Module, around: Callable[..., Any]) -> Iterator[No
         if before is missing:
             del module._compiled_call_impl
         else:
-            module._compiled_call_impl = before  # type: ignore[assignment]
+            module._compiled_call_impl = before
 
 
 def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

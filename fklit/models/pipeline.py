@@ -117,7 +117,7 @@ class Interception:
     def __enter__(self) -> "Interception":
         pipeline = self._pipeline
         denoisers = [m for m in (getattr(pipeline, n, None) for n in _DENOISERS) if isinstance(m, torch.nn.Module)]
-        scheduler = self._scheduler or getattr(pipeline, "scheduler", None)
+        scheduler = self.scheduler
         names = inspect.signature(scheduler.step).parameters if hasattr(scheduler, "step") else {}
         if not denoisers or not {"sample", "model_output", "timestep"} <= set(names):
             raise UnsupportedPipelineError(
@@ -126,8 +126,8 @@ class Interception:
             )
         if "Inpaint" in type(pipeline).__name__:
             raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} keeps noise and masks of each sample in local variables, which fklit cannot "
-                "resample with the particles; use a text-to-image or image-to-image pipeline."
+                f"{type(pipeline).__name__} keeps noise and masks of each sample in local variables, which cannot be "
+                "resampled with the particles; use a text-to-image or image-to-image pipeline."
             )
         with self._stack:
             if self._scheduler is not None:

@@ -81,8 +81,14 @@ def steer(
     """
     call = dict(call or {})
     prompts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
-    if prompt is None and "prompt" in inspect.signature(type(pipeline).__call__).parameters and "prompt_embeds" not in call:
-        raise ValueError(f"no prompt was given and {type(pipeline).__name__} needs one; give a string or a list of them.")
+    if (
+        prompt is None
+        and "prompt" in inspect.signature(type(pipeline).__call__).parameters
+        and "prompt_embeds" not in call
+    ):
+        raise ValueError(
+            f"no prompt was given and {type(pipeline).__name__} needs one; give a string or a list of them."
+        )
     eta = call.get("eta")
     run = SteeringRun(
         pipeline,

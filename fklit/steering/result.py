@@ -71,7 +71,9 @@ class SteeringResult:
         from PIL import Image
 
         arrays = (self.samples * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
-        return [[Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in row] for row in arrays]
+        return [
+            [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in row] for row in arrays
+        ]
 
     @property
     def best_index(self) -> Tensor:

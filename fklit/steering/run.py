@@ -152,7 +152,7 @@ class SteeringRun:
             "reward_scale": self._reward_scale,
             "tempering": repr(self._tempering),
             "schedule": repr(self._schedule),
-            "resampler": self._system.resampler.__name__,
+            "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
             "ess_threshold": ess_threshold,
             "sampler": sampler,
             "max_batch": max_batch,
@@ -227,8 +227,8 @@ class SteeringRun:
         self._may_resample = frozenset(step for step in wanted if found[step])
         if wanted and not self._may_resample:
             raise DeterministicSamplerError(
-                f"the sampler {self._settings['sampler']} injects no noise at any scheduled step, so clones of a particle "
-                "would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) or "
+                f"the sampler {self._settings['sampler']} injects no noise at any scheduled step, so clones of a "
+                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) or "
                 "scheduler='auto', or ask for best-of-n with potential='terminal'."
             )
 
@@ -242,7 +242,8 @@ class SteeringRun:
         rewards = self._scorer(images, where=f"at step {call.index} of {call.num_steps}")
         self._rewards.append(rewards.cpu())
         if self._keep_previews:
-            self._previews.append(thumbnails(images).unflatten(0, rewards.shape))
+            small = thumbnails(images)
+            self._previews.append(small.reshape(*rewards.shape, *small.shape[1:]))
         scale = self._tempering.scale(
             self._path,
             rewards,
@@ -269,9 +270,7 @@ class SteeringRun:
         """What the pipeline decoded last, (N, 3, H, W) in [-1, 1], before checker and watermark; None without one."""
         return self._interception.decoder.last
 
-    def finish(
-        self, images: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None
-    ) -> SteeringResult:
+    def finish(self, images: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None) -> SteeringResult:
         """Scores the finished samples and closes the weights.
 
         Args:
@@ -287,13 +286,15 @@ class SteeringRun:
             RuntimeError: if the pipeline has not run, stopped before the last scheduled step, or finish ran before.
         """
         if self._path is None or self._meter is None:
-            raise RuntimeError("finish() was called before the pipeline ran; call the pipeline inside the context first.")
+            raise RuntimeError(
+                "finish() was called before the pipeline ran; call the pipeline inside the context first."
+            )
         if self._finished:
             raise RuntimeError("finish() was called twice; make a new SteeringRun for another call of the pipeline.")
         if len(self._rewards) < len(self._scored):
             raise RuntimeError(
                 f"the pipeline stopped after {self._interception.steps_taken} of {self._interception.num_steps} steps, "
-                f"before scheduled steps {self._scored[len(self._rewards):]}; schedule steps that the call reaches."
+                f"before scheduled steps {self._scored[len(self._rewards) :]}; schedule steps that the call reaches."
             )
         groups, particles = len(self.prompts), self._system.num_particles
         samples = as_unit_images(images, groups * particles)
@@ -301,7 +302,7 @@ class SteeringRun:
         self._system.update(self._path.terminal(rewards, self._reward_scale), may_resample=False)
         self._finished = True
         shown = samples if returned is None else as_unit_images(returned, groups * particles)
-        return self._result(shown.cpu().unflatten(0, (groups, particles)), rewards.cpu(), flagged)
+        return self._result(shown.cpu().reshape(groups, particles, *shown.shape[1:]), rewards.cpu(), flagged)
 
     def _result(self, samples: Tensor, rewards: Tensor, flagged: Sequence[bool] | None) -> SteeringResult:
         system, (groups, particles) = self._system, rewards.shape
@@ -353,7 +354,7 @@ def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
     indices = list(range(count)) if indices is None else list(indices)
     if len(indices) != count or len(set(indices)) != count or any(index < 0 for index in indices):
         raise ValueError(
-            f"prompt_indices={indices!r} was given for {count} prompt(s); give one index a prompt, from 0, no two alike."
+            f"prompt_indices={indices!r} was given for {count} prompt(s); give one index a prompt, no two alike."
         )
     return indices
 

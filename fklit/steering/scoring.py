@@ -88,6 +88,6 @@ class Scorer:
         b, k = (int(i) for i in bad.nonzero()[0])
         raise RewardError(
             f"{where}: the reward {type(self.reward).__name__} gave {float(rewards[b, k])} for particle {k} of prompt "
-            f"{self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return finite numbers, or "
-            "-inf for a particle that must die, or set on_nan='drop' to drop such particles."
+            f"{self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return finite numbers, "
+            "or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )
