@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run: pictures side by side, reward paths, effective sample size, family trees and costs."""
+"""One self-contained HTML page per run: pictures, reward paths, effective sample sizes, family trees, costs."""
 
 from fklit.report.page import write_report
 from fklit.report.reading import PromptRecord, RunFolder, read_run

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def reward_path(record: PromptRecord, *, width: float = 520, height: float = 210
     xs, axis = _step_axis(record, width, height)
     family = trace(record.ancestors, record.best)
     parts = [*svg.y_axis(domain, _LEFT, width - _RIGHT, to_y), *axis]
-    faint, strong = [], []
+    faint: list[str] = []
+    strong: list[str] = []
     for s, row in enumerate(family.parents):
         for slot, parent in enumerate(row.tolist()):
             start, stop = values[s, parent], values[s + 1, slot]
@@ -59,10 +61,11 @@ def reward_path(record: PromptRecord, *, width: float = 520, height: float = 210
             (strong if alive else faint).append(joint)
     dots = []
     for s, slot in np.ndindex(values.shape):
-        if math.isfinite(values[s, slot]):
+        value = float(values[s, slot])
+        if math.isfinite(value):
             css = "dot" if family.alive[s, slot] else "dot dead"
             fill = f"fill:{svg.root_colour(int(family.roots[s, slot]))}"
-            dots.append(svg.circle(xs[s], to_y(values[s, slot]), 2.6, css, fill, f"slot {slot}: {svg.number(values[s, slot], 4)}"))
+            dots.append(svg.circle(xs[s], to_y(value), 2.6, css, fill, f"sample {slot}: {svg.number(value, 4)}"))
     if math.isfinite(record.rewards[record.best]):
         dots.append(svg.circle(xs[-1], to_y(record.rewards[record.best]), 5.5, "ring"))
     return svg.svg(width, height, [*parts, *faint, *strong, *dots], label="Reward of each particle over the steps")
@@ -89,14 +92,15 @@ def ess(record: PromptRecord, *, threshold: float | None = None, width: float = 
         y = to_y(threshold * slots)
         parts += [svg.line(_LEFT, y, width - _RIGHT, y, "threshold")]
         parts += [svg.text(_LEFT - 6, y + 3.5, svg.number(threshold * slots, 1), anchor="end")]
-    bar = max(3.0, min(16.0, 0.6 * min((b - a for a, b in zip(xs, xs[1:], strict=False)), default=16.0)))
+    bar = max(3.0, min(16.0, 0.6 * min((b - a for a, b in pairwise(xs)), default=16.0)))
     for i, (x, value) in enumerate(zip(xs, record.ess.tolist(), strict=True)):
         if not math.isfinite(value):
             continue
         css = "bar hit" if i < len(record.resampled) and record.resampled[i] else "bar"
         top = to_y(value)
         parts.append(
-            f'<rect x="{x - bar / 2:.1f}" y="{top:.1f}" width="{bar:.1f}" height="{max(0.0, to_y(0) - top):.1f}" class="{css}">'
+            f'<rect x="{x - bar / 2:.1f}" y="{top:.1f}" width="{bar:.1f}" '
+            f'height="{max(0.0, to_y(0) - top):.1f}" class="{css}">'
             f"<title>ESS {svg.number(value, 2)} of {slots}</title></rect>"
         )
     return svg.svg(width, height, parts, label="Effective sample size over the steps")

@@ -1,4 +1,4 @@
-"""The family tree of one prompt: a column a scored step, a row a slot, each node the denoised preview of that particle."""
+"""The family tree of one prompt: a column a scored step, a row a slot, each node a denoised preview."""
 
 import math
 
@@ -29,7 +29,7 @@ def family_tree(
 ) -> str:
     """Draw who descends from whom.
 
-    Colour marks the root, faded pictures died out, the ringed one at the right was chosen, the number below a picture is its score.
+    Colour marks the root, faded pictures died out, the ringed one at the right was chosen; below each is its score.
 
     Args:
         record: the prompt's record.
@@ -43,8 +43,8 @@ def family_tree(
     slots, columns = record.num_particles, len(kept) + 1
     side = _node_size(slots, columns)
     last = side * 1.25
-    pitch = max(last + _CAPTION + 8 if slots <= 16 else last + 4, 24.0)
-    gap = max(side + 26.0, min(150.0, (width - last - 20) / max(columns - 1, 1)))
+    pitch = max(last + _CAPTION + 11 if slots <= 16 else last + 4, 24.0)
+    gap = max(side + 26.0, min(230.0, (width - last - 20) / max(columns - 1, 1)))
     total = 20 + gap * (columns - 1) + last
     height = _HEAD + pitch * slots + 6
     xs = [10 + side / 2 + gap * i for i in range(columns - 1)] + [10 + gap * (columns - 1) + last / 2]
@@ -57,7 +57,9 @@ def family_tree(
         parts.append(svg.text(xs[i], 13, "returned" if end else f"step {step}", "label", "middle"))
         size = record.ess[-1] if end else record.ess[kept[i]]
         again = not end and bool(record.resampled[kept[i]])
-        parts.append(svg.text(xs[i], 28, f"ESS {svg.number(float(size), 1)}", "tick hit" if again else "tick", "middle"))
+        parts.append(
+            svg.text(xs[i], 28, f"ESS {svg.number(float(size), 1)}", "tick hit" if again else "tick", "middle")
+        )
         if again and i + 1 < columns:
             x = (xs[i] + xs[i + 1]) / 2
             parts.append(svg.line(x, 20, x, height - 4, "event"))
@@ -80,7 +82,9 @@ def family_tree(
             colour = svg.root_colour(int(family.roots[i, slot]))
             css = "node" if family.alive[i, slot] else "node dead"
             value = float(values[i, slot])
-            hover = f"slot {slot}, score {svg.number(value, 4)}" + (f", weight {svg.number(float(weights[slot]))}" if end else "")
+            hover = f"sample {slot}, score {svg.number(value, 4)}" + (
+                f", weight {svg.number(float(weights[slot]))}" if end else ""
+            )
             picture = images[slot] if end else None if previews is None else previews[kept[i], slot]
             if end and slot == record.best:
                 parts.append(
@@ -90,14 +94,16 @@ def family_tree(
             if picture is None:
                 parts.append(svg.circle(xs[i], ys[slot], 5, css, f"fill:{colour}", hover))
             else:
+                left, top = xs[i] - box / 2, ys[slot] - box / 2
+                place = f'x="{left:.1f}" y="{top:.1f}" width="{box:.1f}" height="{box:.1f}"'
                 parts.append(
                     f'<g class="{css}"><title>{hover}</title>'
-                    f'<image href="{svg.data_uri(picture, 128)}" x="{xs[i] - box / 2:.1f}" y="{ys[slot] - box / 2:.1f}" '
-                    f'width="{box:.1f}" height="{box:.1f}" preserveAspectRatio="xMidYMid slice"/>'
-                    f'<rect x="{xs[i] - box / 2:.1f}" y="{ys[slot] - box / 2:.1f}" width="{box:.1f}" height="{box:.1f}" rx="4" '
-                    f'class="frame" style="stroke:{colour}"/></g>'
+                    f'<image href="{svg.data_uri(picture, 128)}" {place} preserveAspectRatio="xMidYMid slice"/>'
+                    f'<rect {place} rx="4" class="frame" style="stroke:{colour}"/></g>'
                 )
             if slots <= 16 and math.isfinite(value):
                 css = "tick" if family.alive[i, slot] else "tick dead"
-                parts.append(svg.text(xs[i], ys[slot] + box / 2 + _CAPTION - 1, svg.number(value), css, "middle"))
+                parts.append(
+                    svg.text(xs[i], ys[slot] + box / 2 + _CAPTION + (2 if end else 0), svg.number(value), css, "middle")
+                )
     return svg.svg(total, height, parts, label="Family tree of the particles with denoised previews", css="tree")

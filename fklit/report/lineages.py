@@ -47,7 +47,9 @@ def trace(ancestors: Integers, best: int) -> Lineages:
 
 
 def thin(ancestors: Integers, resampled: npt.NDArray[np.bool_], limit: int) -> tuple[Integers, Integers]:
-    """Keep at most ``limit`` scored steps for a picture, those that resampled first, and join the ancestors across the gaps.
+    """Keep at most ``limit`` scored steps for a picture, and join the ancestors across the gaps.
+
+    The first step stays, then steps that resampled, then evenly spaced ones.
 
     Args:
         ancestors: ``(S, K)``.
@@ -55,7 +57,8 @@ def thin(ancestors: Integers, resampled: npt.NDArray[np.bool_], limit: int) -> t
         limit: most columns that fit.
 
     Returns:
-        The kept columns ``(s,)`` in order, and their ancestors ``(s, K)``: slot in a kept column of the parent of each slot in the next.
+        The kept columns ``(s,)`` in order, and their ancestors ``(s, K)``: for each slot of the next kept column the
+        slot of its parent in this one.
     """
     steps, slots = ancestors.shape
     if steps <= limit:

@@ -91,14 +91,14 @@ class PromptRecord:
             path = self.folder / "samples" / f"{slot:04d}.png"
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path} is missing, {self.num_particles} pictures were expected; run this prompt again to restore it."
+                    f"{path} is missing, {self.num_particles} pictures were expected; run the prompt again."
                 )
             with Image.open(path) as picture:
                 pictures.append(picture.convert("RGB"))
         return pictures
 
     def previews(self) -> npt.NDArray[np.uint8] | None:
-        """Denoised previews ``(S, K, h, w, 3)`` at the scored steps, or None when the run kept none (or others than recorded)."""
+        """Denoised previews ``(S, K, h, w, 3)`` at the scored steps, or None when the run kept none."""
         path = self.folder / "previews.npz"
         if not path.is_file():
             return None
@@ -180,7 +180,9 @@ def read_run(path: Path | str) -> RunFolder:
         raise FileNotFoundError(f"{path} is not a folder; give the output folder of a steering run.")
     records = [_read_record(file.parent) for file in sorted(path.glob("*/record.json")) if file.parent.name.isdigit()]
     if not records:
-        raise FileNotFoundError(f"{path} holds no finished prompt (no */record.json); give the output folder of a steering run.")
+        raise FileNotFoundError(
+            f"{path} holds no finished prompt (no */record.json); give the output folder of a steering run."
+        )
     run_file = path / "run.json"
     settings = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
     return RunFolder(path, settings, {r.prompt_index: r for r in sorted(records, key=lambda r: r.prompt_index)})
@@ -202,7 +204,8 @@ def write_scores(run: Path | str, name: str, scores: Mapping[int, Sequence[float
         record = records[index]
         if len(values) != record.num_particles:
             raise ValueError(
-                f"{len(values)} scores were given for prompt {index}, which has {record.num_particles} samples; give one a sample."
+                f"{len(values)} scores were given for prompt {index}, which has {record.num_particles} samples; "
+                "give one a sample."
             )
         kept = {key: known.tolist() for key, known in record.scores.items()}
         target = record.folder / "scores.json"

@@ -18,7 +18,7 @@ class MethodRun:
     """A run in the part it plays in a comparison.
 
     Attributes:
-        method: ``"base"`` (unsteered samples, all alike), ``"best_of_n"`` (the same, the highest reward chosen) or ``"fk"``.
+        method: ``"base"`` (unsteered samples, all alike), ``"best_of_n"`` (the same, the best one chosen) or ``"fk"``.
         run: the folder.
     """
 
@@ -44,7 +44,7 @@ class MethodRun:
         return _mean(values) if slot is None else float(values[slot])
 
     def per_prompt(self, score: str | None = None) -> dict[int, float]:
-        """Prompt index -> value of the chosen sample: its reward, or a further score by name (prompts without it are left out)."""
+        """Prompt index -> value of the chosen sample: its reward, or a further score by name where it is known."""
         values = {}
         for index, record in self.run.records.items():
             source = record.rewards if score is None else record.scores.get(score)
@@ -56,8 +56,9 @@ class MethodRun:
         """The method's line in the table: means over prompts and total costs.
 
         Returns:
-            ``reward_mean``, ``reward_best``, ``<score>_mean`` for each further score, ``unique_roots`` (mean over prompts) and
-            ``denoiser_calls``, ``decodes``, ``reward_calls``, ``seconds`` (totals), ``peak_memory_bytes`` (highest).
+            ``reward_mean``, ``reward_best``, ``<score>_mean`` for each further score, ``unique_roots`` (means over
+            prompts) and ``denoiser_calls``, ``decodes``, ``reward_calls``, ``seconds`` (totals), ``peak_memory_bytes``
+            (highest).
         """
         records = list(self.run.records.values())
         figures: dict[str, float | None] = {

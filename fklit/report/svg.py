@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -111,10 +112,12 @@ def scale(domain: tuple[float, float], span: tuple[float, float]) -> Callable[[f
     return lambda value: s0 + (value - d0) / ((d1 - d0) or 1.0) * (s1 - s0)
 
 
-def y_axis(domain: tuple[float, float], left: float, right: float, y: Callable[[float], float], count: int = 4) -> list[str]:
+def y_axis(
+    domain: tuple[float, float], left: float, right: float, y: Callable[[float], float], count: int = 4
+) -> list[str]:
     """Grid lines with numbers at their left."""
     marks = ticks(*domain, count)
-    step = min((b - a for a, b in zip(marks, marks[1:], strict=False)), default=1.0)
+    step = min((b - a for a, b in pairwise(marks)), default=1.0)
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
     digits += not math.isclose(round(step, digits), step, rel_tol=1e-6)
     parts = []

@@ -28,13 +28,17 @@ def write_run(
     seed: int = 0,
     side: int = 64,
 ) -> Path:
-    """A run of a toy: each particle has a hue for life and a random walk for a reward; steering resamples on a low ESS."""
+    """A toy: each particle has a hue for life and a random walk for a reward; steering resamples on a low ESS."""
     path.mkdir(parents=True, exist_ok=True)
     settings = {
         "settings": {
             "pipeline": "toy/pipeline",
             "reward": {"class_path": "toy.Reward", "init_args": {"strength": 1}},
-            "steering": {"potential": "difference" if steered else "terminal", "reward_scale": 6.0, "ess_threshold": 0.5},
+            "steering": {
+                "potential": "difference" if steered else "terminal",
+                "reward_scale": 6.0,
+                "ess_threshold": 0.5,
+            },
             "sampler": "DDIMScheduler(eta=1)",
         },
         "settings_hash": "0123456789abcdef",
@@ -57,7 +61,9 @@ def write_run(
             ess.append(float(1 / (weights**2).sum()))
             parents, again = np.arange(particles), bool(steered and ess[-1] < 0.6 * particles)
             if again:
-                parents = np.searchsorted(weights.cumsum(), (np.arange(particles) + rng.uniform()) / particles).clip(0, particles - 1)
+                parents = np.searchsorted(weights.cumsum(), (np.arange(particles) + rng.uniform()) / particles).clip(
+                    0, particles - 1
+                )
                 logw = np.zeros(particles)
             values, hues, roots = values[parents], hues[parents], roots[parents]
             ancestors.append(parents.tolist())

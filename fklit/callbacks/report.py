@@ -1,0 +1,64 @@
+"""A callback that turns what a predict run wrote into one HTML page."""
+
+from pathlib import Path
+
+import lightning as L
+
+
+class Report(L.Callback):
+    """Writes ``report.html`` at the end of ``predict``, on the first process, from the folder that the prediction writer filled.
+
+    Args:
+        output_dir: folder of the run; None takes the one of the ``output_dir`` of another callback of the trainer (the prediction writer).
+        base: folder of an unsteered run of the same prompts, to show beside this one.
+        best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
+        name: file name of the page within ``output_dir``.
+        title: heading of the page.
+
+    Raises:
+        ValueError: ``name`` is not the name of an HTML file.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | None = None,
+        *,
+        base: str | None = None,
+        best_of_n: str | None = None,
+        name: str = "report.html",
+        title: str = "Steering report",
+    ) -> None:
+        if not name.endswith(".html") or Path(name).name != name:
+            raise ValueError(f"name={name!r} was given; give a file name that ends in .html, without folders.")
+        self.output_dir = output_dir
+        self.base = base
+        self.best_of_n = best_of_n
+        self.name = name
+        self.title = title
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        if self.output_dir is not None:
+            return Path(self.output_dir)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            folder = getattr(callback, "output_dir", None)
+            if callback is not self and folder is not None:
+                return Path(folder)
+        raise ValueError(
+            "The Report callback knows no folder: output_dir is None and no callback of the trainer has an output_dir; "
+            "give Report(output_dir=...) or add the prediction writer."
+        )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Fail before the run, not after it, when there is nothing to report on."""
+        if stage == "predict":
+            self._folder(trainer)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Wait until every process has written its prompts, then write the page."""
+        from fklit.report.page import write_report
+
+        trainer.strategy.barrier("fklit.report")
+        if trainer.is_global_zero:
+            folder = self._folder(trainer)
+            write_report(folder / self.name, base=self.base, best_of_n=self.best_of_n, steered=folder, title=self.title)
+        trainer.strategy.barrier("fklit.report.written")

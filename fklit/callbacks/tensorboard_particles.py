@@ -1,0 +1,172 @@
+"""A callback that shows a predict run in TensorBoard while it goes on: grids, rewards, ESS, weights and lineages."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+    from fklit.steering.result import SteeringResult
+
+
+class TensorBoardParticles(L.Callback):
+    """Logs each steered prompt under its index, in an event file of its own process (so every process of a DDP run is seen).
+
+    For prompt 7 (tags ``00007/...``; scalars are over scheduler steps, 0 the noisiest, the last one is the end):
+    ``images`` the K samples, ``previews`` the denoised predictions (a row a scored step, a column a slot), ``lineages`` the family tree,
+    ``ess``, ``reward/min``, ``reward/mean``, ``reward/max``, ``log_weights`` the histogram at the end. Over prompts (tags
+    ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard deviation of the log weights of living
+    particles at the end), ``log_z``, ``reward_mean`` (by weight), ``reward_best``, ``unique_roots``, ``seconds``.
+
+    Args:
+        max_prompts: prompts a process draws in full; of later ones only the scalars over prompts are kept. None draws all.
+        log_dir: folder of the event files; None takes the trainer's (its logger's, else ``default_root_dir``).
+
+    Raises:
+        ValueError: ``max_prompts`` is negative.
+    """
+
+    def __init__(self, *, max_prompts: int | None = 32, log_dir: str | None = None) -> None:
+        if max_prompts is not None and max_prompts < 0:
+            raise ValueError(f"max_prompts={max_prompts} was given; give a number from 0, or None for all prompts.")
+        self.max_prompts = max_prompts
+        self.log_dir = log_dir
+        self._writer: SummaryWriter | None = None
+        self._drawn = 0
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open this process's event file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = trainer.log_dir or trainer.default_root_dir  # asked on every process: it is broadcast from the first
+        self._writer = SummaryWriter(self.log_dir or folder, filename_suffix=f".predict.{trainer.global_rank}")
+        self._drawn = 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log what the step returned: a ``SteeringResult``, or None for a batch whose prompts were all done before."""
+        if outputs is None or self._writer is None:
+            return
+        log_result(self._writer, outputs, drawn=self._room(len(outputs.prompts)))
+        self._writer.flush()
+
+    def _room(self, prompts: int) -> int:
+        room = prompts if self.max_prompts is None else min(prompts, self.max_prompts - self._drawn)
+        self._drawn += room
+        return room
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the event file."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the event file, so that what was logged is kept."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def log_result(writer: "SummaryWriter", result: "SteeringResult", *, drawn: int | None = None) -> None:
+    """Log a result without a trainer, for example what ``fklit.steer`` returned.
+
+    Args:
+        writer: an open ``torch.utils.tensorboard.SummaryWriter``.
+        result: what a steered call returned.
+        drawn: prompts to draw in full, from the first; None for all. The others only get the scalars over prompts.
+    """
+    for b, index in enumerate(result.prompt_indices):
+        log_weights = result.log_weights[b]
+        living = log_weights[log_weights.isfinite()]
+        writer.add_scalar("prompts/ess", float(result.ess[-1, b]), index)
+        writer.add_scalar(
+            "prompts/log_weight_spread", float(living.std(correction=0)) if len(living) else math.nan, index
+        )
+        writer.add_scalar("prompts/log_z", float(result.log_z[b]), index)
+        writer.add_scalar("prompts/reward_mean", float(result.reward_mean[b]), index)
+        writer.add_scalar("prompts/reward_best", float(result.rewards[b, result.best_index[b]]), index)
+        writer.add_scalar("prompts/unique_roots", int(result.unique_roots[b]), index)
+        writer.add_scalar("prompts/seconds", result.budget.seconds / len(result.prompts), index)
+        if drawn is None or b < drawn:
+            _draw(writer, result, b, f"{index:05d}")
+
+
+def _draw(writer: "SummaryWriter", result: "SteeringResult", b: int, tag: str) -> None:
+    from torchvision.utils import make_grid
+
+    writer.add_text(f"{tag}/prompt", result.prompts[b] or "(no prompt)")
+    writer.add_image(
+        f"{tag}/images", make_grid(result.samples[b], nrow=result.samples.shape[1], padding=2, pad_value=0.5)
+    )
+    if result.previews is not None and len(result.previews):
+        shots = result.previews[:, b].flatten(0, 1)
+        writer.add_image(f"{tag}/previews", make_grid(shots, nrow=result.previews.shape[2], padding=2, pad_value=128))
+    rewards = torch.cat([result.reward_path[:, b], result.rewards[None, b]])
+    for s, step in enumerate([*result.steps, result.num_steps]):
+        writer.add_scalar(f"{tag}/ess", float(result.ess[s, b]), step)
+        row = rewards[s][rewards[s].isfinite()]
+        if len(row):
+            writer.add_scalar(f"{tag}/reward/min", float(row.min()), step)
+            writer.add_scalar(f"{tag}/reward/mean", float(row.mean()), step)
+            writer.add_scalar(f"{tag}/reward/max", float(row.max()), step)
+    living = result.log_weights[b][result.log_weights[b].isfinite()]
+    if len(living):
+        writer.add_histogram(f"{tag}/log_weights", living, result.num_steps)
+    if len(result.steps):
+        writer.add_figure(f"{tag}/lineages", lineage_figure(result, b))
+
+
+def lineage_figure(result: "SteeringResult", b: int) -> "Figure":
+    """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, coloured by root, faded where a line died out.
+
+    Args:
+        result: what a steered call returned, with at least one scored step.
+        b: position of the prompt in the result.
+    """
+    from matplotlib.figure import Figure
+
+    from fklit.report.lineages import trace
+    from fklit.report.svg import root_colour
+
+    family = trace(np.asarray(result.ancestors[:, b].numpy()), int(result.best_index[b]))
+    xs = [*result.steps, result.num_steps]
+    slots = family.alive.shape[1]
+    # Not through pyplot: it keeps every figure and picks a backend for the whole process.
+    figure = Figure(figsize=(1.2 + 0.6 * len(xs), 1.0 + 0.35 * slots), layout="constrained")
+    axes = figure.add_subplot()
+    for s, slot in np.ndindex(family.parents.shape):
+        alive, chosen = family.alive[s + 1, slot], family.chosen[s + 1, slot]
+        axes.plot(
+            xs[s : s + 2],
+            [family.parents[s, slot], slot],
+            color=root_colour(int(family.roots[s + 1, slot])),
+            alpha=1.0 if alive else 0.25,
+            linewidth=3.0 if chosen else 1.5,
+        )
+    for s, slot in np.ndindex(family.alive.shape):
+        axes.plot(
+            xs[s],
+            slot,
+            "o",
+            markersize=4,
+            color=root_colour(int(family.roots[s, slot])),
+            alpha=1.0 if family.alive[s, slot] else 0.25,
+        )
+    axes.set(xlabel="scheduler step", ylabel="slot", yticks=range(slots) if slots <= 16 else [0, slots - 1])
+    axes.invert_yaxis()
+    axes.set_title(result.prompts[b][:80] or "(no prompt)", fontsize=9, parse_math=False)
+    return figure

@@ -1,0 +1,112 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fklit.callbacks.tensorboard_particles import TensorBoardParticles, lineage_figure, log_result
+from fklit.feynman_kac.result import Budget
+from fklit.steering.result import SteeringResult
+
+
+def _result(*, prompts=2, particles=3, steps=(5, 10), dead=False):
+    generator = torch.Generator().manual_seed(0)
+    scored = len(steps)
+    log_weights = torch.log_softmax(torch.randn(prompts, particles, generator=generator, dtype=torch.float64), dim=1)
+    if dead:
+        log_weights[0] = -math.inf
+    return SteeringResult(
+        prompts=["a $green heart", ""][:prompts],
+        prompt_indices=[4, 9][:prompts],
+        samples=torch.rand(prompts, particles, 3, 8, 8, generator=generator),
+        rewards=torch.rand(prompts, particles, generator=generator).double(),
+        log_weights=log_weights,
+        log_z=torch.zeros(prompts).double(),
+        steps=steps,
+        num_steps=20,
+        ess=torch.rand(scored + 1, prompts, generator=generator).double() + 1,
+        reward_path=torch.rand(scored, prompts, particles, generator=generator).double(),
+        ancestors=torch.randint(0, particles, (scored, prompts, particles), generator=generator),
+        resampled=torch.ones(scored, prompts, dtype=torch.bool),
+        degenerate=torch.zeros(prompts, dtype=torch.bool),
+        unique_roots=torch.ones(prompts, dtype=torch.int64),
+        previews=torch.randint(0, 255, (scored, prompts, particles, 3, 4, 4), generator=generator).to(torch.uint8),
+        flagged=None,
+        settings={},
+        budget=Budget(seconds=2.0),
+    )
+
+
+def _read(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0})
+    reader.Reload()
+    return reader
+
+
+def _run(callback, results, log_dir, rank=0):
+    trainer = SimpleNamespace(log_dir=str(log_dir), default_root_dir=str(log_dir), global_rank=rank)
+    callback.on_predict_start(trainer, None)
+    for i, result in enumerate(results):
+        callback.on_predict_batch_end(trainer, None, result, None, i)
+    callback.on_predict_end(trainer, None)
+
+
+def test_logs_pictures_and_scalars(tmp_path):
+    result = _result()
+    _run(TensorBoardParticles(), [result, None], tmp_path)
+    events = _read(tmp_path)
+    tags = events.Tags()
+    assert {"00004/images", "00004/previews", "00004/lineages", "00009/images"} <= set(tags["images"])
+    assert "00004/log_weights" in tags["histograms"]
+    assert [e.step for e in events.Scalars("00004/ess")] == [5, 10, 20]
+    best = {e.step: e.value for e in events.Scalars("prompts/reward_best")}
+    for b, index in enumerate(result.prompt_indices):
+        assert best[index] == pytest.approx(float(result.rewards[b].max()), rel=1e-6)
+    spread = events.Scalars("prompts/log_weight_spread")[0].value
+    assert spread == pytest.approx(float(result.log_weights[0].std(correction=0)), rel=1e-6)
+    highest = [e.value for e in events.Scalars("00009/reward/max")]
+    assert highest[0] == pytest.approx(float(result.reward_path[0, 1].max()), rel=1e-6)
+    assert events.Scalars("prompts/seconds")[0].value == pytest.approx(1.0)
+
+
+def test_draws_few_prompts_but_counts_all(tmp_path):
+    _run(TensorBoardParticles(max_prompts=1), [_result()], tmp_path)
+    tags = _read(tmp_path).Tags()
+    assert not any(tag.startswith("00009/") for tag in tags["images"] + tags["scalars"])
+    assert [e.step for e in _read(tmp_path).Scalars("prompts/ess")] == [4, 9]
+
+
+def test_runs_without_scored_steps_or_living_particles(tmp_path):
+    bare = _result(prompts=1, steps=(), dead=True)
+    _run(TensorBoardParticles(), [bare], tmp_path)
+    tags = _read(tmp_path).Tags()
+    assert "00004/lineages" not in tags["images"]
+    assert "00004/log_weights" not in tags["histograms"]
+
+
+def test_each_process_writes_its_own_file(tmp_path):
+    for rank in (0, 1):
+        _run(TensorBoardParticles(), [_result(prompts=1)], tmp_path, rank=rank)
+    assert len(list(tmp_path.glob("events.*"))) == 2
+
+
+def test_works_without_a_trainer(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        log_result(writer, _result(), drawn=0)
+    assert "prompts/ess" in _read(tmp_path).Tags()["scalars"]
+
+
+def test_lineage_figure_shows_every_edge():
+    result = _result(particles=5, steps=(2, 4, 6))
+    (axes,) = lineage_figure(result, 0).axes
+    edges = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert len(edges) == 3 * 5
+
+
+def test_refuses_a_negative_number_of_prompts():
+    with pytest.raises(ValueError, match="max_prompts=-1"):
+        TensorBoardParticles(max_prompts=-1)
