@@ -30,7 +30,7 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
     import fklit.callbacks
     import fklit.data
     import fklit.rewards
-    import fklit.steering
+    import fklit.steering.task
     import fklit.training  # noqa: F401  (a class that is imported may be named by its short name)
 
     return LightningCLI(
@@ -40,5 +40,5 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        args=words,
+        args=None if args is None else words,  # Lightning warns of words that are given twice
     )

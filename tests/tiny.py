@@ -1,8 +1,8 @@
 """Tiny random pipelines of the real diffusers classes: milliseconds a step, the same weights in every process.
 
-Images are 16 x 16 (latents 4 x 8 x 8, except for DDPM, which draws pixels). The tokenizer is a real CLIPTokenizer that
-spells words letter by letter. Every builder takes a folder, into which the pipeline is saved, and leaves the global random
-state as it was.
+Images are 16 x 16 (latents 4 x 8 x 8, except for DDPM, which draws pixels). The tokenizer is a real CLIPTokenizer
+that spells words letter by letter. Every builder takes a folder, into which the pipeline is saved, and leaves the
+global random state as it was.
 """
 
 import json

@@ -133,8 +133,8 @@ def _with_prompt(row: dict[str, Any], column: str, where: str) -> dict[str, Any]
     return {**row, "prompt": prompt}
 
 
-class _EveryNth(DistributedSampler[PromptItem]):
-    """Rank r takes prompts r, r + world, ...: none twice, and a rank may be left without any.
+class _EveryNth(DistributedSampler[int]):
+    """Rank r takes prompts r, r + world, ...: none twice.
 
     PyTorch's own sampler repeats prompts until every rank has as many. A repeated prompt would cost a whole run, and
     count twice in a mean.
@@ -222,11 +222,19 @@ class PromptDataModule(LightningDataModule):
         raise ValueError(_NOT_FOR_TRAINING)
 
     def test_dataloader(self) -> DataLoader[PromptItem]:
-        """All prompts, each on exactly one rank."""
+        """All prompts, each on exactly one rank.
+
+        Raises:
+            ValueError: There are fewer prompts than processes.
+        """
         return self._loader()
 
     def predict_dataloader(self) -> DataLoader[PromptItem]:
-        """All prompts, each on exactly one rank."""
+        """All prompts, each on exactly one rank.
+
+        Raises:
+            ValueError: There are fewer prompts than processes.
+        """
         return self._loader()
 
     def _loader(self) -> DataLoader[PromptItem]:
@@ -235,6 +243,10 @@ class PromptDataModule(LightningDataModule):
         sampler = None
         if world > 1:
             assert self.trainer is not None
+            if world > len(items):  # Lightning would wait for ever for the metrics of a process without a batch
+                raise ValueError(
+                    f"{len(items)} prompt(s) were given to {world} processes; use at most {len(items)} devices."
+                )
             sampler = _EveryNth(items, num_replicas=world, rank=self.trainer.global_rank, shuffle=False)
         return DataLoader(items, batch_size=self.batch_size, sampler=sampler, collate_fn=collate_prompts)
 

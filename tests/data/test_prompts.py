@@ -65,7 +65,7 @@ def test_indices_do_not_depend_on_batch_size_or_limit():
     assert [item["index"] for item in PromptDataModule(prompts=prompts, limit=2).items] == [0, 1]
 
 
-@pytest.mark.parametrize("world", [2, 3, 9])
+@pytest.mark.parametrize("world", [2, 3, 7])
 def test_every_prompt_is_on_exactly_one_rank(world):
     seen = []
     for rank in range(world):
@@ -76,6 +76,13 @@ def test_every_prompt_is_on_exactly_one_rank(world):
         assert len(loader.sampler) == len(indices)
         seen += indices
     assert sorted(seen) == list(range(7))
+
+
+def test_more_processes_than_prompts_are_refused():
+    data = PromptDataModule(prompts=["a"])
+    data.trainer = type("TwoRanks", (), {"world_size": 2, "global_rank": 0})()
+    with pytest.raises(ValueError, match="1 prompt.* were given to 2 processes; use at most 1 devices"):
+        data.test_dataloader()
 
 
 @pytest.mark.parametrize(

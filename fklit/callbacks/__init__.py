@@ -1,0 +1,7 @@
+"""Callbacks: what is written while and after a run."""
+
+from fklit.callbacks.prediction_writer import SteeringWriter
+from fklit.callbacks.report import Report
+from fklit.callbacks.tensorboard_particles import TensorBoardParticles
+
+__all__ = ["Report", "SteeringWriter", "TensorBoardParticles"]
