@@ -19,7 +19,7 @@ from fklit.feynman_kac.resampling import resampler as resampler_by_name
 from fklit.feynman_kac.result import Budget
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Constant, Tempering
-from fklit.feynman_kac.weights import OnDegenerate, OnNan, normalise
+from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.models.decode import decode_latents
 from fklit.models.denoised import is_flow, is_known
 from fklit.models.images import as_unit_images, thumbnails
@@ -139,6 +139,7 @@ class SteeringRun:
         self._previews: list[Tensor] = []
         self._own_decodes = 0
         self._finished = False
+        self._swap: str | None = None
         sibling, forced_eta, sampler = self._choose_sampler(scheduler, eta)
         self._interception = Interception(
             pipeline, self, generators=self.generators, scheduler=sibling, eta=forced_eta, max_batch=max_batch
@@ -187,15 +188,15 @@ class SteeringRun:
         if eta is not None and forced is not None:
             forced, sampler = None, f"{type(sibling).__name__} with eta={eta:g}"
         if sibling is not own or forced is not None:
-            warnings.warn(
+            self._swap = (
                 f"scheduler='auto' samples with {sampler} in place of {described}, which may inject no noise by which "
-                "clones separate; set scheduler='keep' to run the pipeline's own.",
-                SchedulerSwapWarning,
-                stacklevel=4,
+                "clones separate; set scheduler='keep' to run the pipeline's own."
             )
         return (None if sibling is own else sibling), forced, sampler
 
     def __enter__(self) -> "SteeringRun":
+        if self._swap is not None:
+            warnings.warn(self._swap, SchedulerSwapWarning, stacklevel=3)
         self._reward.load()  # before the clock starts, and before a denoiser call is spent on a reward that cannot load
         self._meter = Meter(getattr(self._pipeline, "_execution_device", "cpu"))
         self._interception.__enter__()
@@ -228,8 +229,8 @@ class SteeringRun:
         if wanted and not self._may_resample:
             raise DeterministicSamplerError(
                 f"the sampler {self._settings['sampler']} injects no noise at any scheduled step, so clones of a "
-                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) or "
-                "scheduler='auto', or ask for best-of-n with potential='terminal'."
+                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) "
+                "or scheduler='auto', or ask for best-of-n with potential='terminal'."
             )
 
     @torch.no_grad()
@@ -318,7 +319,7 @@ class SteeringRun:
             prompt_indices=self.prompt_indices,
             samples=samples,
             rewards=rewards,
-            log_weights=normalise(system.log_weights).cpu(),
+            log_weights=torch.log_softmax(system.log_weights, dim=1).cpu(),
             log_z=system.log_z.cpu(),
             steps=self._scored,
             num_steps=int(self._interception.num_steps or 0),

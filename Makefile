@@ -1,0 +1,56 @@
+# `make demo` and `make test` work on a fresh clone with Python 3.11 or newer and make; everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process is many times faster than two on busy cores, and byte-equal results need pinned threads.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup demo test test-all lint types format notebooks benchmarks clean
+
+help:
+	@echo "make demo        steer the shipped text-to-image model; writes outputs/demo/report.html"
+	@echo "make test        ruff, mypy, import rules and the quick tests (minutes)"
+	@echo "make test-all    the same with the slow tests and the notebooks"
+	@echo "make benchmarks  the figures of the README (about an hour)"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fklit needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Installed again only when the project's metadata or the pins change.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,notebooks]'
+	touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(BIN)/python -m fklit.steering.demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+test: lint types
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow"
+
+notebooks: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks
+
+test-all: lint types
+	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tests notebooks
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: setup
+	$(BIN)/python benchmarks/steering.py
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis outputs
