@@ -25,6 +25,7 @@ References:
     Singhal et al. 2025, arXiv 2501.06848, section 3 (difference, max, sum; the closure at t = 0).
 """
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -267,12 +268,23 @@ class RewardPath:
         """Re-index the history in place by `ancestors`, int64 (B, K), and return self; None changes nothing."""
         if ancestors is not None:
             check_matrix("ancestors", ancestors, self.shape)
-            index = ancestors.to(self.total.device)
-            self.total = self.total.gather(1, index)
-            self.dead = self.dead.gather(1, index)
-            if self.statistic is not None:
-                self.statistic = self.statistic.gather(1, index)
+            self._gather(ancestors)
         return self
+
+    def selected(self, ancestors: Tensor) -> Self:
+        """Return a copy re-indexed by `ancestors`, int64, shape (B, K') for any K'; for states that are trees."""
+        check_matrix("ancestors", ancestors)
+        other = copy.copy(self)
+        other._gather(ancestors)
+        other.shape = (self.shape[0], ancestors.shape[1])
+        return other
+
+    def _gather(self, ancestors: Tensor) -> None:
+        index = ancestors.to(self.total.device)
+        self.total = self.total.gather(1, index)
+        self.dead = self.dead.gather(1, index)
+        if self.statistic is not None:
+            self.statistic = self.statistic.gather(1, index)
 
     def _weigh(self, reward: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         statistic = self.potential.accumulate(self.statistic, reward)

@@ -23,7 +23,8 @@ class Budget:
     """What was spent; `a + b` adds counts and seconds and takes the larger peak, and `sum(budgets, Budget())` works.
 
     Attributes:
-        denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts twice).
+        denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts
+            twice).
         decodes: decoded samples.
         reward_calls: samples scored by the reward.
         seconds: wall time.
@@ -116,7 +117,7 @@ class ParticleRun(Generic[State]):
     def best(self, scores: Tensor | None = None) -> State:
         """Return the best particle of each group, tensors (B, ...); see `best_index`."""
         chosen = select(self.particles, self.best_index(scores).unsqueeze(1))
-        return tree_map(lambda leaf: leaf.squeeze(1), chosen)
+        return tree_map(lambda leaf: leaf.squeeze(1) if isinstance(leaf, Tensor) else leaf, chosen)
 
     def sample(self, n: int, generator: Generators = None) -> State:
         """Return n independent draws of each group in proportion to the weights, tensors (B, n, ...).

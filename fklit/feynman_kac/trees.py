@@ -17,8 +17,8 @@ _CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
 class Selectable(Protocol):
     """An object with per-particle state of its own, such as a `RewardPath`."""
 
-    def select(self, ancestors: Tensor | None) -> Any:  # noqa: ANN401 - itself or its replacement, of its own type
-        """Return the object re-indexed by ancestors (B, K)."""
+    def selected(self, ancestors: Tensor) -> Any:
+        """Return a copy re-indexed by ancestors (B, K'), for any K'; the object itself must not change."""
         ...
 
 
@@ -49,9 +49,9 @@ def select(tree: Tree, ancestors: Tensor | None) -> Tree:
         return tree
     check_matrix("ancestors", ancestors)
 
-    def pick(leaf: Any) -> Any:  # noqa: ANN401
+    def pick(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
-            return leaf.select(ancestors)
+            return leaf.selected(ancestors)
         if leaf.ndim < 2 or leaf.shape[0] != ancestors.shape[0]:
             raise ValueError(
                 f"A state tensor has shape {tuple(leaf.shape)}; give leading axes (groups, particles) with "
@@ -67,7 +67,7 @@ def select(tree: Tree, ancestors: Tensor | None) -> Tree:
 def check_leaves(tree: object, num_groups: int, num_particles: int) -> None:
     """Raise ValueError unless every tensor of `tree` has leading axes (num_groups, num_particles)."""
 
-    def check(leaf: Any) -> Any:  # noqa: ANN401
+    def check(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and tuple(leaf.shape[:2]) != (num_groups, num_particles):
             raise ValueError(
                 f"A state tensor has shape {tuple(leaf.shape)}; its leading axes must be (groups, particles) = "
@@ -78,7 +78,7 @@ def check_leaves(tree: object, num_groups: int, num_particles: int) -> None:
     tree_map(check, tree)
 
 
-def _map(function: Callable[[Any], Any], node: Any) -> Any:  # noqa: ANN401
+def _map(function: Callable[[Any], Any], node: Any) -> Any:
     if isinstance(node, Tensor | Selectable):
         return function(node)
     if isinstance(node, dict):
@@ -97,5 +97,5 @@ def _map(function: Callable[[Any], Any], node: Any) -> Any:  # noqa: ANN401
     raise TypeError(
         f"The state holds a {type(node).__name__}; use tensors, numbers, strings, None, dicts, lists, tuples, "
         "dataclasses, or give "
-        f"the class a method select(ancestors)."
+        f"the class a method selected(ancestors)."
     )
