@@ -98,8 +98,8 @@ class SteeringWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes the prompts of one result; None (all were done) writes nothing."""
-        if prediction is None:
+        """Writes the prompts of one result; nothing if all were done."""
+        if not prediction:
             return
         metadata = batch.get("metadata") or [{"prompt": prompt} for prompt in batch["prompts"]]
         by_index = dict(zip(batch["indices"], metadata, strict=True))

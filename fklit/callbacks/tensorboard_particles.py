@@ -56,8 +56,8 @@ class TensorBoardParticles(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log what the step returned: a ``SteeringResult``, or None for a batch whose prompts were all done before."""
-        if outputs is None or self._writer is None:
+        """Log what the step returned: a ``SteeringResult``, or nothing for a batch whose prompts were all done before."""
+        if not outputs or self._writer is None:
             return
         log_result(self._writer, outputs, drawn=self._room(len(outputs.prompts)))
         self._writer.flush()

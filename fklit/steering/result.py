@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -91,6 +91,12 @@ class SteeringResult:
         """Mean terminal reward under the weights, (B,)."""
         weights = self.log_weights.exp()
         return torch.where(weights > 0, weights * self.rewards, 0.0).sum(dim=1)
+
+    def to(self, device: torch.device | str) -> "SteeringResult":
+        """The result with its tensors on ``device``. Lightning calls it on what ``predict_step`` returns."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def sample(self, n: int, *, seed: int = 0) -> list[list[Any]]:
         """Draws images by weight, with replacement: equally weighted samples of the target (as K grows).

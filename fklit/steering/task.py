@@ -150,7 +150,9 @@ class SteeringTask(LightningModule):
         self.source.load()
         self.reward.load()
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> SteeringResult | None:
+    def predict_step(
+        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> SteeringResult | tuple[()]:
         """Steers the prompts of a batch that are not done.
 
         Args:
@@ -159,12 +161,12 @@ class SteeringTask(LightningModule):
             dataloader_idx: Place of the loader; unused.
 
         Returns:
-            The result, or None if all prompts of the batch are done.
+            The result, or an empty tuple if all prompts of the batch are done (Lightning warns of None).
         """
         prompts, indices = _prompts_and_indices(batch)
         todo = [place for place, index in enumerate(indices) if index not in self.done]
         if not todo:
-            return None
+            return ()
         return self._steer([prompts[place] for place in todo], [indices[place] for place in todo])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -1,0 +1,249 @@
+"""SteeringTask with a real Trainer on a tiny random Stable Diffusion."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from tiny import tiny_ddpm, tiny_stable_diffusion
+from torchmetrics import Metric
+
+from fklit.callbacks import SteeringWriter
+from fklit.data import PromptDataModule
+from fklit.feynman_kac.schedule import Schedule
+from fklit.models.source import PipelineSource
+from fklit.rewards import Function, Standardised
+from fklit.steering.api import steer
+from fklit.steering.describe import settings_hash
+from fklit.steering.task import SteeringTask
+
+PROMPTS = ["a green heart", "two cats", "a red apple left of a dog"]
+STEERING = {
+    "num_particles": 3,
+    "reward_scale": 30.0,
+    "schedule": Schedule(start=1, stop=3, every=1),
+    "call": {"num_inference_steps": 5, "eta": 1.0, "guidance_scale": 2.0},
+}
+
+
+def redness(images):
+    return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
+
+
+def never(images):
+    raise RuntimeError("must not be called")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "sd"
+    tiny_stable_diffusion(path)
+    return str(path)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    def make(**arguments):
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        return Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **{**quiet, **arguments})
+
+    return make
+
+
+def task(folder, reward=redness, **changes):
+    return SteeringTask(PipelineSource(folder), Function(reward), **{**STEERING, **changes})
+
+
+def test_predict_equals_steer_and_does_not_depend_on_the_batch(folder, trainer):
+    runs = []
+    for size in (1, 3):
+        results = trainer().predict(task(folder), PromptDataModule(prompts=PROMPTS, batch_size=size))
+        runs.append(
+            {
+                index: (result.samples[b], result.rewards[b], result.ancestors[:, b], result.log_z[b])
+                for result in results
+                for b, index in enumerate(result.prompt_indices)
+            }
+        )
+    assert runs[0].keys() == runs[1].keys() == {0, 1, 2}
+    for index in range(3):
+        assert all(torch.equal(one, other) for one, other in zip(runs[0][index], runs[1][index], strict=True))
+    direct = steer(
+        PipelineSource(folder).pipeline, PROMPTS[1:], reward=redness, prompt_indices=[1, 2], max_batch=8, **STEERING
+    )
+    assert torch.equal(direct.samples[0], runs[0][1][0])
+    assert torch.equal(direct.samples[1], runs[0][2][0])
+    assert not torch.equal(direct.samples[0], direct.samples[1])
+
+
+def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
+    class MeanPixel(Metric):
+        full_state_update = False
+
+        def __init__(self):
+            super().__init__()
+            self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+            self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+        def update(self, images, prompts):
+            assert images.shape[1:] == (3, 16, 16) and len(images) == len(prompts)
+            self.total += images.mean((1, 2, 3)).sum()
+            self.count += len(prompts)
+
+        def compute(self):
+            return self.total / self.count
+
+    class Tags(MeanPixel):
+        def update(self, images, metadata):
+            assert [set(line) for line in metadata] == [{"prompt", "tag"}] * len(images)
+            super().update(images, [line["tag"] for line in metadata])
+
+    rows = [{"prompt": prompt, "tag": "x"} for prompt in PROMPTS]
+    module = task(folder, metrics={"pixel": MeanPixel(), "tags": Tags()})
+    (logged,) = trainer().test(module, PromptDataModule(prompts=rows, batch_size=2), verbose=False)
+    direct = steer(PipelineSource(folder).pipeline, PROMPTS, reward=redness, max_batch=8, **STEERING)
+    best = direct.rewards.max(1).values
+    assert logged["test/reward_best"] == pytest.approx(float(best.mean()), abs=1e-6)
+    assert logged["test/reward_mean"] == pytest.approx(float(direct.reward_mean.mean()), abs=1e-6)
+    assert logged["test/log_z"] == pytest.approx(float(direct.log_z.mean()), abs=1e-5)
+    assert logged["test/ess"] == pytest.approx(float(direct.ess[-1].mean()), abs=1e-5)
+    assert logged["test/unique_roots"] == pytest.approx(float(direct.unique_roots.double().mean()))
+    assert logged["test/denoiser_calls"] == 5 * 3 * 2
+    chosen = direct.samples[torch.arange(3), direct.best_index]
+    assert logged["test/pixel"] == logged["test/tags"] == pytest.approx(float(chosen.mean()), abs=1e-6)
+
+
+def test_unconditional_pipeline(tmp_path, trainer):
+    tiny_ddpm(tmp_path / "ddpm")
+    module = task(str(tmp_path / "ddpm"), call={"num_inference_steps": 5})
+    (result,) = trainer().predict(module, PromptDataModule(prompts=["first", "second"], batch_size=2))
+    assert result.samples.shape == (2, 3, 3, 16, 16)
+
+
+def test_weights_are_loaded_once_moved_and_kept_out_of_checkpoints(folder, trainer, tmp_path):
+    module = task(folder)
+    assert not module.source.is_loaded and not list(module.parameters())
+    runner = trainer()
+    data = PromptDataModule(prompts=PROMPTS[:1])
+    runner.predict(module, data)
+    unet = module.source.pipeline.unet
+    runner.predict(module, data)
+    assert module.source.pipeline.unet is unet and unet in module.modules()
+    assert module.state_dict() == {} and module.source.state_dict() == {}
+    runner.strategy.connect(module)
+    runner.save_checkpoint(tmp_path / "empty.ckpt")
+    saved = torch.load(tmp_path / "empty.ckpt", weights_only=True)
+    assert saved["state_dict"] == {} and "hyper_parameters" not in saved
+    trainer().predict(module, data, ckpt_path=tmp_path / "empty.ckpt", weights_only=True)
+
+
+def test_networks_follow_the_module(folder):
+    module = task(folder)
+    module.source.load()
+    module.to(torch.float64)
+    assert module.source.pipeline.unet.dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.parametrize("method", ["fit", "validate"])
+@pytest.mark.parametrize("with_data", [True, False])
+def test_training_is_answered_with_a_sentence(method, with_data, folder, trainer):
+    data = PromptDataModule(prompts=PROMPTS) if with_data else None
+    loaders = None if with_data else [torch.zeros(1)]
+    with pytest.raises(ValueError, match="trains nothing|holds prompts to steer on"):
+        getattr(trainer(max_epochs=1), method)(task(folder), loaders, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_particles": 0}, "num_particles"),
+        ({"potential": "diference"}, "potential"),
+        ({"resampler": "sistematic"}, "resampler"),
+        ({"ess_threshold": 1.5}, "ess_threshold"),
+        ({"reward_scale": -1.0}, "reward_scale=-1.0 was given; give a finite number of at least 0"),
+        ({"reward_scale": float("nan")}, "reward_scale=nan"),
+        ({"max_batch": 0}, "max_batch=0 was given; give an integer of at least 1"),
+        ({"num_threads": 0}, "num_threads=0"),
+        ({"on_nan": "ignore"}, "on_nan"),
+        ({"on_degenerate": "drop"}, "on_degenerate"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_loaded(changes, message, folder):
+    with pytest.raises((ValueError, TypeError), match=message):
+        task(folder, **changes)
+
+
+def test_a_batch_without_indices_is_refused(folder, trainer):
+    with pytest.raises(ValueError, match=r"give \{'prompts': \[...\], 'indices': \[...\]\}"):
+        trainer().predict(task(folder), [["a green heart"]])
+
+
+def test_a_wrong_argument_of_the_call_is_refused(folder, trainer):
+    module = task(folder, call={"num_inference_step": 5})
+    with pytest.raises(TypeError, match="did you mean 'num_inference_steps'"):
+        trainer().predict(module, PromptDataModule(prompts=PROMPTS))
+
+
+def test_an_exception_in_the_reward_keeps_what_was_written(folder, trainer, tmp_path):
+    seen = []
+
+    def fails_at_the_second_prompt(images, prompts):
+        seen.append(prompts[0])
+        if prompts[0] == PROMPTS[1]:
+            raise RuntimeError("out of luck")
+        return images.mean((1, 2, 3))
+
+    out = tmp_path / "out"
+    with pytest.raises(Exception, match="out of luck"):
+        trainer(callbacks=[SteeringWriter(str(out))]).predict(
+            task(folder, fails_at_the_second_prompt), PromptDataModule(prompts=PROMPTS), return_predictions=False
+        )
+    assert [path.name for path in sorted(out.glob("*/record.json"))] == ["record.json"]
+    assert json.loads((out / "00000" / "record.json").read_text())["prompt"] == PROMPTS[0]
+
+
+def test_settings_tell_runs_apart_and_ignore_place_batch_and_threads(folder, tmp_path):
+    import shutil
+
+    base = settings_hash(task(folder).settings())
+    shutil.copytree(folder, tmp_path / "moved")
+    same = [task(str(tmp_path / "moved")), task(folder, num_threads=2), task(folder, metrics={})]
+    assert all(settings_hash(module.settings()) == base for module in same)
+    changed = [
+        task(folder, never),
+        task(folder, num_particles=4),
+        task(folder, potential="max"),
+        task(folder, reward_scale=31.0),
+        task(folder, schedule=Schedule(start=1, stop=2, every=1)),
+        task(folder, resampler="ssp"),
+        task(folder, ess_threshold=0.6),
+        task(folder, seed=1),
+        task(folder, scheduler="keep"),
+        task(folder, max_batch=4),
+        task(folder, call={**STEERING["call"], "guidance_scale": 2.5}),
+        SteeringTask(PipelineSource(folder, dtype="bfloat16"), Function(redness), **STEERING),
+        SteeringTask(PipelineSource(folder), Standardised(Function(redness), mean=0.0, std=2.0), **STEERING),
+    ]
+    hashes = {settings_hash(module.settings()) for module in changed}
+    assert len(hashes) == len(changed) and base not in hashes
+    unet = tmp_path / "moved" / "unet" / "config.json"
+    unet.write_text(unet.read_text().replace("\n", "\n ", 1))
+    assert settings_hash(task(str(tmp_path / "moved")).settings()) != base
+
+
+def test_it_is_a_plain_lightning_module_without_saved_settings(folder):
+    module = task(folder)
+    assert isinstance(module, LightningModule) and not module.hparams
+
+
+def test_cpu_threads_are_pinned_and_restored(folder, trainer):
+    seen = []
+
+    def reward(images):
+        seen.append(torch.get_num_threads())
+        return images.mean((1, 2, 3))
+
+    torch.set_num_threads(2)
+    trainer().predict(task(folder, reward), PromptDataModule(prompts=PROMPTS[:1]))
+    assert set(seen) == {1} and torch.get_num_threads() == 2
