@@ -214,7 +214,6 @@ class SteeringRun:
         self._path = RewardPath(
             self._potential, len(self.prompts), self._system.num_particles, num_points=len(self._scored)
         )
-        self._potential.warn_if_useless(len(self._scored))
         if self._scored and not is_known(self._interception.scheduler):
             raise UnsupportedPipelineError(
                 f"{type(self._interception.scheduler).__name__} was given, for which the denoised prediction is not "
@@ -229,8 +228,8 @@ class SteeringRun:
         if wanted and not self._may_resample:
             raise DeterministicSamplerError(
                 f"the sampler {self._settings['sampler']} injects no noise at any scheduled step, so clones of a "
-                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) "
-                "or scheduler='auto', or ask for best-of-n with potential='terminal'."
+                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' "
+                "(DPM-Solver++) or scheduler='auto', or ask for best-of-n with potential='terminal'."
             )
 
     @torch.no_grad()
