@@ -26,14 +26,15 @@ _CHIPS = (
 
 def header(title: str, run: RunFolder, prompts: int) -> str:
     """Title and the settings worth knowing at a glance."""
-    flat = {key.rsplit(".", 1)[-1]: value for key, value in reversed(list(flatten(run.settings).items()))}
     record = next(iter(run.records.values()))
-    flat = {**{k: v for k, v in record.raw.items() if k in _CHIPS}, **{k: v for k, v in flat.items() if k in _CHIPS}}
+    # The record spells its settings for people; run.json, which describes objects, fills what the record lacks.
+    known = {name.rsplit(".", 1)[-1]: value for name, value in reversed(list(flatten(run.settings).items()))}
+    known |= {name: value for name, value in record.raw.items() if value is not None}
     chips = [f"<li><b>prompts</b>{prompts}</li>"]
     chips += [
-        f"<li><b>{key.replace('_', ' ')}</b>{escape(short(flat[key]))}</li>"
+        f"<li><b>{key.replace('_', ' ')}</b>{escape(short(known[key]))}</li>"
         for key in _CHIPS
-        if flat.get(key) is not None
+        if known.get(key) is not None
     ]
     digest = run.settings.get("settings_hash", record.raw.get("settings_hash"))
     if digest:

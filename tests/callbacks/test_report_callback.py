@@ -1,9 +1,16 @@
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import Trainer
 from synthetic_runs import write_run
+from tiny import tiny_stable_diffusion
 
-from fklit.callbacks.report import Report
+from fklit.callbacks import Report, SteeringWriter, TensorBoardParticles
+from fklit.data import PromptDataModule
+from fklit.feynman_kac.schedule import Schedule
+from fklit.models.source import PipelineSource
+from fklit.rewards import Function
+from fklit.steering.task import SteeringTask
 
 
 class _Strategy:
@@ -48,3 +55,32 @@ def test_says_before_the_run_that_there_is_no_folder():
 def test_refuses_other_names(name):
     with pytest.raises(ValueError, match="file name that ends in"):
         Report(name=name)
+
+
+def test_a_predict_run_ends_with_a_page_and_event_files(tmp_path):
+    tiny_stable_diffusion(tmp_path / "pipeline")
+    task = SteeringTask(
+        PipelineSource(str(tmp_path / "pipeline")),
+        Function(lambda images: images[:, 0].mean((1, 2))),
+        num_particles=2,
+        reward_scale=300.0,
+        ess_threshold=1.0,
+        schedule=Schedule(start=1, stop=2, every=1),
+        call={"num_inference_steps": 4, "eta": 1.0},
+    )
+    out = tmp_path / "out"
+    callbacks = [SteeringWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))]
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+        callbacks=callbacks,
+    )
+    trainer.predict(task, PromptDataModule(prompts=["a star", "two cats"], batch_size=2), return_predictions=False)
+    text = (out / "report.html").read_text()
+    assert text.count('class="card prompt"') == 2 and "two cats" in text
+    assert text.count('class="tree"') == 2
+    assert len(list((tmp_path / "events").glob("events.*"))) == 1
