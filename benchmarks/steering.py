@@ -16,6 +16,7 @@ seeds of a prompt do not count as independent.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -44,7 +45,7 @@ from fklit.steering.describe import settings_hash
 
 SAMPLES_PER_CALL = 48  # every call of every arm has about as many rows, so that seconds compare
 # Chosen with --tune.
-SCALE, SCHEDULE, ESS_THRESHOLD = 100.0, (0.2, 0.9, 0.1), 0.5
+POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD = "difference", 100.0, (0.2, 0.9, 0.1), 0.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Arm:
     eta: float = 1.0
     scale: float | None = None
     schedule: tuple[float, float, float] = SCHEDULE
-    potential: str = "difference"
+    potential: str = POTENTIAL
     ess_threshold: float = ESS_THRESHOLD
 
 
@@ -331,18 +332,31 @@ def show(summary: dict[str, Any], console: Console) -> None:
         )
 
 
+def show_tuning(summary: dict[str, Any], console: Console) -> None:
+    """Print a line an arm, the best reward first."""
+    table = Table(title="FK less best-of-n at equal denoiser calls, on tune prompts [95 % interval over prompts]")
+    for name in ("arm", "reward of the chosen", "judge of the chosen", "resamplings", "ancestors left"):
+        table.add_column(name)
+    label = "fk - best_of_n, equal denoiser calls"
+    for row in sorted(summary["rows"], key=lambda row: -row[label]["reward_best"]["mean"]):
+        gaps = [row[label][figure] for figure in ("reward_best", "judge")]
+        cells = [f"{gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]" for gap in gaps]
+        table.add_row(row["arm"]["name"], *cells, f"{row['resamplings']:.1f}", f"{row['fk']['unique_roots']:.2f}")
+    console.print(table)
+
+
 def make_plan(given: argparse.Namespace) -> Plan:
     """The plan that the command line asks for."""
     if given.tune:
         prompts = test_prompts(given.prompts, split="tune", tags=("position", "two_object", "color_attr", "counting"))
         scales = [float(s) for s in given.scales.split(",")]
         schedules = [tuple(float(x) for x in s.split(":")) for s in given.schedules.split(",")]
-        grid = [(scale, schedule, t) for scale in scales for schedule in schedules for t in given.thresholds]
         arms = [Arm("unsteered", given.pool)]
-        arms += [
-            Arm(f"fk scale {s:g} steps {w} ess {t}", given.particles[0], 1.0, s, w, given.potential, t)
-            for s, w, t in grid
-        ]
+        for potential, scale, window, threshold in itertools.product(
+            given.potentials, scales, schedules, given.thresholds
+        ):
+            name = f"{potential} x {scale:g}, steps {':'.join(f'{x:g}' for x in window)}, ess {threshold:g}"
+            arms.append(Arm(name, given.particles[0], 1.0, scale, window, potential, threshold))
         seeds = range(100, 100 + given.seeds)
     else:
         half = given.prompts // 2
@@ -409,7 +423,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scales", default="30,100,300", help="--tune: reward scales")
     parser.add_argument("--schedules", default="0.2:0.9:0.1,0.4:0.9:0.1", help="--tune: start:stop:every, ...")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="--tune: ESS thresholds")
-    parser.add_argument("--potential", default="difference", help="--tune: potential")
+    parser.add_argument("--potentials", nargs="+", default=["difference"], help="--tune: potentials")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes")
     parser.add_argument("--reward", default="fklit:emoji_clip")
     parser.add_argument("--judge", default="fklit:emoji_judge")
@@ -453,7 +467,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     part = target.with_suffix(".part")
     part.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     os.replace(part, target)
-    show(summary, console)
+    (show_tuning if given.tune else show)(summary, console)
     console.print(f"Written to {target}.")
     return summary
 
