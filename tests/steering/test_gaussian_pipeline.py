@@ -75,7 +75,7 @@ def test_tilted_gaussian(name, potential):
     for seed in seeds:
         result = fklit.steer(
             pipeline, reward=_reward, reward_scale=SCALE, num_particles=particles, potential=potential, seed=seed, call=call,
-            schedule=fklit.Schedule(0.0, 0.95, 3), decode=lambda x: x, previews=False, scheduler="keep",
+            schedule=fklit.Schedule(0.0, 0.95, 3), ess_threshold=0.9, decode=lambda x: x, previews=False, scheduler="keep",
         )  # fmt: skip
         assert result.resampled.any()
         x, weights = result.samples.flatten().double(), result.log_weights[0].exp()
