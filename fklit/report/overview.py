@@ -76,11 +76,10 @@ def headline(methods: list[MethodRun]) -> str:
         if drawn
         else ""
     )
-    return (
-        f'<section class="card"><h3>means over prompts, costs in all</h3>{table}<div class="top">'
-        f"<div>{_verdict(methods, scores)}"
-        f'{_base_note(methods)}</div><div><div class="plots">{"".join(drawn)}</div>{caption}</div></div></section>'
-    )
+    pictures = f'<div><div class="plots">{"".join(drawn)}</div>{caption}</div>'
+    words = _verdict(methods, scores) + _base_note(methods)
+    below = f'<div class="top"><div>{words}</div>{pictures}</div>' if words else f'<div class="solo">{pictures}</div>'
+    return f'<section class="card"><h3>means over prompts, costs in all</h3>{table}{below}</section>'
 
 
 def _base_note(methods: list[MethodRun]) -> str:

@@ -68,7 +68,8 @@ def _page(methods: list[MethodRun], title: str) -> Iterable[str]:
     yield header(title, main_run, len(indices))
     yield headline(methods)
     if len(indices) > 1:
-        yield '<section class="card" id="prompts"><h2>Prompts</h2><div class="index">'
+        width = 130 if len(methods) == 1 else 70 * len(methods)
+        yield f'<section class="card" id="prompts"><h2>Prompts</h2><div class="index" style="--card:{width}px">'
         for index in indices:
             yield index_entry(methods, index)
         yield "</div></section>"
