@@ -212,8 +212,11 @@ def _ancestors_from_cumulative_counts(below: Tensor, position: Tensor) -> Tensor
 def _whole_and_remainder(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return `floor(K W)` as integers and the remainders in [0, 1)."""
     expected = weights * weights.shape[1]
-    whole = expected.floor()
-    return whole.long(), expected - whole
+    # 49 * (1 / 49) is just below 1 in float64: its floor must be 1, or equal weights would be drawn anew.
+    nearest = expected.round()
+    short = (nearest > expected) & (nearest - expected < 1e-10 * nearest)
+    whole = torch.where(short, nearest, expected.floor())
+    return whole.long(), (expected - whole).clamp(min=0.0)
 
 
 def _nearest_positive(weights: Tensor) -> Tensor:

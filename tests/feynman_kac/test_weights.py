@@ -1,0 +1,112 @@
+"""Log-weights: exact numbers, shift invariance, and the policies for NaN and dead groups."""
+
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from fklit.feynman_kac import DegenerateGroupError, InvalidWeightError, ess, log_mean_exp, max_weight, normalise
+from fklit.feynman_kac.weights import screen, settle, weight_device
+
+INF, NAN = math.inf, math.nan
+log_weight = st.one_of(st.floats(-1e4, 1e4), st.just(-INF))
+rows = st.lists(log_weight, min_size=1, max_size=12).filter(lambda row: max(row) > -INF)
+fixed = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def _row(*values: float) -> torch.Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ((0.0,) * 7, 7.0),
+        ((5.0,) * 7, 7.0),
+        ((0.0, -INF, -INF), 1.0),
+        ((-INF, -INF, 0.0, -INF), 1.0),
+        ((1e4, -1e4), 1.0),
+        ((0.0, math.log(3)), 1.6),
+        ((-INF, -INF), 0.0),
+    ],
+)
+def test_ess_of_known_weights(row: tuple[float, ...], expected: float) -> None:
+    assert float(ess(_row(*row))) == pytest.approx(expected, rel=1e-12)
+
+
+@fixed
+@given(rows, st.floats(-1e3, 1e3))
+def test_ess_is_shift_invariant_and_bounded(row: list[float], shift: float) -> None:
+    value = float(ess(_row(*row)))
+    assert 1.0 <= value <= len(row)
+    assert float(ess(_row(*row) + shift)) == pytest.approx(value, rel=1e-6)
+    assert float(1 / normalise(_row(*row)).square().sum()) == pytest.approx(value, rel=1e-9)
+
+
+@fixed
+@given(rows)
+def test_normalised_weights_sum_to_one_and_keep_the_dead_at_zero(row: list[float]) -> None:
+    weights = normalise(_row(*row))
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
+    assert not weights[_row(*row) == -INF].any()
+    assert float(max_weight(_row(*row))) == float(weights.max())
+
+
+def test_log_mean_exp_of_known_weights() -> None:
+    assert float(log_mean_exp(_row(0.0, -INF))) == pytest.approx(-math.log(2))
+    assert float(log_mean_exp(_row(1e4, 1e4))) == 1e4
+    assert float(log_mean_exp(_row(-1e4, -1e4 + math.log(3)))) == pytest.approx(-1e4 + math.log(2), abs=1e-9)
+    assert float(log_mean_exp(_row(-INF, -INF))) == -INF
+
+
+def test_half_precision_is_cast_up_once() -> None:
+    half = torch.tensor([[1.0, 2.0]], dtype=torch.float16)
+    assert log_mean_exp(half).dtype == ess(half).dtype == normalise(half).dtype == torch.float64
+
+
+def test_a_dead_group_normalises_to_zeros_and_its_neighbour_is_untouched() -> None:
+    weights = normalise(torch.tensor([[-INF, -INF], [0.0, 0.0]]))
+    assert weights.tolist() == [[0.0, 0.0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_screen_names_the_first_invalid_particle(bad: float) -> None:
+    values = torch.tensor([[0.0, 1.0], [-INF, bad]])
+    living = torch.ones(2, 2, dtype=torch.bool)
+    with pytest.raises(InvalidWeightError, match=r"1 of 4 .* at update 3 .*group 1, particle 1.*on_nan='drop'"):
+        screen(values, living, on_nan="error", context="at update 3")
+    cleaned, dropped = screen(values, living, on_nan="drop")
+    assert cleaned.tolist() == [[0.0, 1.0], [-INF, -INF]]
+    assert dropped.tolist() == [0, 1]
+
+
+def test_screen_ignores_what_the_dead_return() -> None:
+    living = torch.tensor([[True, False]])
+    cleaned, dropped = screen(torch.tensor([[1.0, NAN]]), living, on_nan="error")
+    assert cleaned.tolist() == [[1.0, 0.0]]
+    assert dropped.tolist() == [0]
+
+
+def test_settle_keeps_or_refuses_dead_groups() -> None:
+    values = torch.tensor([[-INF, -INF], [0.0, -INF]])
+    with pytest.raises(DegenerateGroupError, match=r"All 2 particles of 1 of 2 groups.*\[0\].*on_degenerate='keep'"):
+        settle(values, on_degenerate="error")
+    kept, degenerate = settle(values, on_degenerate="keep")
+    assert kept.tolist() == [[0.0, 0.0], [0.0, -INF]]
+    assert degenerate.tolist() == [True, False]
+
+
+def test_weights_leave_mps_for_the_cpu_because_it_has_no_float64() -> None:
+    assert weight_device(torch.device("mps")) == torch.device("cpu")
+    assert weight_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+def test_wrong_inputs_get_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\); give shape \(groups, particles\)"):
+        ess(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"at least one of each"):
+        ess(torch.zeros(2, 0))
+    with pytest.raises(TypeError, match=r"dtype torch.bool"):
+        normalise(torch.ones(1, 2, dtype=torch.bool))
