@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fklit import __version__
+import fklit
 
 
 def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
@@ -18,27 +18,21 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
 
     Returns:
         The ``LightningCLI`` (its ``trainer``, ``model`` and ``datamodule``), for use from Python.
+
+    Raises:
+        SystemExit: the words could not be understood (2), or, on the real command line, the settings or data (1).
+        Exception: from Python, whatever the run raised.
     """
-    words = sys.argv[1:] if args is None else args if isinstance(args, dict) else list(args)
-    if words == ["--version"]:  # answered before anything heavy is imported
-        print(f"fklit {__version__}")
+    if (sys.argv[1:] if args is None else list(args)) == ["--version"]:  # answered before anything heavy is imported
+        print(f"fklit {fklit.__version__}")
         return None
 
-    from lightning.pytorch import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningCLI
+    from fklit.cli_messages import is_own_sentence
+    from fklit.cli_parser import build_cli
 
-    import fklit.callbacks
-    import fklit.data
-    import fklit.rewards
-    import fklit.steering.task
-    import fklit.training  # noqa: F401  (a class that is imported may be named by its short name)
-
-    return LightningCLI(
-        model_class=LightningModule,
-        datamodule_class=LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        args=None if args is None else words,  # Lightning warns of words that are given twice
-    )
+    try:
+        return build_cli(args)
+    except Exception as error:
+        if args is not None or not is_own_sentence(error):
+            raise
+        sys.exit(f"fklit: error: {error}")

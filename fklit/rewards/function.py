@@ -47,7 +47,7 @@ class Function(Reward):
 
     def __init__(
         self,
-        fn: Callable[..., Any] | str,
+        fn: str | Callable[..., Any],
         init_args: Mapping[str, Any] | None = None,
         *,
         pass_prompts: bool | None = None,

@@ -1,7 +1,7 @@
 """Steering under Lightning: ``predict`` makes samples for a writer, ``test`` reports metrics."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
@@ -46,7 +46,7 @@ class SteeringTask(LightningModule):
 
     Args:
         source: Where the pipeline comes from; loaded when the run starts.
-        reward: What to steer towards, a ``Reward`` or a function of (images, prompts).
+        reward: What to steer towards (``fklit.rewards.Function`` wraps a function of images and prompts).
         num_particles: K, samples of each prompt.
         potential: "difference", "max", "sum", "terminal" (best-of-n), or a ``Potential``.
         reward_scale: At least 0; None takes the reward's ``suggested_scale``.
@@ -73,7 +73,7 @@ class SteeringTask(LightningModule):
     def __init__(
         self,
         source: PipelineSource,
-        reward: Reward | Callable[..., Any],
+        reward: Reward,
         *,
         num_particles: int = 4,
         potential: str | Potential = "difference",
@@ -147,8 +147,8 @@ class SteeringTask(LightningModule):
         items = getattr(data, "items", None)
         if items is not None and self.done.issuperset(item["index"] for item in items):
             return
+        self.reward.load()  # the smaller one first: what is wrong shows before gigabytes are read
         self.source.load()
-        self.reward.load()
 
     def predict_step(
         self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
