@@ -24,6 +24,7 @@ from fklit.feynman_kac.weights import OnDegenerate, OnNan
 State = TypeVar("State")
 
 
+@runtime_checkable
 class FeynmanKacModel(Protocol[State]):
     """A chain with potentials. Steps run from t = 0 (the noisiest) to `num_steps - 1`.
 

@@ -29,7 +29,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float64
@@ -264,14 +264,14 @@ class RewardPath:
         self.closed = True
         return log_potential
 
-    def select(self, ancestors: Tensor | None) -> Self:
+    def select(self, ancestors: Tensor | None) -> "RewardPath":
         """Re-index the history in place by `ancestors`, int64 (B, K), and return self; None changes nothing."""
         if ancestors is not None:
             check_matrix("ancestors", ancestors, self.shape)
             self._gather(ancestors)
         return self
 
-    def selected(self, ancestors: Tensor) -> Self:
+    def selected(self, ancestors: Tensor) -> "RewardPath":
         """Return a copy re-indexed by `ancestors`, int64, shape (B, K') for any K'; for states that are trees."""
         check_matrix("ancestors", ancestors)
         other = copy.copy(self)

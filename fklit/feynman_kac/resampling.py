@@ -19,7 +19,7 @@ put the further copies into the slots of those that died, so that what is cached
 `multinomial` returns `torch.multinomial`'s draws as they are.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -30,6 +30,7 @@ from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
 from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalise
 
 
+@runtime_checkable
 class Resampler(Protocol):
     """Draws ancestors in proportion to weights."""
 

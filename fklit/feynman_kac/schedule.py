@@ -15,6 +15,7 @@ How published settings of 100-step runs map:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fklit.feynman_kac._checks import check_count
@@ -41,8 +42,8 @@ class Schedule:
     start: Position = 0.0
     stop: Position = 1.0
     every: Position = 1
-    indices: tuple[Position, ...] | None = None
-    resample_at: tuple[Position, ...] | None = None
+    indices: Sequence[Position] | None = None
+    resample_at: Sequence[Position] | None = None
 
     def __post_init__(self) -> None:
         _check_position("start", self.start)
@@ -59,7 +60,7 @@ class Schedule:
             positions = getattr(self, name)
             if positions is None:
                 continue
-            if isinstance(positions, str) or not isinstance(positions, tuple | list):
+            if isinstance(positions, str) or not isinstance(positions, Sequence):
                 raise TypeError(f"{name}={positions!r} is not a list; give a tuple of steps such as (20, 40, 60).")
             for position in positions:
                 _check_position(f"a step of {name}", position)

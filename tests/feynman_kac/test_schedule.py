@@ -79,9 +79,9 @@ def test_impossible_settings_are_refused_at_once() -> None:
         Schedule(start=0.8, stop=0.2)
     with pytest.raises(TypeError, match=r"start is True"):
         Schedule(start=True)
-    with pytest.raises(TypeError, match=r"start is '20', not a number"):
+    with pytest.raises(TypeError, match=r"'20'"):
         Schedule(start="20")
-    with pytest.raises(TypeError, match=r"indices='all' is not a list"):
+    with pytest.raises(TypeError, match=r"'all'"):
         Schedule(indices="all")
     with pytest.raises(ValueError, match=r"a step of indices=-3 is negative"):
         Schedule(indices=(-3,))
