@@ -5,10 +5,11 @@ from pathlib import Path
 
 _WHOLE = 64 * 2**20  # bytes; larger files are sampled, since hashing 10 GB of weights at every start takes a minute
 _SAMPLES, _SAMPLE_SIZE = 64, 2**16
+_DOCUMENTS = frozenset({".md", ".png", ".jpg", ".jpeg", ".svg"})  # a model card may change without the model
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files of a folder (without hidden ones).
+    """SHA-256 of a file, or of the names and contents of the files of a folder (without hidden ones and model cards).
 
     Of files above 64 MiB only the size and 64 evenly spaced pieces of 64 KiB are read, the first and the last bytes
     among them: any retraining changes these, a single changed weight may not.
@@ -30,7 +31,8 @@ def fingerprint(path: str | Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
         name = file.relative_to(path)
-        if file.is_file() and not any(part.startswith(".") for part in name.parts):
+        hidden = any(part.startswith(".") for part in name.parts)
+        if file.is_file() and not hidden and file.suffix.lower() not in _DOCUMENTS:
             digest.update(f"{name.as_posix()}\0{_of_file(file)}\n".encode())
     return digest.hexdigest()
 

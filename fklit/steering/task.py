@@ -62,8 +62,9 @@ class SteeringTask(LightningModule):
         on_degenerate: "error", or "keep" for prompts all of whose particles died.
         previews: Whether thumbnails of the denoised predictions are kept.
         call: Further arguments of the pipeline's call (steps, guidance scale, size, negative prompt).
-        metrics: Metrics for ``test`` by name: ``update(images, prompts)`` gets the chosen samples (B, 3, H, W) in
-            [0, 1]; one whose ``update`` has an argument ``metadata`` gets the metadata in place of the prompts.
+        metrics: Metrics for ``test`` by name. ``update(images, prompts)`` gets the chosen samples (B, 3, H, W) in
+            [0, 1] with their prompts; with an argument ``metadata``, the metadata in place of the prompts; with an
+            argument ``group_size``, all samples (B * K, 3, H, W) and K.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
 
     Raises:
@@ -181,14 +182,20 @@ class SteeringTask(LightningModule):
         chosen = result.samples[torch.arange(len(prompts)), result.best_index].to(self.device)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
-            takes_metadata = "metadata" in inspect.signature(metric.update).parameters
-            metric.update(chosen, batch["metadata"] if takes_metadata else prompts)
+            takes = inspect.signature(metric.update).parameters
+            if "group_size" in takes:
+                metric.update(result.samples.flatten(0, 1).to(self.device), group_size=result.samples.shape[1])
+            else:
+                metric.update(chosen, batch["metadata"] if "metadata" in takes else prompts)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the means over all prompts of all processes."""
+        """Logs the means over all prompts of all processes; a metric of several numbers logs each."""
         for name, metric in (*self.means.items(), *self.metrics.items()):
             assert isinstance(metric, Metric)
-            self.log(f"test/{name}", metric.compute().float(), sync_dist=True)
+            value = metric.compute()
+            values = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+            # Equal on all processes already; the mean over them only tells Lightning so.
+            self.log_dict({f"test/{key}": v.float() for key, v in values.items()}, sync_dist=True)
             metric.reset()
 
     def _steer(self, prompts: list[str], indices: list[int]) -> SteeringResult:

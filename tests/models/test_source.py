@@ -106,7 +106,9 @@ def test_bad_arguments(folder):
 def test_settings_are_of_the_content_not_of_the_place(folder, tmp_path):
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert PipelineSource(str(moved)).settings() == PipelineSource(str(folder)).settings()
-    (moved / "README.md").write_text("another")
+    (moved / "README.md").write_text("a model card")
+    assert PipelineSource(str(moved)).settings() == PipelineSource(str(folder)).settings()
+    (moved / "scheduler" / "scheduler_config.json").write_text("{}")
     assert PipelineSource(str(moved)).settings() != PipelineSource(str(folder)).settings()
     pinned, newest = PipelineSource("a/b", revision="abc").settings(), PipelineSource("a/b").settings()
     assert pinned["hub"] == "a/b" and pinned != newest

@@ -98,8 +98,16 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
             assert [set(line) for line in metadata] == [{"prompt", "tag"}] * len(images)
             super().update(images, [line["tag"] for line in metadata])
 
+    class OfAllSamples(MeanPixel):
+        def update(self, images, group_size):
+            assert group_size == 3
+            super().update(images, list(range(len(images))))
+
+        def compute(self):
+            return {"mean": super().compute(), "samples": self.count}
+
     rows = [{"prompt": prompt, "tag": "x"} for prompt in PROMPTS]
-    module = task(folder, metrics={"pixel": MeanPixel(), "tags": Tags()})
+    module = task(folder, metrics={"pixel": MeanPixel(), "tags": Tags(), "all": OfAllSamples()})
     (logged,) = trainer().test(module, PromptDataModule(prompts=rows, batch_size=2), verbose=False)
     direct = steer(PipelineSource(folder).pipeline, PROMPTS, reward=redness, max_batch=8, **STEERING)
     best = direct.rewards.max(1).values
@@ -110,6 +118,8 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
     assert logged["test/unique_roots"] == pytest.approx(float(direct.unique_roots.double().mean()))
     assert logged["test/denoiser_calls"] == 5 * 3 * 2
     chosen = direct.samples[torch.arange(3), direct.best_index]
+    assert logged["test/all/samples"] == 9
+    assert logged["test/all/mean"] == pytest.approx(float(direct.samples.mean()), abs=1e-6)
     assert logged["test/pixel"] == logged["test/tags"] == pytest.approx(float(chosen.mean()), abs=1e-6)
 
 
@@ -150,7 +160,7 @@ def test_networks_follow_the_module(folder):
 def test_training_is_answered_with_a_sentence(method, with_data, folder, trainer):
     data = PromptDataModule(prompts=PROMPTS) if with_data else None
     loaders = None if with_data else [torch.zeros(1)]
-    with pytest.raises(ValueError, match="trains nothing|holds prompts to steer on"):
+    with pytest.raises(ValueError, match=r"trains nothing|holds prompts to steer on"):
         getattr(trainer(max_epochs=1), method)(task(folder), loaders, datamodule=data)
 
 
