@@ -1,8 +1,8 @@
 """The emoji art: fetched from two npm packages, checked against pinned checksums, kept as small sprites.
 
-``python -m fklit.data.emoji_art`` runs ``npm pack`` for both packages and writes one PNG an object and style below ``data/emoji``.
-The Google art (Noto) is under the Apache License 2.0, the Twitter art (Twemoji) under CC BY 4.0, copyright Twitter, Inc and other
-contributors: keep the attribution with anything made from it.
+``python -m fklit.data.emoji_art`` runs ``npm pack`` for both packages and writes one PNG an object and style below
+``data/emoji``. The Google art (Noto) is under the Apache License 2.0, the Twitter art (Twemoji) under CC BY 4.0,
+copyright Twitter, Inc and other contributors: keep the attribution with anything made from it.
 """
 
 import argparse
@@ -43,7 +43,9 @@ class EmojiArt:
     """
 
     sprites: Mapping[tuple[str, Style], npt.NDArray[np.uint8]]
-    _resized: dict[tuple[str, Style, int], npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
+    _resized: dict[tuple[str, Style, int], npt.NDArray[np.uint8]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def sprite(self, name: str, style: Style, size: int) -> npt.NDArray[np.uint8]:
         """The sprite scaled to ``size`` pixels, uint8 ``(size, size, 4)``; scaled once and remembered."""
@@ -127,15 +129,23 @@ def fetch(data_dir: str | Path = "data/emoji") -> None:
         if not archive.is_file():
             npm = shutil.which("npm")
             if npm is None:
-                raise RuntimeError("npm was not found, and the emoji art comes from npm packages: install Node.js (which brings npm).")
+                raise RuntimeError(
+                    "npm was not found, and the emoji art comes from npm packages: install Node.js (which brings npm)."
+                )
             print(f"fetching {package}@{VERSION} ...")
             with tempfile.TemporaryDirectory(dir=root, prefix=".npm-") as scratch:
                 done = subprocess.run(
-                    [npm, "pack", "--silent", f"{package}@{VERSION}"], cwd=scratch, capture_output=True, text=True, check=False
+                    [npm, "pack", "--silent", f"{package}@{VERSION}"],
+                    cwd=scratch,
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 packed = Path(scratch) / archive.name
                 if done.returncode != 0 or not packed.is_file():
-                    raise RuntimeError(f"npm pack {package}@{VERSION} failed: {done.stderr.strip() or done.stdout.strip()}.")
+                    raise RuntimeError(
+                        f"npm pack {package}@{VERSION} failed: {done.stderr.strip() or done.stdout.strip()}."
+                    )
                 packed.rename(archive)
         extract_art(archive, style, root)
 

@@ -1,7 +1,8 @@
 """The objects of the emoji scenes, the prompts about them and the pairs that are held out from training.
 
-A prompt carries what it asks for (objects, colours, counts, relation), so that a judge can check a picture against it. The six tags are
-those of GenEval (Ghosh et al. 2023, arXiv:2310.11513): single_object, two_object, counting, colors, position, color_attr.
+A prompt carries what it asks for (objects, colours, counts, relation), so that a judge can check a picture against it.
+The six tags are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513): single_object, two_object, counting, colors,
+position, color_attr.
 """
 
 import itertools
@@ -19,13 +20,19 @@ TAGS: tuple[Tag, ...] = get_args(Tag)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 COLOURS = ("red", "green", "blue", "yellow", "purple")
-PLURALS = {"butterfly": "butterflies", "strawberry": "strawberries", "fish": "fish", "fox": "foxes", "octopus": "octopuses"}
+PLURALS = {
+    "butterfly": "butterflies",
+    "strawberry": "strawberries",
+    "fish": "fish",
+    "fox": "foxes",
+    "octopus": "octopuses",
+}
 _HELD_OUT_ONE_IN = 6
 
 
 @dataclass(frozen=True)
 class EmojiObject:
-    """One drawable object: a noun, its colour (None when the noun has one look only) and its short name in the npm packages."""
+    """One drawable object: a noun, its colour (None when it has one look only) and its short name in the npm packages."""
 
     noun: str
     colour: str | None
@@ -42,7 +49,9 @@ def _coloured(noun: str, **short_names: str) -> list[EmojiObject]:
 
 
 OBJECTS: tuple[EmojiObject, ...] = (
-    *_coloured("heart", red="heart", green="green_heart", blue="blue_heart", yellow="yellow_heart", purple="purple_heart"),
+    *_coloured(
+        "heart", red="heart", green="green_heart", blue="blue_heart", yellow="yellow_heart", purple="purple_heart"
+    ),
     *_coloured(
         "circle",
         red="red_circle",
@@ -99,11 +108,13 @@ def find_object(noun: str, colour: str | None) -> EmojiObject:
     for thing in OBJECTS:
         if thing.noun == noun and thing.colour == colour:
             return thing
-    raise KeyError(f"No emoji object {noun!r} in colour {colour!r}; known objects are {[thing.name for thing in OBJECTS]}.")
+    raise KeyError(
+        f"No emoji object {noun!r} in colour {colour!r}; known objects are {[thing.name for thing in OBJECTS]}."
+    )
 
 
 def is_held_out(first: str, second: str) -> bool:
-    """Whether two different nouns never meet in a training scene (about one pair in six, fixed by a checksum of the names)."""
+    """Whether two different nouns never meet in a training scene (one pair in six, fixed by a checksum of the names)."""
     if first == second:
         return False
     return zlib.crc32("+".join(sorted((first, second))).encode()) % _HELD_OUT_ONE_IN == 0
@@ -158,7 +169,7 @@ class ScenePrompt:
         return "tune" if not self.held_out and zlib.crc32(self.text.encode()) % 2 else "test"
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt as one line of GenEval's ``evaluation_metadata.jsonl`` (a relation is stored on the thing it places)."""
+        """The prompt as a line of GenEval's ``evaluation_metadata.jsonl`` (a relation is stored on the thing it places)."""
         include: list[dict[str, Any]] = []
         # GenEval places a later item relative to an earlier one: "a cat left of a dog" lists the dog first.
         order = self.wanted if self.relation is None else self.wanted[::-1]
@@ -232,7 +243,8 @@ def test_prompts(
     chosen = [p for row in itertools.zip_longest(*queues) for p in row if p is not None][:number]
     if len(chosen) < number:
         raise ValueError(
-            f"Only {len(chosen)} prompts fit split={split!r}, tags={tags}, held_out={held_out}, {number} were asked for; ask for fewer."
+            f"Only {len(chosen)} prompts fit split={split!r}, tags={tags}, held_out={held_out}, "
+            f"{number} were asked for; ask for fewer."
         )
     return chosen
 

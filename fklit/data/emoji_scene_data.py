@@ -66,8 +66,8 @@ class EmojiScenes(LightningDataModule):
         batch_size: scenes in a batch.
         num_scenes: scenes in a training epoch.
         num_val_scenes: scenes of the validation stream.
-        crowd_share: share of the training scenes that are four unrelated objects without a caption, which fill the canvas: an
-            autoencoder learns more from them than from white. In [0, 1].
+        crowd_share: share of the training scenes that are four unrelated objects without a caption, which fill the
+            canvas: an autoencoder learns more from them than from white. In [0, 1].
         seed: of the training stream; validation uses ``seed + 1``.
         num_workers: processes that draw scenes.
 

@@ -1,6 +1,7 @@
 """Emoji scenes: 64x64 pictures of one to four emoji on white, each with a prompt that says exactly what is in it.
 
-Everything is a pure function of ``(seed, index)``: ``sample_scene`` draws what is where, ``compose`` paints it, ``caption`` names it.
+Everything is a pure function of ``(seed, index)``: ``sample_scene`` draws what is where, ``compose`` paints it,
+``caption`` names it.
 """
 
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ def compose(scene: Scene, art: EmojiArt) -> npt.NDArray[np.uint8]:
         alpha = sprite[..., 3:] / 255.0
         patch = canvas[top:bottom, left:right]
         canvas[top:bottom, left:right] = alpha * sprite[..., :3] + (1.0 - alpha) * patch
-    return np.rint(canvas).astype(np.uint8)
+    picture: npt.NDArray[np.uint8] = np.rint(canvas).astype(np.uint8)
+    return picture
 
 
 def _pick(rng: np.random.Generator, items: tuple[EmojiObject, ...]) -> EmojiObject:
@@ -111,10 +113,10 @@ def sample_prompt(rng: np.random.Generator) -> ScenePrompt:
 
 
 def _cell_corner(rng: np.random.Generator, column: float, row: float, size: int) -> tuple[int, int]:
-    """Top-left corner of an object of ``size`` in the cell at ``(column, row)`` (0 to 1 each; 0.5 is the middle of the canvas).
+    """Top-left corner of an object of ``size`` in the cell at ``(column, row)``, 0 to 1 each; 0.5 is the middle.
 
-    The corner is drawn uniformly among those that keep the object inside the cell when the cell is an outer one, and within
-    six pixels of the middle otherwise.
+    The corner is drawn uniformly among those that keep the object inside the cell when the cell is an outer one, and
+    within six pixels of the middle otherwise.
     """
     corner = []
     for place in (column, row):
@@ -137,8 +139,8 @@ _CELLS_OF_RELATION: dict[Relation, tuple[tuple[float, float], tuple[float, float
 def place(prompt: ScenePrompt, rng: np.random.Generator) -> Scene:
     """Arrange the objects of a prompt: colours left open, style, sizes and positions are drawn.
 
-    One style is used in a scene. One object sits near the middle; two sit side by side or one above the other; three and four take the
-    quarters of the canvas. Objects never overlap.
+    One style is used in a scene. One object sits near the middle; two sit side by side or one above the other; three and
+    four take the quarters of the canvas. Objects never overlap.
     """
     style = STYLES[int(rng.integers(len(STYLES)))]
     looks: list[EmojiObject] = []
@@ -179,7 +181,7 @@ def sample_scene(seed: int, index: int) -> Scene:
 def sample_crowd(seed: int, index: int) -> Scene:
     """Four unrelated objects, one in each quarter, in mixed styles: a dense picture for training an autoencoder.
 
-    Held-out pairs do not meet here either. The prompt is that of the first object only; do not train captions on crowds.
+    Held-out pairs do not meet here either. The prompt is that of the first object only: not for training captions.
     """
     rng = scene_rng(seed, index)
     looks = [_pick(rng, OBJECTS)]

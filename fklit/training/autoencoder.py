@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from fklit.training.schedule import warmup_cosine
@@ -16,8 +17,8 @@ class AutoencoderTask(LightningModule):
     """Trains diffusers' ``AutoencoderKL`` on pictures.
 
     The loss is the absolute error of the pixels and of their differences to the right and below (which keeps edges
-    sharp), plus a little of the Kullback-Leibler divergence to a standard normal (Rombach et al. 2022, arXiv:2112.10752, section 3.1). No
-    attention in the middle, so that any size of picture costs in proportion to its pixels.
+    sharp), plus a little of the Kullback-Leibler divergence to a standard normal (Rombach et al. 2022,
+    arXiv:2112.10752, section 3.1). No attention in the middle, so that the cost is in proportion to the pixels.
 
     Args:
         block_out_channels: channels of each resolution; each after the first halves the picture.
@@ -52,12 +53,14 @@ class AutoencoderTask(LightningModule):
         super().__init__()
         if any(channels % norm_num_groups for channels in block_out_channels):
             raise ValueError(
-                f"norm_num_groups is {norm_num_groups}, which does not divide all of block_out_channels={block_out_channels}; "
+                f"norm_num_groups is {norm_num_groups}, which does not divide all of "
+                f"block_out_channels={block_out_channels}; "
                 "choose one that does."
             )
         if kl_weight < 0 or edge_weight < 0 or learning_rate <= 0:
             raise ValueError(
-                f"kl_weight={kl_weight} and edge_weight={edge_weight} must not be negative and learning_rate={learning_rate} must be positive."
+                f"kl_weight={kl_weight} and edge_weight={edge_weight} must not be negative and "
+                f"learning_rate={learning_rate} must be positive."
             )
         self.block_out_channels = tuple(block_out_channels)
         self.latent_channels = latent_channels
@@ -90,7 +93,7 @@ class AutoencoderTask(LightningModule):
         )
 
     def losses(self, image: Tensor, *, sample: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixel error, edge error and divergence of a batch ``(N, 3, H, W)`` in [0, 1], and the reconstruction in [0, 1]."""
+        """Pixel error, edge error, divergence and reconstruction of a batch ``(N, 3, H, W)``, both in [0, 1]."""
         target = image * 2.0 - 1.0
         posterior = self.vae.encode(target).latent_dist
         latent = posterior.sample() if sample else posterior.mode()
@@ -115,9 +118,9 @@ class AutoencoderTask(LightningModule):
         psnr = -10.0 * math.log10(max(F.mse_loss(output, image).item(), 1e-12))
         self.log_dict({"val/pixel": pixel, "val/psnr": psnr}, batch_size=len(image), prog_bar=True, sync_dist=True)
         if batch_idx == 0:
+            pairs = torch.cat([image[:8], output[:8]], dim=-2)
             for logger in self.loggers:
-                if hasattr(logger.experiment, "add_images"):
-                    pairs = torch.cat([image[:8], output[:8]], dim=-2)
+                if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_images("reconstruction", pairs, self.global_step)
 
     def configure_optimizers(self) -> Any:
