@@ -67,7 +67,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     optional = {"tempering", "metrics", "prompts", "path", "column", "pipeline_class", "revision", "variant"}
     for kind in (SteeringTask, PipelineSource, PromptDataModule):
         for name in signature(kind).parameters:
-            if name not in optional | {"trust_remote_code"}:
+            if name not in optional | {"trust_remote_code", "offload"}:
                 assert re.search(rf"^\s+{name}:", text, re.M), f"{name} is missing"
     if path.stem == "emoji":
         names = "trainer|callbacks|model|source|data|init_args|class_path|title|stop|every|guidance_scale|num_inf"

@@ -35,6 +35,8 @@ class PipelineSource(nn.Module):
         revision: Branch, tag or commit on the hub; None for the newest.
         variant: Variant of the weight files ("fp16" loads ``*.fp16.safetensors``); None for the plain files.
         trust_remote_code: Whether Python code that comes with the model may run on this machine. Read it before.
+        offload: Whether the networks stay in main memory and each goes to the GPU only while it runs: slower, for
+            models that do not fit. They are then no children of this module, see :meth:`enable_offload`.
 
     Raises:
         ValueError: An argument is none of these.
@@ -49,6 +51,7 @@ class PipelineSource(nn.Module):
         revision: str | None = None,
         variant: str | None = None,
         trust_remote_code: bool = False,
+        offload: bool = False,
     ) -> None:
         super().__init__()
         if dtype not in _DTYPES:
@@ -59,6 +62,7 @@ class PipelineSource(nn.Module):
         self.revision = revision
         self.variant = variant
         self.trust_remote_code = trust_remote_code
+        self.offload = offload
         self._pipeline: Any = None
         self.register_state_dict_post_hook(_drop_weights)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_forgive_missing_weights)  # type: ignore[no-untyped-call]
@@ -134,9 +138,20 @@ class PipelineSource(nn.Module):
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 pipeline = self.build()
             for name, part in _networks(pipeline).items():
-                self.add_module(name, part.eval().requires_grad_(False))
+                part.eval().requires_grad_(False)
+                if not self.offload:  # else a .to() of the module that holds this one would bring all to the GPU
+                    self.add_module(name, part)
             self._pipeline = pipeline
         return self
+
+    def enable_offload(self, device: torch.device | str) -> None:
+        """With ``offload``, has each network run on ``device`` and wait in main memory; without it, does nothing.
+
+        Args:
+            device: Where to compute.
+        """
+        if self.offload and not any(hasattr(part, "_hf_hook") for part in _networks(self.pipeline).values()):
+            self.pipeline.enable_model_cpu_offload(device=torch.device(device))
 
     def build(self) -> Any:
         """Makes the pipeline on the CPU. A subclass may override this to make one in another way."""

@@ -149,7 +149,7 @@ class SteeringTask(LightningModule):
         if items is not None and self.done.issuperset(item["index"] for item in items):
             return
         self.reward.load()  # the smaller one first: what is wrong shows before gigabytes are read
-        self.source.load()
+        self.source.load().enable_offload(self.trainer.strategy.root_device)
 
     def predict_step(
         self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0

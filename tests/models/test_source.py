@@ -45,6 +45,21 @@ def test_weights_follow_to_but_are_in_no_state_dict(folder):
         outer.load_state_dict({"head.weight": torch.zeros(2, 2)}, strict=True)
 
 
+def test_offload_leaves_the_networks_to_accelerate_and_changes_no_image(folder):
+    def image(source):
+        generator = torch.Generator().manual_seed(0)
+        return source.pipeline("a cat", num_inference_steps=2, generator=generator, output_type="pt").images
+
+    source = PipelineSource(str(folder), offload=True)
+    source.enable_offload("cpu")
+    source.enable_offload("cpu")
+    assert hasattr(source.pipeline.unet, "_hf_hook") and not list(source.children())
+    assert torch.equal(image(source), image(PipelineSource(str(folder))))
+    plain = PipelineSource(str(folder))
+    plain.enable_offload("cpu")
+    assert not plain.is_loaded
+
+
 def test_dtype_and_class(folder):
     source = PipelineSource(str(folder), dtype="bfloat16", pipeline_class="StableDiffusionImg2ImgPipeline")
     assert type(source.pipeline).__name__ == "StableDiffusionImg2ImgPipeline"

@@ -147,6 +147,13 @@ def test_weights_are_loaded_once_moved_and_kept_out_of_checkpoints(folder, train
     trainer().predict(module, data, ckpt_path=tmp_path / "empty.ckpt", weights_only=True)
 
 
+def test_offloaded_networks_give_the_same_samples(folder, trainer):
+    data = PromptDataModule(prompts=PROMPTS[:1])
+    module = SteeringTask(PipelineSource(folder, offload=True), Function(redness), **STEERING)
+    (offloaded,), (plain,) = trainer().predict(module, data), trainer().predict(task(folder), data)
+    assert torch.equal(offloaded.samples, plain.samples) and hasattr(module.source.pipeline.unet, "_hf_hook")
+
+
 def test_networks_follow_the_module(folder):
     module = task(folder)
     module.source.load()
