@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from fklit.rewards.base import Reward
@@ -32,7 +33,7 @@ class CLIPScore(Reward):
 
     Args:
         model_name: An open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", a local folder with
-            ``open_clip_config.json`` and weights (with or without open_clip's "local-dir:"), or "asset:emoji_clip" for
+            ``open_clip_config.json`` and weights (with or without open_clip's "local-dir:"), or "fklit:emoji_clip" for
             the model that ships with fklit.
         pretrained: Tag or weights file of an architecture ("laion2b_s34b_b79k"); None where the name brings weights.
         scale: Factor on the cosine, above 0.
@@ -97,6 +98,13 @@ class CLIPScore(Reward):
             self.typical_range = (low * self.scale, high * self.scale)
         self.suggested_scale = float(notes.get("suggested_scale", model.logit_scale.detach().exp())) / self.scale
 
+    def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Unit embeddings of images (n, 3, H, W) or (n, 1, H, W) in [0, 1]; loads the model if need be."""
+        self.load()
+        images = images.to(self.device)
+        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        return _unit(self.model.encode_image(self.preprocess(images)))
+
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scaled cosines (n,).
 
@@ -107,10 +115,8 @@ class CLIPScore(Reward):
         Returns:
             Scores (n,), float32 unless the module was made float64.
         """
-        images = samples.expand(-1, 3, -1, -1) if samples.shape[1] == 1 else samples
-        features = _unit(self.model.encode_image(self.preprocess(images)))
         texts = torch.stack([self._embed(prompt) for prompt in prompts])
-        return self.scale * (features * texts).sum(-1)
+        return self.scale * (self.embed_images(samples) * texts).sum(-1)
 
     @torch.no_grad()
     def _embed(self, prompt: str) -> Tensor:
@@ -135,10 +141,10 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _locate(name: str) -> str:
-    if name.startswith("asset:"):
+    if name.startswith(("fklit:", "asset:")):
         from fklit import assets
 
-        return f"local-dir:{assets.path(name.removeprefix('asset:'))}"
+        return f"local-dir:{assets.path(name.partition(':')[2])}"
     if ":" not in name and (Path(name) / "open_clip_config.json").is_file():
         return f"local-dir:{name}"
     return name

@@ -83,7 +83,7 @@ def test_grey_images_are_accepted(clip_folder):
         (("ViT-B-32",), {}, "pretrained=None"),
         (("hf-hub:owner/name", "openai"), {}, "leave pretrained out"),
         (("ViT-B-32", "openai"), {"scale": 0.0}, "scale=0.0"),
-        (("asset:nothing",), {}, "fklit ships"),
+        (("fklit:nothing",), {}, "fklit ships"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, settings, words):

@@ -1,0 +1,22 @@
+"""Metrics: how good a run was, measured by other means than its reward."""
+
+from fklit.metrics.clip_score import MeanCLIPScore
+from fklit.metrics.compositional import Compositional
+from fklit.metrics.detector import CentreDetector, Judge
+from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
+from fklit.metrics.geneval import FoundObject, Verdict, judge_objects, relations
+from fklit.metrics.prompt_mean import PromptMean
+
+__all__ = [
+    "CLIPDiversity",
+    "CentreDetector",
+    "Compositional",
+    "FoundObject",
+    "Judge",
+    "MeanCLIPScore",
+    "PromptMean",
+    "Verdict",
+    "judge_objects",
+    "pairwise_distance",
+    "relations",
+]
