@@ -95,7 +95,6 @@ def _map(function: Callable[[Any], Any], node: Any) -> Any:
     if isinstance(node, _CONSTANTS):
         return node
     raise TypeError(
-        f"The state holds a {type(node).__name__}; use tensors, numbers, strings, None, dicts, lists, tuples, "
-        "dataclasses, or give "
-        f"the class a method selected(ancestors)."
+        f"The state holds a {type(node).__name__}; use tensors, numbers, strings, None, dicts, lists, tuples or "
+        "dataclasses, or give the class a method selected(ancestors)."
     )
