@@ -1,5 +1,6 @@
 """The ``fklit`` command: one LightningCLI for everything (``fklit fit | validate | test | predict --config FILE``)."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,9 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:  # answered before anything heavy is imported
         print(f"fklit {fklit.__version__}")
         return None
+
+    if args is None and os.getcwd() not in sys.path:  # rewards of the user's own, beside the configuration
+        sys.path.append(os.getcwd())
 
     from fklit.cli_messages import is_own_sentence
     from fklit.cli_parser import build_cli

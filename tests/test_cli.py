@@ -165,6 +165,15 @@ def test_a_bug_in_a_users_reward_keeps_its_traceback(model, monkeypatch):
     assert isinstance(causes[-1], NameError)
 
 
+def test_a_reward_in_the_working_directory_is_found(model, tmp_path, monkeypatch):
+    (tmp_path / "my_own_rewards.py").write_text("def dark(images):\n    return -images.mean((1, 2, 3))\n")
+    reward = {"class_path": "Function", "init_args": {"fn": "my_own_rewards:dark"}}
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model, prompts=["a"]), f"{INIT}.reward", json.dumps(reward)])
+    main()
+    assert (tmp_path / "out" / "00000" / "record.json").is_file()
+
+
 def test_messages_that_are_not_jsonargparses_stay_as_they_are():
     assert explain("ambiguous option: --a could match --ab, --ac") == "ambiguous option: --a could match --ab, --ac"
     assert explain("") == ""
