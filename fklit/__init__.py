@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "ParticleRun": "fklit.feynman_kac.result",
     "ParticleSystem": "fklit.feynman_kac.particles",
+    "PipelineSource": "fklit.models.source",
     "Schedule": "fklit.feynman_kac.schedule",
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
@@ -19,12 +20,22 @@ _NAMES = {
 }
 _MODULES = ("callbacks", "data", "feynman_kac", "metrics", "models", "rewards", "steering", "training")
 
-__all__ = ["ParticleRun", "ParticleSystem", "Schedule", "SteeringResult", "SteeringRun", "__version__", "steer"]
+__all__ = [
+    "ParticleRun",
+    "ParticleSystem",
+    "PipelineSource",
+    "Schedule",
+    "SteeringResult",
+    "SteeringRun",
+    "__version__",
+    "steer",
+]
 
 if TYPE_CHECKING:
     from fklit.feynman_kac.particles import ParticleSystem
     from fklit.feynman_kac.result import ParticleRun
     from fklit.feynman_kac.schedule import Schedule
+    from fklit.models.source import PipelineSource
     from fklit.steering.api import steer
     from fklit.steering.result import SteeringResult
     from fklit.steering.run import SteeringRun
