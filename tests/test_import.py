@@ -58,7 +58,9 @@ def test_rules_of_the_house(path: Path) -> None:
         assert all(n.startswith("fklit.feynman_kac") for n in anywhere if n.split(".")[0] == "fklit")
     if room in METHODS:
         others = {f"fklit.{method}" for method in METHODS - {room}}
-        assert not any(name.startswith(tuple(others)) for name in anywhere), f"{path}: the methods do not import another"
+        assert not any(name.startswith(tuple(others)) for name in anywhere), (
+            f"{path}: the methods do not import another"
+        )
 
 
 def test_import_is_light() -> None:

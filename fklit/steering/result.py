@@ -94,8 +94,8 @@ class SteeringResult:
 
     def to(self, device: torch.device | str) -> "SteeringResult":
         """The result with its tensors on ``device``. Lightning calls it on what ``predict_step`` returns."""
-        tensors = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
     def sample(self, n: int, *, seed: int = 0) -> list[list[Any]]:

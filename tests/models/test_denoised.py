@@ -81,7 +81,9 @@ def test_flow_matching_formula():
     x0, noise = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
     sigma = scheduler.sigmas[0]
     sample = (1 - sigma) * x0 + sigma * noise
-    torch.testing.assert_close(denoised(scheduler, noise - x0, scheduler.timesteps[0], sample), x0, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        denoised(scheduler, noise - x0, scheduler.timesteps[0], sample), x0, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_unknown_scheduler_gets_a_sentence():
@@ -89,5 +91,5 @@ def test_unknown_scheduler_gets_a_sentence():
 
     scheduler = ScoreSdeVeScheduler()
     assert not is_known(scheduler)
-    with pytest.raises(UnknownSchedulerError, match="ScoreSdeVeScheduler was given.*use a scheduler of these"):
+    with pytest.raises(UnknownSchedulerError, match=r"ScoreSdeVeScheduler was given.*use a scheduler of these"):
         denoised(scheduler, torch.zeros(1, 3, 4, 4), 0, torch.zeros(1, 3, 4, 4))

@@ -119,7 +119,10 @@ def test_an_exception_restores_the_pipeline(stable_diffusion):
         def step(self, call):
             raise RuntimeError("on purpose")
 
-    with pytest.raises(RuntimeError, match="on purpose"), Interception(pipeline, Failing(), scheduler=make("DDIMScheduler")):
+    with (
+        pytest.raises(RuntimeError, match="on purpose"),
+        Interception(pipeline, Failing(), scheduler=make("DDIMScheduler")),
+    ):
         assert _state(pipeline) != before
         _call(pipeline, None)
     assert _state(pipeline) == before
@@ -198,7 +201,10 @@ def test_latents_edited_between_steps_are_refused(stable_diffusion):
 
 
 def test_pipelines_that_cannot_be_intercepted_get_a_sentence():
-    with pytest.raises(UnsupportedPipelineError, match="Inpaint.*use a text-to-image"), Interception(tiny_inpaint(), Hook()):
+    with (
+        pytest.raises(UnsupportedPipelineError, match=r"Inpaint.*use a text-to-image"),
+        Interception(tiny_inpaint(), Hook()),
+    ):
         pass
     with pytest.raises(UnsupportedPipelineError, match="object was given; a diffusers pipeline"):
         Interception(object(), Hook()).__enter__()

@@ -50,7 +50,9 @@ def _steer(pipeline, prompt="a cat", **options):
 
 def _base(pipeline, num_particles, *, seed=0, index=0, **call):
     (generator,) = group_generators(seed, [index])
-    return pipeline(prompt="a cat", num_images_per_prompt=num_particles, generator=[generator] * num_particles, **call).images
+    return pipeline(
+        prompt="a cat", num_images_per_prompt=num_particles, generator=[generator] * num_particles, **call
+    ).images
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,11 @@ def test_nothing_to_steer_equals_the_base_bit_for_bit(build, name, eta, num_part
         pipeline, "a cat", reward=brightness, num_particles=num_particles, reward_scale=scale, schedule=SCHEDULE
     ) as run:
         latents = pipeline(
-            prompt="a cat", num_images_per_prompt=num_particles, generator=run.generators, output_type="latent", **_call(eta)
+            prompt="a cat",
+            num_images_per_prompt=num_particles,
+            generator=run.generators,
+            output_type="latent",
+            **_call(eta),
         ).images
     assert torch.equal(latents, reference)
     images = _base(pipeline, num_particles, output_type="pt", **_call(eta))
@@ -165,7 +171,7 @@ def test_auto_swaps_a_deterministic_scheduler_says_so_and_restores_it(pipeline):
 
 def test_deterministic_sampler_is_refused_only_where_it_must_resample(pipeline):
     pipeline.scheduler = _scheduler("pndm")
-    with pytest.raises(DeterministicSamplerError, match="injects no noise.*scheduler='auto'"):
+    with pytest.raises(DeterministicSamplerError, match=r"injects no noise.*scheduler='auto'"):
         _steer(pipeline, scheduler="keep", call=_call(None))
     for harmless in ({"ess_threshold": 0.0}, {"num_particles": 1}, {"reward_scale": 0.0}, {"potential": "terminal"}):
         _steer(pipeline, scheduler="keep", call=_call(None), **harmless)
@@ -317,7 +323,10 @@ def _raise(images):
         (_raise, "at step 1 of 6: .*Function failed.*missing label"),
         (lambda x: brightness(x)[:1], "at step 1 of 6: .*returned shape"),
         (lambda x: "high", "at step 1 of 6"),
-        (lambda x: brightness(x) * math.nan, "at step 1 of 6: the reward Function gave nan for particle 0 of prompt 'a cat'"),
+        (
+            lambda x: brightness(x) * math.nan,
+            "at step 1 of 6: the reward Function gave nan for particle 0 of prompt 'a cat'",
+        ),
         (lambda x: brightness(x) + math.inf, "gave inf.*4 of 4 scores"),
     ],
 )
@@ -362,6 +371,6 @@ def test_flow_matching_is_refused_with_a_sentence(pipeline):
     import diffusers
 
     pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(UnsupportedPipelineError, match="flow matching model.*potential='terminal'"):
+    with pytest.raises(UnsupportedPipelineError, match=r"flow matching model.*potential='terminal'"):
         _steer(pipeline)
     pipeline.scheduler = _scheduler("ddim")
