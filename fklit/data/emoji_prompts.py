@@ -32,7 +32,7 @@ _HELD_OUT_ONE_IN = 6
 
 @dataclass(frozen=True)
 class EmojiObject:
-    """One drawable object: a noun, its colour (None when it has one look only) and its short name in the npm packages."""
+    """A drawable object: noun, its colour (None when it has one look only) and its short name in the npm packages."""
 
     noun: str
     colour: str | None
@@ -114,7 +114,7 @@ def find_object(noun: str, colour: str | None) -> EmojiObject:
 
 
 def is_held_out(first: str, second: str) -> bool:
-    """Whether two different nouns never meet in a training scene (one pair in six, fixed by a checksum of the names)."""
+    """Whether two different nouns never meet in a training scene (one pair in six, by a checksum)."""
     if first == second:
         return False
     return zlib.crc32("+".join(sorted((first, second))).encode()) % _HELD_OUT_ONE_IN == 0
@@ -169,7 +169,7 @@ class ScenePrompt:
         return "tune" if not self.held_out and zlib.crc32(self.text.encode()) % 2 else "test"
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt as a line of GenEval's ``evaluation_metadata.jsonl`` (a relation is stored on the thing it places)."""
+        """The prompt as a line of GenEval's ``evaluation_metadata.jsonl``; a relation is on the thing it places."""
         include: list[dict[str, Any]] = []
         # GenEval places a later item relative to an earlier one: "a cat left of a dog" lists the dog first.
         order = self.wanted if self.relation is None else self.wanted[::-1]

@@ -139,7 +139,7 @@ _CELLS_OF_RELATION: dict[Relation, tuple[tuple[float, float], tuple[float, float
 def place(prompt: ScenePrompt, rng: np.random.Generator) -> Scene:
     """Arrange the objects of a prompt: colours left open, style, sizes and positions are drawn.
 
-    One style is used in a scene. One object sits near the middle; two sit side by side or one above the other; three and
+    One style is used in a scene. One object sits near the middle; two sit in a row or a column; three and
     four take the quarters of the canvas. Objects never overlap.
     """
     style = STYLES[int(rng.integers(len(STYLES)))]

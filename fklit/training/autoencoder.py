@@ -13,6 +13,16 @@ from torch import Tensor
 from fklit.training.schedule import warmup_cosine
 
 
+def latent_scale(autoencoder: Any, images: Tensor) -> float:
+    """``scaling_factor``: one over the root mean square of the latents of images ``(N, 3, H, W)`` in [0, 1].
+
+    The root mean square rather than the standard deviation, because diffusers' pipelines scale and do not shift.
+    """
+    with torch.inference_mode():
+        latents = torch.cat([autoencoder.encode(part * 2 - 1).latent_dist.mode() for part in torch.split(images, 64)])
+    return 1.0 / latents.float().square().mean().sqrt().item()
+
+
 class AutoencoderTask(LightningModule):
     """Trains diffusers' ``AutoencoderKL`` on pictures.
 
@@ -30,6 +40,8 @@ class AutoencoderTask(LightningModule):
         edge_weight: weight of the error of the differences.
         learning_rate: the highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: optimiser steps of the warm-up.
+        export_dir: folder of the autoencoder, written at the end of ``fit`` with the scale of the latents of the
+            validation pictures; None for none.
 
     Batches are ``{"image": (N, 3, H, W) in [0, 1]}``.
 
@@ -49,6 +61,7 @@ class AutoencoderTask(LightningModule):
         edge_weight: float = 0.5,
         learning_rate: float = 2e-3,
         warmup_steps: int = 100,
+        export_dir: str | None = None,
     ) -> None:
         super().__init__()
         if any(channels % norm_num_groups for channels in block_out_channels):
@@ -71,6 +84,7 @@ class AutoencoderTask(LightningModule):
         self.edge_weight = edge_weight
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
+        self.export_dir = export_dir
         self.save_hyperparameters()
         self.vae: Any = None
 
@@ -123,6 +137,13 @@ class AutoencoderTask(LightningModule):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_images("reconstruction", pairs, self.global_step)
 
+    def on_fit_end(self) -> None:
+        """Writes the folder."""
+        if self.export_dir is not None and self.trainer.is_global_zero:
+            loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+            images = torch.cat([batch["image"] for batch in loader])
+            self.save_folder(self.export_dir, scaling_factor=latent_scale(self.vae.cpu().eval(), images))
+
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
@@ -135,7 +156,7 @@ class AutoencoderTask(LightningModule):
 
         Args:
             folder: where to.
-            scaling_factor: one over the standard deviation of the latents (see ``fklit.training.latents``).
+            scaling_factor: one over the size of the latents (``latent_scale``).
         """
         self.vae.register_to_config(scaling_factor=scaling_factor)
         self.vae.save_pretrained(folder)

@@ -12,8 +12,7 @@ import torch
 
 from fklit.data.emoji_art import load_art
 from fklit.data.emoji_scene_data import SceneDataset
-from fklit.training.autoencoder import AutoencoderTask
-from fklit.training.latents import latent_scale
+from fklit.training.autoencoder import AutoencoderTask, latent_scale
 from fklit.training.text_to_image import TextToImageTask
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -18,18 +18,6 @@ class LatentItem(TypedDict):
 
     latent: torch.Tensor
     prompt: str
-
-
-def latent_scale(autoencoder: Any, images: torch.Tensor) -> float:
-    """``scaling_factor``: one over the root mean square of the latents of ``images`` ``(N, 3, H, W)`` in [0, 1].
-
-    The root mean square rather than the standard deviation, because diffusers' pipelines scale and do not shift.
-    """
-    with torch.inference_mode():
-        latents = torch.cat(
-            [autoencoder.encode(part * 2.0 - 1.0).latent_dist.mode() for part in torch.split(images, 64)]
-        )
-    return 1.0 / latents.float().square().mean().sqrt().item()
 
 
 class LatentDataset(Dataset[LatentItem]):
@@ -95,8 +83,8 @@ class EncodedScenes(LightningDataModule):
         """Encodes what is not stored yet."""
         if not (self.autoencoder / "config.json").is_file():
             raise FileNotFoundError(
-                f"No autoencoder in {self.autoencoder}: train one with `fklit fit --config configs/assets/autoencoder.yaml` "
-                "and write it with `python -m fklit.training.export`, or give the folder of another one."
+                f"No autoencoder in {self.autoencoder}: make it: `fklit fit --config configs/assets/autoencoder.yaml`, "
+                "or give the folder of another one."
             )
         for seed, length in ((self.seed, self.num_scenes), (self.seed + 1, self.num_val_scenes)):
             path = self._store(seed, length)
@@ -108,7 +96,7 @@ class EncodedScenes(LightningDataModule):
         from rich.progress import track
         from safetensors.torch import save_file
 
-        autoencoder = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
+        autoencoder = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         scenes = DataLoader(SceneDataset(load_art(self.data_dir), length, seed=seed), batch_size=64)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         autoencoder.to(device)

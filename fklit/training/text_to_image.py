@@ -1,5 +1,6 @@
 """Training of the shipped text-to-image model: a latent diffusion U-Net and its text encoder, together."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class TextToImageTask(LightningModule):
         learning_rate: the highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: optimiser steps of the warm-up.
         num_samples: pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
+        export_dir: folder of the pipeline, written at the end of ``fit``; None for none.
 
     Batches are ``{"latent": (N, C, h, w) scaled, "prompt": list of str}``.
 
@@ -80,6 +82,7 @@ class TextToImageTask(LightningModule):
         learning_rate: float = 1.5e-3,
         warmup_steps: int = 200,
         num_samples: int = 16,
+        export_dir: str | None = None,
     ) -> None:
         super().__init__()
         if len(attention) != len(block_out_channels):
@@ -105,6 +108,7 @@ class TextToImageTask(LightningModule):
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.num_samples = num_samples
+        self.export_dir = export_dir
         self.save_hyperparameters()
         self.unet: Any = None
         self.text_encoder: Any = None
@@ -217,6 +221,11 @@ class TextToImageTask(LightningModule):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_images("samples", images.float(), self.global_step)
 
+    def on_fit_end(self) -> None:
+        """Writes the folder."""
+        if self.export_dir is not None and self.trainer.is_global_zero:
+            self.save_folder(self.export_dir)
+
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
@@ -228,7 +237,7 @@ class TextToImageTask(LightningModule):
         """The networks as they are now as a ``StableDiffusionPipeline`` (they are shared, not copied)."""
         from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-        vae = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
+        vae = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         return StableDiffusionPipeline(
             vae=vae,
             text_encoder=self.text_encoder,
@@ -247,9 +256,9 @@ class TextToImageTask(LightningModule):
             folder: where to; the parts that are there are replaced.
         """
         pipeline = self.pipeline()
-        dtype = next(self.unet.parameters()).dtype
-        pipeline.to(torch.float16)
+        for name in ("unet", "text_encoder", "vae"):
+            # On copies: rounding the networks themselves would harm a training that goes on.
+            setattr(pipeline, name, torch.nn.Module.half(copy.deepcopy(getattr(pipeline, name)).cpu()))
         pipeline.save_pretrained(folder, safe_serialization=True)
-        pipeline.to(dtype)
         # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
         self.tokenizer.backend_tokenizer.model.save(str(Path(folder) / "tokenizer"))
