@@ -178,6 +178,11 @@ class Interception:
         given = bound.arguments
         sample: Tensor = given["sample"]
         names = bound.signature.parameters
+        if self.num_steps is not None and self.steps_taken >= self.num_steps:
+            raise UnsupportedPipelineError(
+                f"the pipeline takes more than the {self.num_steps} steps of one call; call it once within the context, "
+                "and make a new context for another call."
+            )
         self._check_sample(sample)
         if self._eta is not None and "eta" in names:
             given["eta"] = self._eta

@@ -220,6 +220,14 @@ def test_wrong_number_of_samples_gets_a_sentence(stable_diffusion):
         _call(stable_diffusion, None)
 
 
+def test_a_second_call_within_the_context_gets_a_sentence(stable_diffusion):
+    pipeline = stable_diffusion
+    pipeline.scheduler = make("DDIMScheduler")
+    with pytest.raises(UnsupportedPipelineError, match="call it once"), Interception(pipeline, Hook()):
+        _call(pipeline, None)
+        _call(pipeline, None)
+
+
 def test_a_copy_of_the_scheduler_made_meanwhile_is_harmless(stable_diffusion):
     pipeline = stable_diffusion
     pipeline.scheduler = make("DDIMScheduler")
