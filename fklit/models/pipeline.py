@@ -180,8 +180,8 @@ class Interception:
         names = bound.signature.parameters
         if self.num_steps is not None and self.steps_taken >= self.num_steps:
             raise UnsupportedPipelineError(
-                f"the pipeline takes more than the {self.num_steps} steps of one call; call it once within the context, "
-                "and make a new context for another call."
+                f"the pipeline takes more than the {self.num_steps} steps of one call; call it once within a context, "
+                "and make another context for another call."
             )
         self._check_sample(sample)
         if self._eta is not None and "eta" in names:
