@@ -1,6 +1,7 @@
 """Training of the shipped text-to-image model: a latent diffusion U-Net and its text encoder, together."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -264,5 +265,8 @@ class TextToImageTask(LightningModule):
             # On copies: rounding the networks themselves would harm a training that goes on.
             setattr(pipeline, name, torch.nn.Module.half(copy.deepcopy(getattr(pipeline, name)).cpu()))
         pipeline.save_pretrained(folder, safe_serialization=True)
+        # Without a dtype, diffusers loads its parts in float32 and transformers in the dtype of this file: they must agree.
+        config = Path(folder) / "text_encoder" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
         # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
         self.tokenizer.backend_tokenizer.model.save(str(Path(folder) / "tokenizer"))

@@ -80,10 +80,11 @@ def test_the_folder_is_a_pipeline_that_draws(trained):
     from diffusers import StableDiffusionPipeline
 
     root, model, _ = trained
-    pipeline = StableDiffusionPipeline.from_pretrained(root / "pipeline", dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(root / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.prediction_type == "v_prediction" and pipeline.safety_checker is None
     assert pipeline.tokenizer.model_max_length == 24
+    assert pipeline.unet.dtype == pipeline.text_encoder.dtype == pipeline.vae.dtype == torch.float32
     images = [
         pipeline("a cat", num_inference_steps=3, eta=eta, generator=torch.manual_seed(0), output_type="pt").images
         for eta in (0.0, 1.0)
