@@ -155,7 +155,7 @@ class TextToImageTask(LightningModule):
             cross_attention_dim=self.text_width,
             norm_num_groups=16,
         )
-        # Plain attention: the sequences are short, and torch's fused one is slow backwards on CPUs (99 against 147 latents
+        # Plain attention: sequences are short, and torch's fused one is slow backwards on CPU (99 against 147 latents
         # a second on one core for the shipped model).
         self.unet.set_attn_processor(AttnProcessor())
         self.scheduler = DDIMScheduler(
@@ -265,7 +265,7 @@ class TextToImageTask(LightningModule):
             # On copies: rounding the networks themselves would harm a training that goes on.
             setattr(pipeline, name, torch.nn.Module.half(copy.deepcopy(getattr(pipeline, name)).cpu()))
         pipeline.save_pretrained(folder, safe_serialization=True)
-        # Without a dtype, diffusers loads its parts in float32 and transformers in the dtype of this file: they must agree.
+        # Without a dtype diffusers loads float32, and transformers what this file says: they must agree.
         config = Path(folder) / "text_encoder" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
         # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
