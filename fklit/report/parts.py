@@ -28,13 +28,13 @@ def cell(key: str, value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """A number with its sign."""
-    return ("+" if value > 0 else "") + number(value)
+    """A number with its sign and three digits."""
+    return number(None) if math.isnan(value) else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def short(value: Any, limit: int = 60) -> str:
     """Text of at most ``limit`` characters."""
-    words = str(value)
+    words = f"{value:.6g}" if isinstance(value, float) else str(value)
     return words if len(words) <= limit else words[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

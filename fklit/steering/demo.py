@@ -239,8 +239,12 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
     """Show the figures of the three methods."""
     table = Table(title=f"{len(metrics['prompts'])} prompts, K = {metrics['settings']['num_particles']}")
     table.add_column("")
-    for name in ("reward, chosen", "reward, mean", "judge", "denoiser rows", "decodes", "seconds", "ancestors left"):
+    for name in ("reward", "(mean)", "judge", "denoiser", "decodes", "seconds", "ancestors"):
         table.add_column(name, justify="right")
+    table.caption = (
+        "reward and judge of the chosen sample (base: mean of its samples), mean reward by weight, rows given to the "
+        "denoiser, different ancestors of the returned samples"
+    )
     labels: dict[Method, str] = {"base": "base", "best_of_n": "best of n", "fk": "FK steering"}
     for method, label in labels.items():
         figures = metrics[method]
