@@ -1,0 +1,195 @@
+"""The maps that are relaxed: the network itself (free or nudged), and its linear response forwards and backwards."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fklit.eqprop.nudges import LiveForce
+from fklit.eqprop.state import State, pick_rows
+
+if TYPE_CHECKING:
+    from fklit.eqprop.networks import EquilibriumNetwork
+
+
+class NetworkField:
+    """``s <- act(H(s) + drive [+ beta dL/ds])``.
+
+    Args:
+        network: Whose connections and activations.
+        drive: Static input of every population: biases, input links, a constant nudge. Split as the state is.
+        split: Whether states are split into real and imaginary half.
+        live: A nudge that is evaluated at every update.
+    """
+
+    def __init__(
+        self, network: "EquilibriumNetwork", drive: State, *, split: bool = False, live: LiveForce | None = None
+    ) -> None:
+        self.network, self.drive, self.split, self.live = network, drive, split, live
+        self.parts = 2 if split else 1
+        self.colours = network.colours
+
+    def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
+        """New activities of some populations."""
+        network = self.network
+        inputs = network.recurrent(state, populations, split=self.split)
+        return {i: network.activate(i, self._total(i, inputs.get(i), state), split=self.split) for i in populations}
+
+    def _total(self, population: int, recurrent: Tensor | None, state: State) -> Tensor:
+        total = self.drive[population] if recurrent is None else self.drive[population] + recurrent
+        if self.live is not None and population == self.network.output:
+            total = total + self.live(state[population])
+        return total
+
+    def select(self, samples: Tensor) -> "NetworkField":
+        """The same for some samples."""
+        count = len(self.drive[0]) // self.parts
+        rows = torch.cat([samples + part * count for part in range(self.parts)])
+        live = None if self.live is None else self.live.select(samples)
+        return NetworkField(self.network, pick_rows(self.drive, rows), split=self.split, live=live)
+
+
+class Linearised:
+    """The derivative H' of the recurrent input with respect to the activities, at a real state.
+
+    Args:
+        network: Whose connections.
+        state: Where.
+        differentiable: Whether products may be differentiated with respect to the weights (not to the state).
+    """
+
+    def __init__(self, network: "EquilibriumNetwork", state: State, *, differentiable: bool = False) -> None:
+        self.network, self.differentiable = network, differentiable
+        with torch.enable_grad():
+            self.point = tuple(part.detach().requires_grad_() for part in state)
+            self._inputs = network.recurrent(self.point)
+
+        self._outputs = {i: h for i, h in self._inputs.items() if h.requires_grad}
+        self._pair: tuple[dict[int, Tensor], dict[int, Tensor]] | None = None  # made on the first use
+
+    def _transposed(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """``H'^T u`` as a recorded function of u, and u: its derivative in turn is H' (no forward mode is needed)."""
+        with torch.enable_grad():
+            u = {i: torch.zeros_like(h).requires_grad_() for i, h in self._outputs.items()}
+            products = torch.autograd.grad(
+                list(self._outputs.values()), self.point, list(u.values()), create_graph=True, allow_unused=True
+            )
+        return u, {i: product for i, product in enumerate(products) if product is not None}
+
+    def forwards(self, direction: State, populations: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """``H' v`` for some populations; those without recurrent input are left out."""
+        if not self._outputs:
+            return {}
+        if self._pair is None:
+            self._pair = self._transposed()
+        u, products = self._pair
+        chosen = [i for i in u if populations is None or i in populations]
+        if not chosen:
+            return {}
+        return self._apply(chosen, list(products.values()), [u[i] for i in chosen], [direction[i] for i in products])
+
+    def backwards(self, direction: State, populations: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """``H'^T v`` for some populations; those that feed no other are left out."""
+        if not self._outputs:
+            return {}
+        chosen = list(range(len(self.point))) if populations is None else list(populations)
+        return self._apply(
+            chosen,
+            list(self._outputs.values()),
+            [self.point[i] for i in chosen],
+            [direction[i] for i in self._outputs],
+        )
+
+    def _apply(
+        self, keys: Sequence[int], outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor]
+    ) -> dict[int, Tensor]:
+        with torch.enable_grad():
+            products = torch.autograd.grad(
+                outputs, inputs, cotangents, retain_graph=True, create_graph=self.differentiable, allow_unused=True
+            )
+        return {i: product for i, product in zip(keys, products, strict=True) if product is not None}
+
+
+class ResponseField:
+    """``v <- D (H' v + f)`` or, transposed, ``v <- D (H'^T v + f)``, with D the activations' slopes.
+
+    The fixed points are the response ``ds/dbeta`` and the error of recurrent backpropagation (Almeida, Pineda 1987).
+
+    Args:
+        network: Whose connections.
+        state: Free state.
+        drive: Its static input.
+        force: f.
+        transposed: Which of the two.
+    """
+
+    parts = 1
+
+    def __init__(
+        self, network: "EquilibriumNetwork", state: State, drive: State, force: State, *, transposed: bool
+    ) -> None:
+        self.network, self.state, self.drive, self.force, self.transposed = network, state, drive, force, transposed
+        self.colours = network.colours
+        self.slopes = network.slopes(state, drive)
+        self._linear = Linearised(network, state)
+
+    def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
+        """New values for some populations."""
+        apply = self._linear.backwards if self.transposed else self._linear.forwards
+        products = apply(state, populations)
+        return {
+            i: self.slopes[i] * (self.force[i] if i not in products else self.force[i] + products[i])
+            for i in populations
+        }
+
+    def select(self, samples: Tensor) -> "ResponseField":
+        """The same for some samples."""
+        return ResponseField(
+            self.network,
+            pick_rows(self.state, samples),
+            pick_rows(self.drive, samples),
+            pick_rows(self.force, samples),
+            transposed=self.transposed,
+        )
+
+
+class CorrectedField:
+    """``s <- act(H(s0) + H'^T (s - s0) + drive + beta dL/ds)``: deviations travel along the transposed derivative.
+
+    Its response to the nudge is the true error vector whatever the symmetry (AsymEP, arXiv 2602.03670).
+
+    Args:
+        network: Whose connections.
+        state: Free state s0, once for each row.
+        drive: Static input with the nudge.
+        live: A nudge that is evaluated at every update.
+    """
+
+    parts = 1
+
+    def __init__(
+        self, network: "EquilibriumNetwork", state: State, drive: State, *, live: LiveForce | None = None
+    ) -> None:
+        self.network, self.state, self.drive, self.live = network, state, drive, live
+        self.colours = network.colours
+        inputs = network.recurrent(state)
+        self._base = tuple(part + inputs[i] if i in inputs else part for i, part in enumerate(drive))
+        self._linear = Linearised(network, state)
+
+    def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
+        """New activities of some populations."""
+        deviation = tuple(new - free for new, free in zip(state, self.state, strict=True))
+        products = self._linear.backwards(deviation, populations)
+        new = {}
+        for i in populations:
+            total = self._base[i] + products[i] if i in products else self._base[i]
+            if self.live is not None and i == self.network.output:
+                total = total + self.live(state[i])
+            new[i] = self.network.activate(i, total)
+        return new
+
+    def select(self, samples: Tensor) -> "CorrectedField":
+        """The same for some rows."""
+        live = None if self.live is None else self.live.select(samples)
+        return CorrectedField(self.network, pick_rows(self.state, samples), pick_rows(self.drive, samples), live=live)

@@ -1,0 +1,327 @@
+"""Networks that settle: a graph of populations and connections, declared with plain arguments."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fklit.eqprop.activations import Activation, ShiftedSigmoid, is_holomorphic
+from fklit.eqprop.autograd import attach
+from fklit.eqprop.connections import Connection, Link, lecun_
+from fklit.eqprop.dynamics import Relaxation, Settled, settle
+from fklit.eqprop.estimators import Estimator, Response, Symmetric
+from fklit.eqprop.fields import NetworkField
+from fklit.eqprop.nudges import Nudge
+from fklit.eqprop.state import State, halves
+
+UnsettledPolicy = Literal["keep", "drop", "raise"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Neurons of one kind.
+
+    Attributes:
+        name: An identifier; ``"input"`` is taken.
+        shape: (neurons,) or (channels, height, width).
+        activation: Their activation function; None for the network's.
+        bias: Whether they have one, per neuron or per channel.
+    """
+
+    name: str
+    shape: Sequence[int]
+    activation: Activation | None = None
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name == "input":
+            raise ValueError(f"A population is named {self.name!r}; use letters, digits and _, and not 'input'.")
+        if not self.shape or any(side < 1 for side in self.shape):
+            raise ValueError(f"Population {self.name} has shape {tuple(self.shape)}; every side is at least 1.")
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """A free equilibrium of a batch.
+
+    Attributes:
+        x: The input.
+        drive: Static input of each population: biases and input links (no gradient).
+        report: State, residual and steps of each sample.
+    """
+
+    x: Tensor
+    drive: State
+    report: Settled
+
+    @property
+    def state(self) -> State:
+        """Activities of each population (no gradient)."""
+        return self.report.state
+
+
+def colour(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    """Group populations greedily, in their order, so that no two of a group are connected.
+
+    Layers give two groups, odd ones and even ones; a loop of three gives three.
+    """
+    groups: list[list[int]] = []
+    for i in range(count):
+        neighbours = {b for a, b in pairs if a == i} | {a for a, b in pairs if b == i}
+        free = [group for group in groups if not neighbours & set(group)]
+        if free:
+            free[0].append(i)
+        else:
+            groups.append([i])
+    return tuple(tuple(group) for group in groups)
+
+
+class EquilibriumNetwork(nn.Module):
+    """A network whose output is a fixed point, trained by equilibrium propagation.
+
+    ``network(x)`` is differentiable as any module is: ``loss.backward()`` runs the nudged phases of ``estimator`` and
+    fills ``.grad`` with the equilibrium-propagation gradient (Laborieux & Zenke 2024, arXiv 2309.02214). Activities
+    follow ``s <- act(sum of links + bias + input)``. The dynamics run in the weights' precision; autocast is switched
+    off inside them.
+
+    Args:
+        input_shape: Of one sample.
+        populations: In the order of sweeps and reports.
+        connections: Between them; at most one for each ordered pair.
+        output: Name of the population that is read and nudged; None for the last.
+        num_classes: Size of a trainable linear readout on top of it, outside the dynamics; None for no readout.
+        activation: For populations that name none.
+        free: How the free phase relaxes.
+        estimator: How the response to a nudge is measured.
+        unsettled: What unsettled samples teach: ``"keep"`` as the others, ``"drop"`` nothing to the dynamics (their
+            error vector is zero), ``"raise"`` stops with an error. Diverged samples never teach the dynamics.
+
+    Raises:
+        ValueError: If names, shapes or connections do not fit, or the estimator needs complex numbers and an
+            activation is not holomorphic.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        populations: Sequence[Population],
+        *,
+        connections: Sequence[Connection],
+        output: str | None = None,
+        num_classes: int | None = None,
+        activation: Activation | None = None,
+        free: Relaxation | None = None,
+        estimator: Estimator | None = None,
+        unsettled: UnsettledPolicy = "keep",
+    ) -> None:
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+        self.populations = tuple(populations)
+        self.names = tuple(population.name for population in self.populations)
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"Populations {list(self.names)} were given; there is at least one, and names differ.")
+        if output is not None and output not in self.names:
+            raise ValueError(f"output={output!r} was given; give one of {list(self.names)}.")
+        if unsettled not in ("keep", "drop", "raise"):
+            raise ValueError(f"unsettled={unsettled!r} was given; give 'keep', 'drop' or 'raise'.")
+        self.output = len(self.names) - 1 if output is None else self.names.index(output)
+        default = ShiftedSigmoid() if activation is None else activation
+        self.activations = tuple(population.activation or default for population in self.populations)
+        self.free = Relaxation() if free is None else free
+        self.unsettled = unsettled
+        self._build_links(connections)
+        self.biases = nn.ParameterDict()
+        for population in self.populations:
+            if population.bias:
+                sides = len(population.shape) - 1
+                self.biases[population.name] = nn.Parameter(torch.zeros(population.shape[0], *[1] * sides))
+        self.readout: nn.Linear | None = None
+        if num_classes is not None:
+            size = math.prod(self.populations[self.output].shape)
+            self.readout = nn.Linear(size, num_classes)
+            lecun_(self.readout.weight.data, size)
+            nn.init.zeros_(self.readout.bias)
+        self.holomorphic = all(is_holomorphic(activation) for activation in self.activations)
+        self.estimator = Symmetric() if estimator is None else estimator
+        self.check_estimator(self.estimator)
+
+    def _build_links(self, connections: Sequence[Connection]) -> None:
+        shapes = {"input": self.input_shape} | {p.name: tuple(p.shape) for p in self.populations}
+        place = {"input": -1} | {name: i for i, name in enumerate(self.names)}
+        self.links = nn.ModuleDict()
+        self.ends: dict[str, tuple[int, int]] = {}
+        taken: set[tuple[str, str]] = set()
+        for connection in connections:
+            unknown = {connection.pre, connection.post} - set(shapes)
+            if unknown:
+                raise ValueError(f"{connection.name} names {sorted(unknown)}; the populations are {list(shapes)}.")
+            ways = {(connection.pre, connection.post)}
+            if connection.reciprocal:
+                ways.add((connection.post, connection.pre))
+            if ways & taken:
+                raise ValueError(f"{connection.name} repeats a direction that another connection has; remove one.")
+            taken |= ways
+            self.links[connection.name] = connection.build(shapes[connection.pre], shapes[connection.post])
+            self.ends[connection.name] = (place[connection.pre], place[connection.post])
+        alone = set(self.names) - {post for _, post in taken}
+        if alone:
+            raise ValueError(f"Populations {sorted(alone)} get no connection; connect them or leave them out.")
+        inner = [ends for ends in self.ends.values() if ends[0] >= 0]
+        self.colours = colour(len(self.names), inner)
+
+    def check_estimator(self, estimator: Estimator) -> None:
+        """Refuse an estimator with complex phases for activations that are not holomorphic.
+
+        Raises:
+            ValueError: In that case.
+        """
+        if estimator.needs_holomorphic and not self.holomorphic:
+            wrong = sorted({repr(a) for a in self.activations if not is_holomorphic(a)})
+            raise ValueError(
+                f"{type(estimator).__name__} uses complex phases, but {', '.join(wrong)} is not holomorphic; use a "
+                "holomorphic activation, or OneSided, Symmetric or ExactResponse."
+            )
+
+    @property
+    def num_neurons(self) -> int:
+        """Neurons of all populations, D in the paper."""
+        return sum(math.prod(population.shape) for population in self.populations)
+
+    def link(self, name: str) -> Link:
+        """A link by its name ``pre-post``."""
+        module = self.links[name]
+        assert isinstance(module, Link)
+        return module
+
+    def drive(self, x: Tensor) -> State:
+        """Static input of each population: bias and links from the input, ``(samples, *shape)`` each.
+
+        Raises:
+            ValueError: If x does not have the network's input shape.
+        """
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"A batch of shape {tuple(x.shape)} was given; samples of this network have shape {self.input_shape}."
+            )
+        total: list[Tensor | None] = [None] * len(self.names)
+        for name, (pre, post) in self.ends.items():
+            if pre < 0:
+                given = self.link(name).to_post(x)
+                earlier = total[post]
+                total[post] = given if earlier is None else earlier + given
+        return tuple(self._with_bias(i, part, x) for i, part in enumerate(total))
+
+    def _with_bias(self, i: int, part: Tensor | None, x: Tensor) -> Tensor:
+        population = self.populations[i]
+        if part is None:
+            part = x.new_zeros(len(x), *population.shape)
+        return part + self.biases[population.name] if population.bias else part
+
+    def recurrent(
+        self, state: State, populations: Sequence[int] | None = None, *, split: bool = False
+    ) -> dict[int, Tensor]:
+        """Input H(s) that populations get from one another, without the static drive.
+
+        Args:
+            state: Activities of all populations (real, complex or split).
+            populations: Whose input; None for all. Those that get none are left out of the answer.
+            split: Whether the state is split into real and imaginary half.
+        """
+        wanted = set(range(len(self.names)) if populations is None else populations)
+        inputs: dict[int, Tensor] = {}
+
+        def add(i: int, given: Tensor) -> None:
+            inputs[i] = inputs[i] + given if i in inputs else given
+
+        for name, (pre, post) in self.ends.items():
+            if pre < 0:
+                continue
+            link = self.link(name)
+            if post in wanted:
+                add(post, link.to_post(state[pre], split=split))
+            if link.reciprocal and pre in wanted:
+                add(pre, link.to_pre(state[pre], state[post], split=split))
+        return inputs
+
+    def activate(self, population: int, total: Tensor, *, split: bool = False) -> Tensor:
+        """Activities of a population from its total input."""
+        activation = self.activations[population]
+        return torch.cat(activation.split(*halves(total))) if split else activation(total)
+
+    def slopes(self, state: State, drive: State) -> State:
+        """Derivative of each neuron's activation at its total input."""
+        with torch.no_grad():
+            inputs = self.recurrent(state)
+        return tuple(
+            self.activations[i].slope(part + inputs[i] if i in inputs else part) for i, part in enumerate(drive)
+        )
+
+    def zero_state(self, samples: int) -> State:
+        """Activities of zero, the usual start."""
+        like = next(self.parameters())
+        return tuple(like.new_zeros(samples, *population.shape) for population in self.populations)
+
+    @torch.no_grad()
+    def free_equilibrium(self, x: Tensor, *, start: State | None = None) -> Equilibrium:
+        """Relax without a nudge.
+
+        Args:
+            x: Input, ``(samples, *input_shape)``.
+            start: First activities, for a warm start; None for zeros.
+
+        Raises:
+            RuntimeError: If ``unsettled="raise"`` and a sample did not settle.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(next(self.parameters()).dtype)
+            drive = self.drive(x)
+            first = self.zero_state(len(x)) if start is None else start
+            report = settle(NetworkField(self, drive), first, self.free, classify=True)
+        if self.unsettled == "raise" and not bool(report.settled.all()):
+            counts = report.counts()
+            raise RuntimeError(
+                f"{counts['unsettled']} of {counts['samples']} samples did not settle in {self.free.max_steps} sweeps "
+                f"({counts['period_two']} of period two, {counts['diverged']} diverged); raise free.max_steps, lower "
+                "free.rate, or choose unsettled='keep' or 'drop'."
+            )
+        return Equilibrium(x.detach(), drive, report)
+
+    def attach(
+        self,
+        equilibrium: Equilibrium,
+        *,
+        x: Tensor | None = None,
+        nudge: Nudge | None = None,
+        record: list[Response] | None = None,
+    ) -> State:
+        """Give a free equilibrium its equilibrium-propagation gradient.
+
+        Args:
+            equilibrium: From :meth:`free_equilibrium`.
+            x: The input it was computed from, if that is to receive a gradient, too.
+            nudge: None nudges with the constant gradient that comes back from the loss, scaled to norm 1 for each
+                sample, so that |beta| means the same for any reduction. A loss here is followed along the nudged
+                trajectory instead, as published; the loss that is minimised must then be the same up to a factor.
+            record: A list to which the backward pass appends the response of the nudged phases.
+
+        Returns:
+            Activities of every population, with gradient.
+        """
+        return attach(self, equilibrium, x=x, nudge=nudge, record=record)
+
+    def read(self, state: State) -> Tensor:
+        """Logits of the readout ``(samples, classes)``, or without one the output population's activities."""
+        out = state[self.output]
+        return out if self.readout is None else self.readout(out.flatten(1))
+
+    def forward(self, x: Tensor, nudge: Nudge | None = None) -> Tensor:
+        """Relax and read.
+
+        Args:
+            x: Input, ``(samples, *input_shape)``.
+            nudge: As in :meth:`attach`.
+        """
+        return self.read(self.attach(self.free_equilibrium(x), x=x, nudge=nudge))

@@ -1,0 +1,169 @@
+"""The paper's three networks, with its sizes as defaults."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fklit.eqprop.activations import Activation, DoubleSiLU, ShiftedSigmoid
+from fklit.eqprop.connections import Convolution, Dense
+from fklit.eqprop.dynamics import Relaxation
+from fklit.eqprop.estimators import Estimator
+from fklit.eqprop.networks import EquilibriumNetwork, Population, UnsettledPolicy
+
+
+class MLP(EquilibriumNetwork):
+    """Dense layers ``l1, l2, ..., out`` with reciprocal connections, and a readout.
+
+    Args:
+        input_shape: Of one sample, flattened.
+        hidden: Neurons of the hidden layers.
+        num_outputs: Neurons of the last layer.
+        num_classes: Of the readout; None for none.
+        tied: Whether the ways back share the weights.
+        angle: First angle of untied ways back, in degrees.
+        gain: Factor on the first weights between layers.
+        activation: Of all neurons; None for the shifted sigmoid.
+        free: As in :class:`EquilibriumNetwork`.
+        estimator: As there.
+        unsettled: As there.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (28, 28),
+        hidden: Sequence[int] = (256, 256),
+        *,
+        num_outputs: int = 10,
+        num_classes: int | None = 10,
+        tied: bool = False,
+        angle: float = 0.0,
+        gain: float = 1.0,
+        activation: Activation | None = None,
+        free: Relaxation | None = None,
+        estimator: Estimator | None = None,
+        unsettled: UnsettledPolicy = "keep",
+    ) -> None:
+        names = [*(f"l{i + 1}" for i in range(len(hidden))), "out"]
+        super().__init__(
+            input_shape,
+            [Population(name, (size,)) for name, size in zip(names, [*hidden, num_outputs], strict=True)],
+            connections=[
+                Dense("input", names[0]),
+                *(Dense(pre, post, tied=tied, angle=angle, gain=gain) for pre, post in pairwise(names)),
+            ],
+            num_classes=num_classes,
+            activation=ShiftedSigmoid() if activation is None else activation,
+            free=free,
+            estimator=estimator,
+            unsettled=unsettled,
+        )
+
+
+class LoopNet(EquilibriumNetwork):
+    """``input -> l1 -> l2 -> out -> l1``: a loop without reciprocal connections (figure 4 e to h).
+
+    Args:
+        input_shape: Of one sample, flattened.
+        hidden: Neurons of the two hidden layers.
+        num_outputs: Neurons of the last layer.
+        num_classes: Of the readout; None for none.
+        gain: Factor on the first weights between layers.
+        activation: Of all neurons; None for the shifted sigmoid.
+        free: As in :class:`EquilibriumNetwork`.
+        estimator: As there.
+        unsettled: As there.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (28, 28),
+        hidden: Sequence[int] = (256, 256),
+        *,
+        num_outputs: int = 10,
+        num_classes: int | None = 10,
+        gain: float = 1.0,
+        activation: Activation | None = None,
+        free: Relaxation | None = None,
+        estimator: Estimator | None = None,
+        unsettled: UnsettledPolicy = "keep",
+    ) -> None:
+        if len(hidden) != 2:
+            raise ValueError(f"hidden={list(hidden)} was given; the loop net has two hidden layers.")
+        loop = [("l1", "l2"), ("l2", "out"), ("out", "l1")]
+        super().__init__(
+            input_shape,
+            [Population("l1", (hidden[0],)), Population("l2", (hidden[1],)), Population("out", (num_outputs,))],
+            connections=[
+                Dense("input", "l1"),
+                *(Dense(pre, post, reciprocal=False, gain=gain) for pre, post in loop),
+            ],
+            num_classes=num_classes,
+            activation=ShiftedSigmoid() if activation is None else activation,
+            free=free,
+            estimator=estimator,
+            unsettled=unsettled,
+        )
+
+
+class ConvNet(EquilibriumNetwork):
+    """Convolutions 3 x 3 with softmax pooling, the last one without padding, and a readout (figure 4 i to l, table 2).
+
+    32 x 32 pixels give 16 x 16, 8 x 8, 4 x 4, and 1 x 1.
+
+    Args:
+        input_shape: (channels, height, width); sides are halved with each layer, and the last layer reduces
+            4 x 4 to 1 x 1.
+        channels: Of the layers ``conv1, conv2, ..., out``.
+        num_classes: Of the readout; None for none.
+        tied: Whether the ways back share the kernels.
+        angle: First angle of untied ways back, in degrees.
+        gain: Factor on the first kernels between layers.
+        activation: Of all neurons; None for the double SiLU.
+        free: As in :class:`EquilibriumNetwork`; None for up to 250 sweeps.
+        estimator: As there.
+        unsettled: As there.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (3, 32, 32),
+        channels: Sequence[int] = (128, 256, 512, 512),
+        *,
+        num_classes: int | None = 10,
+        tied: bool = False,
+        angle: float = 0.0,
+        gain: float = 1.0,
+        activation: Activation | None = None,
+        free: Relaxation | None = None,
+        estimator: Estimator | None = None,
+        unsettled: UnsettledPolicy = "keep",
+    ) -> None:
+        depth = len(channels) - 1
+        side = 4 * 2**depth
+        if depth < 1 or tuple(input_shape[1:]) != (side, side):
+            raise ValueError(
+                f"input_shape={tuple(input_shape)} was given for {len(channels)} layers; at least 2 layers, and "
+                f"{side} x {side} pixels are needed."
+            )
+        names = ["input", *(f"conv{i + 1}" for i in range(depth)), "out"]
+        shapes = [(c, side // 2 ** (i + 1), side // 2 ** (i + 1)) for i, c in enumerate(channels[:-1])]
+        shapes.append((channels[-1], 1, 1))
+        super().__init__(
+            input_shape,
+            [Population(name, shape) for name, shape in zip(names[1:], shapes, strict=True)],
+            connections=[
+                Convolution(
+                    pre,
+                    post,
+                    padding=0 if post == "out" else 1,
+                    tied=tied,
+                    angle=angle,
+                    gain=1.0 if pre == "input" else gain,
+                )
+                for pre, post in pairwise(names)
+            ],
+            num_classes=num_classes,
+            activation=DoubleSiLU() if activation is None else activation,
+            free=Relaxation(max_steps=250) if free is None else free,
+            estimator=estimator,
+            unsettled=unsettled,
+        )

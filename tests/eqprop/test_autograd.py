@@ -1,0 +1,240 @@
+"""The backward pass: exact for tied weights, a local rule for each weight, and an ordinary module for torch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from equilibria import TIGHT, convnet, cosine, images, mlp, relative, settled
+
+from fklit.eqprop.connections import Dense
+from fklit.eqprop.dynamics import Relaxation
+from fklit.eqprop.estimators import (
+    Cauchy,
+    ComplexStep,
+    CorrectedNudge,
+    ExactResponse,
+    OneSided,
+    RecurrentBackprop,
+    Symmetric,
+)
+from fklit.eqprop.networks import EquilibriumNetwork, Population
+from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge
+from fklit.eqprop.online import Online
+from fklit.eqprop.references import unrolled
+
+NUDGED = Relaxation(max_steps=200, tolerance=1e-13)
+
+
+def gradients(network):
+    return tuple(weight.grad.clone() for weight in network.parameters())
+
+
+def backward(network, x, y, *, live=False, scale=1.0):
+    network.zero_grad()
+    nudge = CrossEntropyNudge(y, 10) if live else None
+    (scale * F.cross_entropy(network(x, nudge), y)).backward()
+    return gradients(network)
+
+
+def through_time(network, x, y, sweeps=60):
+    network.zero_grad()
+    F.cross_entropy(network.read(unrolled(network, x, sweeps=sweeps)), y).backward()
+    return gradients(network)
+
+
+def tied(**more):
+    return mlp(tied=True, inputs=50, hidden=(32, 24), **more)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
+@pytest.mark.parametrize(
+    ("estimator", "limit"),
+    [
+        (OneSided(1e-4, relaxation=NUDGED), 1e-3),
+        (Symmetric(0.05, relaxation=NUDGED), 5e-3),
+        (Cauchy(4, 0.05, relaxation=NUDGED), 1e-5),
+        (Cauchy(6, 0.05, relaxation=NUDGED), 1e-7),
+        (ComplexStep(1e-5, relaxation=Relaxation(max_steps=200, tolerance=1e-16)), 1e-8),
+        (ExactResponse(relaxation=TIGHT), 1e-9),
+        (RecurrentBackprop(relaxation=TIGHT), 1e-9),
+        (CorrectedNudge(0.05, relaxation=NUDGED), 5e-3),
+        (Online(4, 0.05, steps_per_phase=60), 1e-3),
+    ],
+    ids=lambda e: type(e).__name__ if not isinstance(e, float) else "",
+)
+def test_tied_gradients_equal_backprop_through_time(estimator, limit, live):
+    network = tied(estimator=estimator)
+    x, y = images(8, (50,))
+    wanted = through_time(network, x, y)
+    assert relative(backward(network, x, y, live=live), wanted) < limit
+
+
+def test_recurrent_backprop_is_exact_without_symmetry_and_ep_is_not():
+    x, y = images(8, (50,))
+    network = mlp(angle=90.0, inputs=50, hidden=(32, 24), estimator=RecurrentBackprop(relaxation=TIGHT))
+    wanted = through_time(network, x, y)
+    assert relative(backward(network, x, y), wanted) < 1e-9
+    network.estimator = ExactResponse(relaxation=TIGHT)
+    assert cosine(backward(network, x, y)[:2], wanted[:2]) < 0.9
+
+
+def test_conv_net_and_untied_kernels():
+    network = convnet((4, 6, 8), shape=(3, 16, 16), tied=False, estimator=RecurrentBackprop(relaxation=TIGHT))
+    x, y = images(4, (3, 16, 16))
+    assert relative(backward(network, x, y), through_time(network, x, y)) < 1e-9
+    network = convnet((4, 6, 8), shape=(3, 16, 16), tied=True, estimator=Cauchy(4, 0.2, relaxation=NUDGED))
+    assert relative(backward(network, x, y), through_time(network, x, y)) < 1e-5
+
+
+def test_the_rule_is_local():
+    """Each dense weight gets the sum over samples of error times activity; ways back get their own."""
+    network = mlp(angle=90.0, inputs=50, hidden=(32, 24), estimator=ExactResponse(relaxation=TIGHT))
+    x, y = images(8, (50,))
+    backward(network, x, y)
+    equilibrium, _, force = settled(network, 8)
+    error = network.estimator.respond(network, equilibrium, tuple(part / 8 for part in force)).error
+    s = equilibrium.state
+    link = network.link("l1-l2")
+    torch.testing.assert_close(link.forward_weight.grad, error[1].T @ s[0], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(link.backward_weight.grad, error[0].T @ s[1], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(network.link("input-l1").forward_weight.grad, error[0].T @ x, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(network.biases["l2"].grad, error[1].sum(0), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
+def test_the_nudge_does_not_depend_on_the_scale_of_the_loss(live):
+    """As under gradient scaling, and for any reduction: the gradient just scales."""
+    network = tied(estimator=Symmetric(0.3))
+    x, y = images(8, (50,))
+    once, often = backward(network, x, y, live=live), backward(network, x, y, live=live, scale=65536.0)
+    assert relative(often, tuple(65536.0 * g for g in once)) < 1e-12
+
+
+def test_accumulation_equals_one_batch():
+    network = tied()
+    x, y = images(8, (50,))
+    wanted = backward(network, x, y)
+    network.zero_grad()
+    for part in (slice(0, 3), slice(3, 8)):
+        (F.cross_entropy(network(x[part]), y[part], reduction="sum") / 8).backward()
+    assert relative(gradients(network), wanted) < 1e-10
+
+
+def test_mean_squared_error_without_a_readout():
+    network = tied(num_classes=None, estimator=Cauchy(4, 0.05, relaxation=NUDGED))
+    x, y = images(8, (50,))
+    target = F.one_hot(y, 10).double()
+
+    def loss(out):
+        return 0.5 * (out - target).square().sum(1).mean()
+
+    loss(network.read(unrolled(network, x, sweeps=60))).backward()
+    wanted = gradients(network)
+    for nudge in (None, MSENudge(target)):
+        network.zero_grad()
+        loss(network(x, nudge)).backward()
+        assert relative(gradients(network), wanted) < 1e-4
+
+
+def test_losses_on_hidden_activities_and_gradients_of_the_input():
+    network = tied(estimator=Cauchy(4, 0.1, relaxation=NUDGED))
+    x, _ = images(4, (50,))
+    found = []
+    for states in (
+        lambda x: network.attach(network.free_equilibrium(x), x=x),
+        lambda x: unrolled(network, x, sweeps=60),
+    ):
+        x = x.detach().requires_grad_()
+        state = states(x)
+        (state[0].square().sum() + state[2].sin().sum()).backward()
+        found.append(x.grad)
+    assert relative(found[:1], found[1:]) < 1e-4
+
+
+def test_frozen_weights_get_nothing_and_inference_keeps_no_graph():
+    network = tied()
+    x, y = images(2, (50,))
+    network.link("input-l1").requires_grad_(False)
+    F.cross_entropy(network(x), y).backward()
+    assert network.link("input-l1").forward_weight.grad is None
+    assert network.link("l1-l2").forward_weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert not network(x).requires_grad
+
+
+def test_memory_does_not_grow_with_the_sweeps():
+    """What autograd keeps for the backward pass is the same after 5 sweeps and after 80."""
+
+    def kept(sweeps, through_time=False):
+        network = tied(free=Relaxation(max_steps=sweeps, tolerance=0.0))
+        total = 0
+
+        def pack(tensor):
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        x, y = images(8, (50,))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = network.read(unrolled(network, x, sweeps=sweeps)) if through_time else network(x)
+            F.cross_entropy(out, y)
+        return total
+
+    assert kept(5) == kept(80)
+    assert kept(80, through_time=True) > 10 * kept(5, through_time=True)
+
+
+def test_autocast_and_clipping():
+    network = tied().float()
+    x, y = images(8, (50,), dtype=torch.float32)
+    wanted = backward(network, x, y)
+    network.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = F.cross_entropy(network(x), y)
+    loss.backward()
+    dynamics = [i for i, (name, _) in enumerate(network.named_parameters()) if "readout" not in name]
+    got = gradients(network)
+    assert relative([got[i] for i in dynamics], [wanted[i] for i in dynamics]) < 2e-2  # the readout ran in bfloat16
+    assert float(torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3)) > 1e-3
+
+
+def test_an_optimiser_learns():
+    network = tied(free=Relaxation(tolerance=1e-3), gain=1.0).float()
+    x, y = images(4, (50,), dtype=torch.float32)[0], torch.arange(4)
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(25):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(network(x), y)
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_record_reports_the_nudged_phases():
+    network = tied(estimator=Cauchy(4, 0.2))
+    x, y = images(3, (50,))
+    record = []
+    state = network.attach(network.free_equilibrium(x), record=record)
+    F.cross_entropy(network.read(state), y).backward()
+    (response,) = record
+    assert [len(report.steps) for report in response.reports] == [6, 3]  # two real phases, one complex one
+    assert [tuple(part.shape) for part in response.error] == [(3, 32), (3, 24), (3, 10)]
+
+
+def test_a_live_nudge_must_be_the_loss():
+    network = tied()
+    x, y = images(3, (50,))
+    with pytest.raises(ValueError, match="not the one of CrossEntropyNudge"):
+        F.cross_entropy(network(x, CrossEntropyNudge((y + 1) % 10, 10)), y).backward()
+
+
+def test_bad_nudges():
+    with pytest.raises(ValueError, match="without num_classes"):
+        CrossEntropyNudge(torch.tensor([1]))
+    with pytest.raises(ValueError, match="Labels from 1 to 10 were given; they must be from 0 to 9"):
+        CrossEntropyNudge(torch.tensor([1, 10]), 10)
+    network = EquilibriumNetwork((3,), [Population("a", (2,))], connections=[Dense("input", "a")])
+    x = torch.ones(1, 3)
+    with pytest.raises(ValueError, match="no readout for a cross-entropy"):
+        network(x, CrossEntropyNudge(torch.tensor([1]), 2)).sum().backward()

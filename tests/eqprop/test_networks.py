@@ -1,0 +1,149 @@
+"""Graphs: presets, initial weights, shapes, names, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from equilibria import images
+
+from fklit.eqprop.connections import Convolution, Dense
+from fklit.eqprop.networks import EquilibriumNetwork, Population
+from fklit.eqprop.presets import MLP, ConvNet, LoopNet
+
+
+def shapes(network):
+    return {name: tuple(weight.shape) for name, weight in network.named_parameters()}
+
+
+def test_the_papers_mlp():
+    network = MLP()
+    assert shapes(network) == {
+        "links.input-l1.forward_weight": (256, 784),
+        "links.l1-l2.forward_weight": (256, 256),
+        "links.l1-l2.backward_weight": (256, 256),
+        "links.l2-out.forward_weight": (10, 256),
+        "links.l2-out.backward_weight": (256, 10),
+        "biases.l1": (256,),
+        "biases.l2": (256,),
+        "biases.out": (10,),
+        "readout.weight": (10, 10),
+        "readout.bias": (10,),
+    }
+    assert network.num_neurons == 522
+    assert network(torch.rand(2, 28, 28)).shape == (2, 10)
+
+
+def test_the_papers_loop_net():
+    network = LoopNet()
+    assert not any("backward" in name for name in shapes(network))
+    assert set(network.ends) == {"input-l1", "l1-l2", "l2-out", "out-l1"}
+    assert network.colours == ((0,), (1,), (2,))
+
+
+def test_the_papers_conv_net():
+    network = ConvNet()
+    assert [tuple(p.shape) for p in network.populations] == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 1, 1)]
+    assert shapes(network)["links.conv3-out.backward_weight"] == (512, 512, 3, 3)
+    assert shapes(network)["readout.weight"] == (10, 512)
+    assert shapes(network)["biases.conv1"] == (128, 1, 1)
+    small = ConvNet(channels=(4, 5, 6, 7))
+    state = small.free_equilibrium(torch.rand(2, 3, 32, 32)).state
+    assert [tuple(part.shape) for part in state] == [(2, 4, 16, 16), (2, 5, 8, 8), (2, 6, 4, 4), (2, 7, 1, 1)]
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0])
+def test_first_weights(angle):
+    """Variance one over fan-in, and the angle between the ways."""
+    torch.manual_seed(0)
+    network = MLP((400,), (300, 200), angle=angle, gain=0.5)
+    first, link = network.link("input-l1").forward_weight, network.link("l1-l2")
+    assert float(first.detach().std()) == pytest.approx(1 / 20, rel=0.02)
+    up, down = link.forward_weight.detach(), link.aligned_backward_weight().detach()
+    assert float(up.std()) == pytest.approx(0.5 / math.sqrt(300), rel=0.02)
+    if angle == 0.0:
+        assert torch.equal(up, down)
+    if angle == 90.0:  # its own fan-in
+        assert float(down.std()) == pytest.approx(0.5 / math.sqrt(200), rel=0.02)
+        assert abs(float((up * down).sum() / up.norm() / down.norm())) < 0.02
+    mixed = math.cos(math.radians(angle))
+    assert float((up * down).sum() / up.square().sum()) == pytest.approx(mixed, abs=0.02)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("tied", [True, False])
+def test_convolutions_down_are_the_derivative_of_their_way_up(pool, tied):
+    link = Convolution("a", "b", pool=pool, tied=tied).build((2, 6, 6), (3, 6 // pool, 6 // pool)).double()
+    below = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    above = torch.randn(2, 3, 6 // pool, 6 // pool, dtype=torch.float64)
+    up = Convolution("a", "b", pool=pool).build((2, 6, 6), (3, 6 // pool, 6 // pool)).double()
+    with torch.no_grad():
+        up.forward_weight.copy_(link.aligned_backward_weight())
+    (wanted,) = torch.autograd.grad(up.to_post(below), below, above)
+    torch.testing.assert_close(link.to_pre(below, above), wanted)
+
+
+def test_saved_and_loaded():
+    network, other = MLP((9,), (5,)), MLP((9,), (5,))
+    other.load_state_dict(network.state_dict())
+    x = torch.rand(3, 9)
+    assert torch.equal(network(x), other(x))
+
+
+def test_output_in_the_middle_and_two_inputs():
+    network = EquilibriumNetwork(
+        (6,),
+        [Population("a", (5,)), Population("b", (4,)), Population("c", (3,), bias=False)],
+        connections=[Dense("input", "a"), Dense("input", "b"), Dense("a", "b"), Dense("b", "c")],
+        output="b",
+    )
+    x, _ = images(2, (6,), dtype=torch.float32)
+    out = network(x)
+    assert out.shape == (2, 4) and "biases.c" not in dict(network.named_parameters())
+    out.sum().backward()
+    assert network.link("b-c").forward_weight.grad.abs().sum() > 0
+
+
+def test_wrong_input():
+    with pytest.raises(ValueError, match=r"shape \(2, 5\) was given; samples of this network have shape \(4,\)"):
+        MLP((4,), (3,))(torch.rand(2, 5))
+
+
+A, B = Population("a", (2,)), Population("b", (3,))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Population("input", (3,)), "named 'input'"),
+        (lambda: Population("a b", (3,)), "named 'a b'"),
+        (lambda: Population("a", ()), "every side"),
+        (lambda: EquilibriumNetwork((2,), [A, A], connections=[]), "names differ"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[]), r"\['a'\] get no connection"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "z")]), r"names \['z'\]"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], output="b"), "output='b'"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")] * 2), "repeats a direction"),
+        (
+            lambda: EquilibriumNetwork(
+                (2,), [A, B], connections=[Dense("input", "a"), Dense("a", "b"), Dense("b", "a", reciprocal=False)]
+            ),
+            "repeats a direction",
+        ),
+        (
+            lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], unsettled="ignore"),
+            "unsettled='ignore'",
+        ),
+        (lambda: Dense("a", "input"), "post='input'"),
+        (lambda: Dense("a", "a"), "reciprocal=False"),
+        (lambda: Dense("a", "b", angle=-1), "angle=-1"),
+        (lambda: Dense("a", "b", gain=0), "gain=0"),
+        (lambda: Convolution("a", "b", pool=0), "pool=0"),
+        (lambda: Convolution("a", "b").build((2, 5, 5), (2, 2, 2)), "must divide both sides"),
+        (lambda: Convolution("a", "b").build((2, 6, 6), (4, 2, 2)), r"declare b as \(4, 3, 3\)"),
+        (lambda: Convolution("a", "b").build((2,), (4, 2, 2)), "channels, height, width"),
+        (lambda: ConvNet((3, 28, 28)), "32 x 32 pixels"),
+        (lambda: LoopNet(hidden=(3,)), "two hidden layers"),
+    ],
+)
+def test_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
