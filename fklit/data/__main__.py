@@ -1,0 +1,39 @@
+"""``python -m fklit.data verify NAME DIR`` checks data files; ``... convert imagenet32 DIR`` makes them mappable."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fklit.data.imagenet32 import convert
+from fklit.data.verify import VERIFIERS, verify
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Check and convert data files.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("verify", help="compare files with known checksums, and print them")
+    check.add_argument("name", choices=sorted(VERIFIERS))
+    check.add_argument("data_dir", help="the folder that the data module takes")
+    change = commands.add_parser("convert", help="make files that can be mapped into memory; resumes where it stopped")
+    change.add_argument("name", choices=["imagenet32"])
+    change.add_argument("data_dir", help="the folder of the official files")
+    change.add_argument("--cache_dir", help="where the converted files go; default: mmap in the folder")
+    options = parser.parse_args(args)
+    if options.command == "verify":
+        good = True
+        for finding in verify(options.name, options.data_dir):
+            print(f"{finding.verdict:8}{finding.name}: {finding.detail}", flush=True)
+            good = good and finding.verdict == "ok"
+        return 0 if good else 1
+    try:
+        names = convert(options.data_dir, options.cache_dir)
+    except (OSError, ValueError) as error:
+        print(f"fklit: {error}", file=sys.stderr)
+        return 1
+    print(f"converted {', '.join(names)}" if names else "everything was converted before")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
