@@ -18,7 +18,7 @@ _NAMES = {
     "SteeringRun": "fklit.steering.run",
     "steer": "fklit.steering.api",
 }
-_MODULES = ("callbacks", "data", "feynman_kac", "metrics", "models", "rewards", "steering", "training")
+_MODULES = ("callbacks", "data", "eqprop", "feynman_kac", "metrics", "models", "rewards", "steering", "training")
 
 __all__ = [
     "ParticleRun",

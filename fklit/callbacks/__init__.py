@@ -1,7 +1,8 @@
 """Callbacks: what is written while and after a run."""
 
+from fklit.callbacks.alignment import AlignmentCallback
 from fklit.callbacks.prediction_writer import SteeringWriter
 from fklit.callbacks.report import Report
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 
-__all__ = ["Report", "SteeringWriter", "TensorBoardParticles"]
+__all__ = ["AlignmentCallback", "Report", "SteeringWriter", "TensorBoardParticles"]

@@ -1,5 +1,6 @@
 """Metrics: how good a run was, measured by other means than its reward."""
 
+from fklit.metrics.alignment import Alignment
 from fklit.metrics.clip_score import MeanCLIPScore
 from fklit.metrics.compositional import Compositional
 from fklit.metrics.detector import CentreDetector, Judge
@@ -8,6 +9,7 @@ from fklit.metrics.geneval import FoundObject, Verdict, judge_objects, relations
 from fklit.metrics.prompt_mean import PromptMean
 
 __all__ = [
+    "Alignment",
     "CLIPDiversity",
     "CentreDetector",
     "Compositional",

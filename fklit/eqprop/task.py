@@ -1,0 +1,194 @@
+"""Training by equilibrium propagation under Lightning."""
+
+from typing import Any, Literal, TypedDict
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from fklit.eqprop.dynamics import Settled
+from fklit.eqprop.estimators import Response
+from fklit.eqprop.homeostasis import Homeostasis
+from fklit.eqprop.networks import EquilibriumNetwork
+from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
+from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser
+
+
+class LabelledBatch(TypedDict):
+    """Inputs, classes from 0, and a number that stays with each sample."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+class EqPropTask(LightningModule):
+    """Trains a network by equilibrium propagation, with the homeostatic loss added if there is one.
+
+    Batches are dictionaries with ``x``, ``y`` (classes from 0) and ``index`` (the sample's number, which seeds its
+    probes). Logs ``train/loss``, ``train/top1``, ``train/homeostasis`` and its weight, quantiles of residual and
+    sweeps, and the shares of unsettled, period-two and diverged samples; for validation and test the loss, ``top1``
+    and, with more than five classes, ``top5``.
+
+    Diverged samples count in no gradient, nor do unsettled ones if the network's policy is ``"drop"``.
+
+    Args:
+        network: What is trained.
+        num_classes: Of the labels; the network's readout, or without one its output population, has as many units.
+        loss: ``"cross_entropy"`` of the readout, or ``"mse"``: half the squared distance of the output activities to
+            the one-hot label, for networks without a readout.
+        nudge: ``"gradient"`` nudges with the loss's gradient at the free state as a constant, scaled to norm 1 for each
+            sample; ``"loss"`` with the gradient along the trajectory, as published.
+        homeostasis: The homeostatic loss; None for none.
+        optimiser: Optimiser, learning rates and schedule; None for Adam with 2e-3.
+
+    Raises:
+        ValueError: If the loss does not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: EquilibriumNetwork,
+        num_classes: int = 10,
+        *,
+        loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        nudge: Literal["gradient", "loss"] = "gradient",
+        homeostasis: Homeostasis | None = None,
+        optimiser: OptimiserSettings | None = None,
+    ) -> None:
+        super().__init__()
+        if loss not in ("cross_entropy", "mse") or nudge not in ("gradient", "loss"):
+            raise ValueError(
+                f"loss={loss!r}, nudge={nudge!r} were given; the loss is 'cross_entropy' or 'mse', the nudge "
+                "'gradient' or 'loss'."
+            )
+        if (loss == "cross_entropy") != (network.readout is not None):
+            raise ValueError(
+                f"loss={loss!r} was given; 'cross_entropy' needs a network with a readout (its num_classes), 'mse' one "
+                "without."
+            )
+        out = network.populations[network.output]
+        units = torch.Size(out.shape).numel() if network.readout is None else network.readout.out_features
+        if units != num_classes:
+            raise ValueError(
+                f"num_classes={num_classes} was given for a network with {units} outputs; make them equal."
+            )
+        self.network, self.num_classes, self.loss, self.nudge = network, num_classes, loss, nudge
+        self.homeostasis = homeostasis
+        self.optimiser = OptimiserSettings() if optimiser is None else optimiser
+        kinds = {"top1": 1} | ({"top5": 5} if num_classes > 5 else {})
+        self.accuracies = torch.nn.ModuleDict(
+            {
+                f"{stage}_{name}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
+                for stage in ("val", "test")
+                for name, k in kinds.items()
+            }
+        )
+        self._responses: list[Response] = []
+
+    def sample_losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """Loss of each sample from the network's output, ``(samples,)``."""
+        if self.loss == "cross_entropy":
+            return F.cross_entropy(out, y, reduction="none")
+        target = F.one_hot(y, self.num_classes).to(out.dtype)
+        return 0.5 * (out.flatten(1) - target).square().sum(1)
+
+    def make_nudge(self, y: Tensor) -> Nudge | None:
+        """The live nudge for labels, or None for a constant one."""
+        if self.nudge == "gradient":
+            return None
+        if self.loss == "cross_entropy":
+            return CrossEntropyNudge(y, self.num_classes)
+        return MSENudge(F.one_hot(y, self.num_classes))
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch; its backward pass runs the nudged phases."""
+        x, y = batch["x"], self._checked(batch["y"])
+        network = self.network
+        equilibrium = network.free_equilibrium(x)
+        report = equilibrium.report
+        self._responses = []
+        out = network.read(network.attach(equilibrium, nudge=self.make_nudge(y), record=self._responses))
+        used = ~report.diverged
+        if network.unsettled == "drop":
+            used = used & report.settled
+        loss = torch.where(used, self.sample_losses(out, y), 0.0).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/top1", (out.detach().flatten(1).argmax(1) == y).float().mean(), prog_bar=True)
+        self.log_dict(_dynamics(report))
+        if self.homeostasis is None:
+            return loss
+        weight = self.homeostasis.weight_at(self.global_step)
+        ids = batch["index"].tolist()
+        extra = self.homeostasis(network, equilibrium, sample_ids=ids, step=self.global_step)
+        self.log_dict({"train/homeostasis": extra.detach(), "train/homeostasis_weight": weight})
+        return loss + weight * extra
+
+    def on_after_backward(self) -> None:
+        """Logs how the nudged phases went."""
+        if self._responses:
+            response = self._responses[-1]
+            residual = torch.cat([report.residual for report in response.reports])
+            self.log("train/nudge_residual_p50", residual.median())
+            self.log("train/nudge_diverged", response.diverged.float().mean())
+            self._responses = []
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Logs ``val/loss``, ``val/top1`` and ``val/top5``."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Logs ``test/loss``, ``test/top1`` and ``test/top5``."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
+        x, y = batch["x"], self._checked(batch["y"])
+        equilibrium = self.network.free_equilibrium(x)
+        out = self.network.read(equilibrium.state).flatten(1)
+        loss = self.sample_losses(out, y).mean()
+        self.log(f"{stage}/loss", loss, batch_size=len(x), sync_dist=True)
+        unsettled = (~equilibrium.report.settled).float().mean()
+        self.log(f"{stage}/unsettled", unsettled, batch_size=len(x), sync_dist=True)
+        for name in ("top1", "top5"):
+            key = f"{stage}_{name}"
+            if key in self.accuracies:
+                accuracy = self.accuracies[key]
+                assert isinstance(accuracy, MulticlassAccuracy)
+                accuracy.update(out, y)
+                self.log(f"{stage}/{name}", accuracy, prog_bar=name == "top1", batch_size=len(x))
+
+    def _checked(self, y: Tensor) -> Tensor:
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
+            raise ValueError(
+                f"Labels from {int(y.min())} to {int(y.max())} were found; they must be from 0 to "
+                f"{self.num_classes - 1}: check the data or num_classes."
+            )
+        return y
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with a cosine over all steps of the run if asked for."""
+        optimizer = build_optimiser(self.network, self.optimiser)
+        if self.optimiser.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _dynamics(report: Settled) -> dict[str, Tensor]:
+    """What is logged of a free phase."""
+    residual, steps = report.residual, report.steps.to(report.residual.dtype)
+    middle, high = torch.tensor([0.5, 0.9], dtype=residual.dtype, device=residual.device)
+    return {
+        # "higher" picks one of the values: between a number and infinity, a weighted mean would be undefined
+        "train/residual_p50": residual.quantile(middle, interpolation="higher"),
+        "train/residual_p90": residual.quantile(high, interpolation="higher"),
+        "train/residual_max": residual.max(),
+        "train/sweeps_p50": steps.quantile(middle),
+        "train/sweeps_p90": steps.quantile(high),
+        "train/unsettled": (~report.settled).float().mean(),
+        "train/period_two": report.period_two.float().mean(),
+        "train/diverged": report.diverged.float().mean(),
+    }

@@ -1,0 +1,36 @@
+"""The alignment metric: cosines by hand, over several batches."""
+
+import math
+
+import pytest
+import torch
+
+from fklit.metrics import Alignment
+
+
+def feed(metric, error, reference, usable, left, right):
+    metric.update(
+        error, reference, usable=torch.tensor(usable), gradients={"w": left}, reference_gradients={"w": right}
+    )
+
+
+def test_cosines():
+    metric = Alignment(["l1", "out"], ["w", "v"])
+    one, other = torch.tensor([[1.0, 0.0], [1.0, 0.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
+    zero = torch.zeros(3, 2)
+    feed(metric, [one, zero], [other, one], [True, True, False], torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]))
+    assert float(metric.compute()["error/l1"]) == pytest.approx(math.sqrt(0.5) / 2)  # the third is not usable
+    assert math.isnan(metric.compute()["error/out"]) and math.isnan(metric.compute()["gradient/v"])
+    assert float(metric.compute()["gradient/w"]) == pytest.approx(1)
+    feed(metric, [one, one], [one, -one], [True] * 3, torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 0.0]))
+    values = metric.compute()
+    assert float(values["error/l1"]) == pytest.approx((math.sqrt(0.5) + 3) / 5)
+    assert float(values["error/out"]) == pytest.approx(-1)
+    assert float(values["gradient/w"]) == pytest.approx(2 / math.sqrt(2 * 5))
+
+
+def test_one_error_a_population():
+    with pytest.raises(ValueError, match="1 and 2 error vectors were given for 2"):
+        feed(
+            Alignment(["a", "b"], []), [torch.ones(1, 1)], [torch.ones(1, 1)] * 2, [True], torch.ones(1), torch.ones(1)
+        )
