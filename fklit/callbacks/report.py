@@ -6,10 +6,13 @@ import lightning as L
 
 
 class Report(L.Callback):
-    """Writes ``report.html`` at the end of ``predict``, on the first process, from the folder that the prediction writer filled.
+    """Writes ``report.html`` at the end of ``predict``, on the first process.
+
+    It reads the folder that the prediction writer filled.
 
     Args:
-        output_dir: folder of the run; None takes the one of the ``output_dir`` of another callback of the trainer (the prediction writer).
+        output_dir: folder of the run; None takes the ``output_dir`` of another callback of the trainer (the prediction
+            writer).
         base: folder of an unsteered run of the same prompts, to show beside this one.
         best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
         name: file name of the page within ``output_dir``.

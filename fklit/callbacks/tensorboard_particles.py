@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 class TensorBoardParticles(L.Callback):
-    """Logs each steered prompt under its index, in an event file of its own process (so every process of a DDP run is seen).
+    """Logs each steered prompt under its index, in an event file of its own process, so that all of a DDP run are seen.
 
     For prompt 7 (tags ``00007/...``; scalars are over scheduler steps, 0 the noisiest, the last one is the end):
-    ``images`` the K samples, ``previews`` the denoised predictions (a row a scored step, a column a slot), ``lineages`` the family tree,
-    ``ess``, ``reward/min``, ``reward/mean``, ``reward/max``, ``log_weights`` the histogram at the end. Over prompts (tags
-    ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard deviation of the log weights of living
-    particles at the end), ``log_z``, ``reward_mean`` (by weight), ``reward_best``, ``unique_roots``, ``seconds``.
+    ``images`` the K samples, ``previews`` the denoised predictions (a row a scored step, a column a slot), ``lineages``
+    the family tree, ``ess``, ``reward/min``, ``reward/mean``, ``reward/max``, ``log_weights`` the histogram at the end.
+    Over prompts (tags ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard deviation
+    of the log weights of living particles at the end), ``log_z``, ``reward_mean`` (by weight), ``reward_best``,
+    ``unique_roots``, ``seconds``.
 
     Args:
-        max_prompts: prompts a process draws in full; of later ones only the scalars over prompts are kept. None draws all.
+        max_prompts: prompts a process draws in full; of later ones only the scalars over prompts are kept. None draws
+            all.
         log_dir: folder of the event files; None takes the trainer's (its logger's, else ``default_root_dir``).
 
     Raises:
@@ -56,7 +58,7 @@ class TensorBoardParticles(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log what the step returned: a ``SteeringResult``, or nothing for a batch whose prompts were all done before."""
+        """Log what the step returned: a ``SteeringResult``, or nothing where all prompts of the batch were done before."""
         if not outputs or self._writer is None:
             return
         log_result(self._writer, outputs, drawn=self._room(len(outputs.prompts)))
@@ -131,7 +133,7 @@ def _draw(writer: "SummaryWriter", result: "SteeringResult", b: int, tag: str) -
 
 
 def lineage_figure(result: "SteeringResult", b: int) -> "Figure":
-    """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, coloured by root, faded where a line died out.
+    """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, coloured by root, faded where it died out.
 
     Args:
         result: what a steered call returned, with at least one scored step.

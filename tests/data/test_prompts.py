@@ -81,7 +81,7 @@ def test_every_prompt_is_on_exactly_one_rank(world):
 def test_more_processes_than_prompts_are_refused():
     data = PromptDataModule(prompts=["a"])
     data.trainer = type("TwoRanks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match="1 prompt.* were given to 2 processes; use at most 1 devices"):
+    with pytest.raises(ValueError, match=r"1 prompt.* were given to 2 processes; use at most 1 devices"):
         data.test_dataloader()
 
 
