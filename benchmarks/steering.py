@@ -239,8 +239,8 @@ def difference(ours: Values, theirs: Values, figure: str, other: str | None = No
 
 
 def seconds_per_sample(cells: list[dict[str, Any]]) -> float:
-    """Mean seconds of one sample of an arm."""
-    return sum(cell["seconds"] for cell in cells) / sum(cell["k"] for cell in cells)
+    """Seconds of one sample of an arm: the median over cells, so that a busy minute of the machine does not count."""
+    return float(np.median([cell["seconds"] / cell["k"] for cell in cells]))
 
 
 def summarise(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ def rubbish(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
     """A patch (size, size, 4) in [0, 1] that is no object: what an unsure generator draws.
 
     One of: a blend of two objects, half an object, two halves of different objects, an object blurred beyond
-    recognition, shuffled tiles of an object, a blob of its colours, smooth noise.
+    recognition, shuffled tiles of an object, a melted object, a shape between those of two objects, a blob of an
+    object's colours, smooth noise.
     """
     style = STYLES[int(rng.integers(len(STYLES)))]
     names = [OBJECTS[int(i)].name for i in rng.choice(len(OBJECTS), 2, replace=False)]
     first, second = (sprite_pixels(art, name, style, size) for name in names)
-    kind = int(rng.integers(7))
+    kind = int(rng.integers(9))
     if kind == 0:
         share = rng.uniform(0.35, 0.65)
         return _blend(first, second, float(share))
@@ -51,10 +52,19 @@ def rubbish(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
                 from_row : from_row + tile, from_column : from_column + tile
             ]
         return tiled
+    if kind == 5:
+        return warp(first, rng, float(rng.uniform(0.3, 0.6)))
+    if kind == 6:
+        between = first.copy()
+        share = float(rng.uniform(0.4, 0.6))
+        soft = share * _blur(first, 0.08 * size)[..., 3] + (1 - share) * _blur(second, 0.08 * size)[..., 3]
+        between[..., 3] = np.clip((soft - 0.5) * 6 + 0.5, 0, 1)
+        between[..., :3] = _blur(first, 0.1 * size)[..., :3]  # so that the new outline is filled
+        return between
     mask = _smooth(rng, size, float(rng.uniform(0.1, 0.2)))
     mask = np.clip((mask - 0.5) * 8 + rng.uniform(0.2, 0.8), 0, 1)
     patch = np.empty((size, size, 4), dtype=np.float32)
-    if kind == 5:
+    if kind == 7:
         solid = first[..., 3] > 0.5
         tone = _smooth(rng, size, 0.2)[..., None]
         one, other = (first[solid][int(rng.integers(solid.sum()))][:3] for _ in range(2))
@@ -63,6 +73,28 @@ def rubbish(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
         patch[..., :3] = np.stack([_smooth(rng, size, float(rng.uniform(0.05, 0.2))) for _ in range(3)], axis=-1)
     patch[..., 3] = mask
     return patch
+
+
+def warp(patch: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
+    """Moves the pixels of a patch along smooth random fields, by at most ``amount`` of its size."""
+    size = len(patch)
+    row, column = np.mgrid[0:size, 0:size].astype(np.float32)
+    scale = float(rng.uniform(0.2, 0.45))
+    wanted = [axis + (_smooth(rng, size, scale) - 0.5) * 2 * amount * size for axis in (row, column)]
+    place = [np.clip(axis, 0, size - 1.001) for axis in wanted]
+    outside = np.maximum(*(np.abs(axis - inside) for axis, inside in zip(wanted, place, strict=True)))
+    low = [axis.astype(int) for axis in place]
+    share = [(axis - start)[..., None] for axis, start in zip(place, low, strict=True)]
+    premultiplied = patch.copy()
+    premultiplied[..., :3] *= patch[..., 3:]
+    moved = np.zeros_like(patch)
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = (share[0] if down else 1 - share[0]) * (share[1] if right else 1 - share[1])
+            moved += weight * premultiplied[low[0] + down, low[1] + right]
+    moved *= np.clip(1 - outside, 0, 1)[..., None].astype(np.float32)  # beyond the patch there is nothing
+    moved[..., :3] /= np.maximum(moved[..., 3:], 1e-3)
+    return moved
 
 
 def _blend(first: Pixels, second: Pixels, share: float) -> Pixels:

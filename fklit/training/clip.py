@@ -15,6 +15,7 @@ from torch import Tensor
 from fklit.data.emoji_prompts import TAGS, all_prompts
 from fklit.rewards.preprocess import ClipPreprocess
 from fklit.training.degrade import Degrade
+from fklit.training.denoised_means import DenoisedMeans
 from fklit.training.schedule import warmup_cosine
 
 _PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
@@ -62,6 +63,7 @@ class ClipTask(LightningModule):
         text_layers: Its blocks.
         context_length: Longest caption, in words, with its end.
         degrade: What is done to training pictures.
+        denoised: What replaces some of them by denoised predictions; None for nothing.
         word_dropout: Probability of reading a word as unknown.
         typical_range: Written to the folder for :class:`fklit.rewards.CLIPScore`; None leaves it out.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
@@ -86,6 +88,7 @@ class ClipTask(LightningModule):
         text_layers: int = 2,
         context_length: int = 16,
         degrade: Degrade | None = None,
+        denoised: DenoisedMeans | None = None,
         word_dropout: float = 0.02,
         typical_range: tuple[float, float] | None = None,
         learning_rate: float = 2e-3,
@@ -102,6 +105,7 @@ class ClipTask(LightningModule):
         if image_size % 32:
             raise ValueError(f"image_size={image_size} was given; give a multiple of 32.")
         self.degrade = degrade or Degrade()
+        self.denoised = denoised
         self.word_dropout = word_dropout
         self.typical_range = typical_range
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
@@ -156,7 +160,12 @@ class ClipTask(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step; logs ``train/loss`` and ``train/scale``."""
-        images, texts = self.embed(self.degrade(batch["images"]), batch["prompts"])
+        pictures = self.degrade(batch["images"])
+        if self.denoised is not None:
+            # the near misses, too, are predicted under the caption of the scene that they miss
+            captions = batch["prompts"][: len(pictures) // 3] * 3
+            pictures = self.denoised(pictures, captions)
+        images, texts = self.embed(pictures, batch["prompts"])
         scale = self.model.logit_scale.exp()
         loss = contrastive_loss(images, texts, batch["truth"], scale=scale)
         self.log_dict({"train/loss": loss, "train/scale": scale.detach()})

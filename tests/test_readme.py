@@ -1,0 +1,35 @@
+"""The README's Python examples run as they stand, and its shell commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
+    assert all(len(example.strip().splitlines()) <= 8 for example in EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=[f"example {i + 1}" for i in range(len(EXAMPLES))])
+def test_example_runs(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"README names `make {target}`"
+    for config in set(re.findall(r"configs/[\w/]+\.yaml", README)):
+        assert (ROOT / config).is_file(), f"README names {config}"
+
+
+def test_links_to_files_exist():
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), f"README links to {target}"
