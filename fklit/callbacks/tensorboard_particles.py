@@ -20,9 +20,9 @@ class TensorBoardParticles(L.Callback):
     For prompt 7 (tags ``00007/...``; scalars are over scheduler steps, 0 the noisiest, the last one is the end):
     ``images`` the K samples, ``previews`` the denoised predictions (a row a scored step, a column a slot), ``lineages``
     the family tree, ``ess``, ``reward/min``, ``reward/mean``, ``reward/max``, ``log_weights`` the histogram at the end.
-    Over prompts (tags ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard deviation
-    of the log weights of living particles at the end), ``log_z``, ``reward_mean`` (by weight), ``reward_best``,
-    ``unique_roots``, ``seconds``.
+    Over prompts (tags ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard
+    deviation of the log weights of living particles at the end), ``log_z``, ``reward_mean`` (by weight),
+    ``reward_best``, ``unique_roots``, ``seconds``.
 
     Args:
         max_prompts: prompts a process draws in full; of later ones only the scalars over prompts are kept. None draws
@@ -58,7 +58,7 @@ class TensorBoardParticles(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log what the step returned: a ``SteeringResult``, or nothing where all prompts of the batch were done before."""
+        """Log what the step returned: a ``SteeringResult``, or nothing if all prompts of the batch were done before."""
         if not outputs or self._writer is None:
             return
         log_result(self._writer, outputs, drawn=self._room(len(outputs.prompts)))
