@@ -5,24 +5,76 @@ The transpose at z maps a cotangent c of the output to ``c p_i (1 + z_i - out)``
 output, so a bias may be added after pooling.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from fklit.eqprop.softmax import softmax, split_softmax
 from fklit.eqprop.state import halves
 
-
-def _windows(z: Tensor, size: int) -> Tensor:
-    """``(n, c, h, w)`` to ``(n, c, h/size, w/size, size^2)``."""
-    n, c, h, w = z.shape
-    return z.reshape(n, c, h // size, size, w // size, size).permute(0, 1, 2, 4, 3, 5).flatten(-2)
+# The windows are kept as size^2 tensors of their first, second, ... members, copied out of the image once: all further
+# arithmetic then runs over dense memory, which is several times faster than along a short last axis, and the memory
+# format (channels first or last) stays as it is.
 
 
-def _unwindows(windows: Tensor, size: int) -> Tensor:
-    """The inverse of :func:`_windows`."""
-    n, c, h, w, _ = windows.shape
-    tiles = windows.reshape(n, c, h, w, size, size).permute(0, 1, 2, 4, 3, 5)
-    return tiles.reshape(n, c, h * size, w * size)
+def _members(z: Tensor, size: int) -> list[Tensor]:
+    """The first, second, ... member of every window, ``(n, c, h/size, w/size)`` each."""
+    return [z[:, :, i::size, j::size].clone() for i in range(size) for j in range(size)]
+
+
+def _assemble(members: Sequence[Tensor], like: Tensor, size: int) -> Tensor:
+    """The inverse of :func:`_members`."""
+    out = torch.empty_like(like)
+    for k, member in enumerate(members):
+        i, j = divmod(k, size)
+        out[:, :, i::size, j::size] = member
+    return out
+
+
+def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    total = left[0] * right[0]
+    for a, b in zip(left[1:], right[1:], strict=True):
+        total = torch.addcmul(total, a, b)
+    return total
+
+
+def _sum(members: Sequence[Tensor]) -> Tensor:
+    total = members[0] + members[1]
+    for member in members[2:]:
+        total = total + member
+    return total
+
+
+def _largest(members: Sequence[Tensor]) -> Tensor:
+    """Largest real value, as a constant: the softmax does not depend on what is subtracted."""
+    largest = members[0].detach()
+    for member in members[1:]:
+        largest = torch.maximum(largest, member.detach())
+    return largest
+
+
+def _raise(members: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """``exp(z)`` of the members, its sum, and the pooled value, for real or complex members."""
+    largest = _largest([member.real for member in members] if members[0].is_complex() else members)
+    raised = [torch.exp(member - largest) for member in members]
+    total = _sum(raised)
+    return raised, total, _sum_of_products(raised, members) / total
+
+
+def _raise_split(
+    real: Sequence[Tensor], imaginary: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """Real and imaginary parts of ``exp(z)`` of the members, of 1 over its sum, and of the pooled value."""
+    largest = _largest(real)
+    sizes = [torch.exp(member - largest) for member in real]
+    p = [size * torch.cos(angle) for size, angle in zip(sizes, imaginary, strict=True)]
+    q = [size * torch.sin(angle) for size, angle in zip(sizes, imaginary, strict=True)]
+    sum_p, sum_q = _sum(p), _sum(q)
+    square = sum_p * sum_p + sum_q * sum_q
+    c, d = sum_p / square, -sum_q / square
+    top_p = _sum_of_products(p, real) - _sum_of_products(q, imaginary)
+    top_q = _sum_of_products(p, imaginary) + _sum_of_products(q, real)
+    return p, q, c, d, top_p * c - top_q * d, top_p * d + top_q * c
 
 
 def softmax_pool(z: Tensor, size: int, *, split: bool = False) -> Tensor:
@@ -30,15 +82,13 @@ def softmax_pool(z: Tensor, size: int, *, split: bool = False) -> Tensor:
 
     Args:
         z: Real or complex values, or with ``split`` the two halves of complex values along the first axis.
-        size: Side of the window; must divide h and w.
+        size: Side of the window, at least 2; must divide h and w.
         split: How z is to be read.
     """
     if not split:
-        windows = _windows(z, size)
-        return (softmax(windows) * windows).sum(-1)
-    real, imaginary = halves(_windows(z, size))
-    p, q = split_softmax(real, imaginary)
-    return torch.cat([(p * real - q * imaginary).sum(-1), (p * imaginary + q * real).sum(-1)])
+        return _raise(_members(z, size))[2]
+    real, imaginary = (_members(half, size) for half in halves(z))
+    return torch.cat(_raise_split(real, imaginary)[4:])
 
 
 def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bool = False) -> Tensor:
@@ -47,14 +97,20 @@ def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bo
     For complex values it is the transpose, not the adjoint: nothing is conjugated.
     """
     if not split:
-        windows = _windows(z, size)
-        p = softmax(windows)
-        out = (p * windows).sum(-1, keepdim=True)
-        return _unwindows(cotangent[..., None] * p * (1 + windows - out), size)
-    real, imaginary = halves(_windows(z, size))
-    p, q = split_softmax(real, imaginary)
-    a = 1 + real - (p * real - q * imaginary).sum(-1, keepdim=True)
-    b = imaginary - (p * imaginary + q * real).sum(-1, keepdim=True)
-    a, b = p * a - q * b, p * b + q * a
-    c, d = halves(cotangent[..., None])
-    return torch.cat([_unwindows(c * a - d * b, size), _unwindows(c * b + d * a, size)])
+        members = _members(z, size)
+        raised, total, out = _raise(members)
+        scaled, shift = cotangent / total, 1 - out
+        return _assemble([scaled * e * (shift + member) for e, member in zip(raised, members, strict=True)], z, size)
+    halves_of_z = halves(z)
+    real, imaginary = (_members(half, size) for half in halves_of_z)
+    p, q, c, d, out_real, out_imaginary = _raise_split(real, imaginary)
+    a, b = halves(cotangent)
+    a, b = a * c - b * d, a * d + b * c  # cotangent / sum
+    shift = 1 - out_real
+    up, across = [], []
+    for x, y, e, f in zip(real, imaginary, p, q, strict=True):
+        g, h = e * a - f * b, e * b + f * a
+        x, y = shift + x, y - out_imaginary
+        up.append(g * x - h * y)
+        across.append(g * y + h * x)
+    return torch.cat([_assemble(up, halves_of_z[0], size), _assemble(across, halves_of_z[1], size)])
