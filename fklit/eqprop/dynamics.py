@@ -27,7 +27,8 @@ class Relaxation:
             layers of a layered net; no two populations of a colour are connected), ``"synchronous"`` all at once.
         rate: Fraction of the way to the new value, in (0, 1]; below 1 the steps are damped.
         bound: A sample whose activities exceed it in size, or are not finite, has diverged.
-        check_every: Sweeps between looks at whether all have stopped. Does not change any result.
+        check_every: Sweeps between looks at which samples have stopped, at which stopped ones leave the batch; None for
+            every sweep on a CPU and every fifth elsewhere, where a look waits for the device. Changes no result.
     """
 
     max_steps: int = 150
@@ -35,10 +36,10 @@ class Relaxation:
     order: Literal["sweep", "synchronous"] = "sweep"
     rate: float = 1.0
     bound: float = 1e4
-    check_every: int = 5
+    check_every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1 or self.check_every < 1:
+        if self.max_steps < 1 or (self.check_every is not None and self.check_every < 1):
             raise ValueError(
                 f"max_steps={self.max_steps} and check_every={self.check_every} were given; both are at least 1."
             )
@@ -118,23 +119,59 @@ def sweep(field: Field, state: State, relaxation: Relaxation) -> State:
     return tuple(current)
 
 
-def _largest(state: Sequence[Tensor], parts: int) -> Tensor:
-    """Largest modulus of an entry in each sample; NaN if one is NaN."""
-    sizes = (torch.hypot(*halves(part)) if parts == 2 else part.abs() for part in state)
-    return torch.stack([size.flatten(1).amax(1) for size in sizes]).amax(0)
+def _largest(sizes: Sequence[Tensor]) -> Tensor:
+    """Largest entry of each row over all populations; NaN if one is NaN."""
+    return torch.stack([size.amax(tuple(range(1, size.dim()))) for size in sizes]).amax(0)
 
 
-def _change(new: State, old: State, parts: int) -> Tensor:
-    return _largest([a - b for a, b in zip(new, old, strict=True)], parts)
+def _moduli(state: Sequence[Tensor], parts: int) -> list[Tensor]:
+    return [torch.hypot(*halves(part)) if parts == 2 else part.abs() for part in state]
+
+
+def _imaginary(state: Sequence[Tensor], parts: int) -> list[Tensor]:
+    return [halves(part)[1].abs() if parts == 2 else part.imag.abs() for part in state]
+
+
+def _change(new: State, old: State, parts: int, imaginary: bool = False) -> Tensor:
+    differences = [a - b for a, b in zip(new, old, strict=True)]
+    return _largest((_imaginary if imaginary else _moduli)(differences, parts))
 
 
 def _with_parts(samples: Tensor, parts: int, total: int) -> Tensor:
     """Rows of tensors that belong to some samples."""
-    return torch.cat([samples + part * total for part in range(parts)])
+    return torch.cat([samples + part * total for part in range(parts)]) if parts > 1 else samples
+
+
+@dataclass
+class _Record:
+    """What is known of some samples so far; the entries of :class:`Settled`."""
+
+    steps: Tensor
+    residual: Tensor
+    settled: Tensor
+    diverged: Tensor
+
+    @classmethod
+    def blank(cls, samples: int, like: Tensor) -> "_Record":
+        no = torch.zeros(samples, dtype=torch.bool, device=like.device)
+        residual = torch.full((samples,), torch.inf, dtype=like.real.dtype, device=like.device)
+        return cls(torch.zeros(samples, dtype=torch.long, device=like.device), residual, no, no.clone())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.steps, self.residual, self.settled, self.diverged
+
+    def select(self, rows: Tensor) -> "_Record":
+        return _Record(*(tensor[rows] for tensor in self.tensors()))
+
+    def write(self, whole: "_Record", samples: Tensor) -> None:
+        for target, tensor in zip(whole.tensors(), self.tensors(), strict=True):
+            target[samples] = tensor
 
 
 @torch.no_grad()
-def settle(field: Field, start: State, relaxation: Relaxation, *, classify: bool = False) -> Settled:
+def settle(
+    field: Field, start: State, relaxation: Relaxation, *, classify: bool = False, imaginary: bool = False
+) -> Settled:
     """Relax every sample until it settles, diverges, or ``max_steps`` are over.
 
     Args:
@@ -142,54 +179,60 @@ def settle(field: Field, start: State, relaxation: Relaxation, *, classify: bool
         start: First state, not changed.
         relaxation: Order, tolerance and limits.
         classify: Tell by two more sweeps which unsettled samples are in a cycle of two states.
+        imaginary: Judge by the imaginary parts' changes only. They may be tiny: real parts of single precision never
+            come to rest on their scale.
     """
     parts = field.parts
     total = len(start[0]) // parts
     device = start[0].device
-    real_dtype = start[0].real.dtype
-    final = tuple(part.clone() for part in start)
-    steps = torch.zeros(total, dtype=torch.long, device=device)
-    residual = torch.full((total,), torch.inf, dtype=real_dtype, device=device)
-    diverged = torch.zeros(total, dtype=torch.bool, device=device)
-    settled = torch.zeros_like(diverged)
-    period_two = torch.zeros_like(diverged)
+    check_every = relaxation.check_every or (1 if device.type == "cpu" else 5)
+    final, whole = tuple(part.clone() for part in start), _Record.blank(total, start[0])
+    period_two = torch.zeros_like(whole.settled)
 
-    samples = torch.arange(total, device=device)  # those still in the working batch
-    active = torch.ones_like(diverged)  # among them
-    state = start
+    # The working batch: its state, which samples it holds, which of them still move, and their records.
+    state, samples = start, torch.arange(total, device=device)
+    active, record = torch.ones_like(whole.settled), whole.select(samples)
 
-    def keep(rows: Tensor) -> None:
-        for whole, part in zip(final, state, strict=True):
-            whole[rows] = part
+    def keep() -> None:
+        rows = _with_parts(samples, parts, total)
+        for target, part in zip(final, state, strict=True):
+            target[rows] = part
+        record.write(whole, samples)
 
     for step in range(1, relaxation.max_steps + 1):
         proposal = sweep(field, state, relaxation)
-        change = _change(proposal, state, parts) / relaxation.rate
-        good = torch.isfinite(change) & (_largest(proposal, parts) <= relaxation.bound)
-        commit = active & good
-        mask = commit.repeat(parts)
-        state = tuple(torch.where(per_row(mask, new), new, old) for new, old in zip(proposal, state, strict=True))
+        change = _change(proposal, state, parts, imaginary)
+        if relaxation.rate < 1:
+            change = change / relaxation.rate
+        commit = active & (_largest(_moduli(proposal, parts)) <= relaxation.bound)  # False for NaN
+        look = step % check_every == 0 or step == relaxation.max_steps
+        if look and bool(commit.all()):
+            state, record.residual = proposal, change
+        else:
+            mask = commit.repeat(parts)
+            state = tuple(torch.where(per_row(mask, new), new, old) for new, old in zip(proposal, state, strict=True))
+            record.residual = torch.where(commit, change, torch.where(active, torch.inf, record.residual))
+            record.diverged = record.diverged | (active & ~commit)
+        record.steps = record.steps + active
         stopped = commit & (change < relaxation.tolerance)
-        steps[samples] = torch.where(active, step, steps[samples])
-        residual[samples] = torch.where(commit, change, torch.where(active, torch.inf, residual[samples]))
-        settled[samples] |= stopped
-        diverged[samples] |= active & ~good
+        record.settled = record.settled | stopped
         active = commit & ~stopped
-        if step % relaxation.check_every == 0 or step == relaxation.max_steps:
+        if look:
             left = int(active.sum())
             if left == 0 or 2 * left <= len(samples):  # a batch of half the size pays for the copies
-                keep(_with_parts(samples, parts, total))
+                keep()
                 if left == 0:
                     samples = samples[:0]
                     break
                 chosen = active.nonzero().squeeze(1)
                 state = pick_rows(state, _with_parts(chosen, parts, len(samples)))
-                field, samples, active = field.select(chosen), samples[chosen], active[chosen]
+                field, samples, record = field.select(chosen), samples[chosen], record.select(chosen)
+                active = torch.ones_like(record.settled)
     if len(samples):
-        keep(_with_parts(samples, parts, total))
+        keep()
         if classify:
             once = sweep(field, state, relaxation)
             twice = sweep(field, once, relaxation)
             single, double = _change(once, state, parts), _change(twice, state, parts)
             period_two[samples] = active & (double <= torch.clamp(0.01 * single, min=relaxation.tolerance))
-    return Settled(final, steps, residual, settled, diverged, period_two)
+    return Settled(final, whole.steps, whole.residual, whole.settled, whole.diverged, period_two)

@@ -277,7 +277,7 @@ class ComplexStep(Estimator):
     Args:
         beta: Size of the nudge.
         arithmetic: As in :class:`Cauchy`.
-        relaxation: Of the nudged phase; None for 20 sweeps with tolerance ``1e-6 beta``.
+        relaxation: Of the nudged phase, judged by the imaginary parts; None for 20 sweeps with tolerance ``1e-6 beta``.
     """
 
     needs_holomorphic = True
@@ -293,7 +293,7 @@ class ComplexStep(Estimator):
         """One complex phase."""
         network.check_estimator(self)
         field, start = complex_phases(network, equilibrium, force, [1j * self.beta], arithmetic=self.arithmetic)
-        report = settle(field, start, self.relaxation)
+        report = settle(field, start, self.relaxation, imaginary=True)
         deviations = complex_deviation(report.state, equilibrium.state, 1)
         return finish(tuple(part[0].imag / self.beta for part in deviations), (report,), len(equilibrium.x))
 

@@ -269,3 +269,15 @@ def test_complex_phases_need_holomorphic_activations(estimator):
     assert torch.isfinite(flat(Symmetric().respond(network, equilibrium, nudge).error)).all()
     with pytest.raises(ValueError, match="not holomorphic"):
         estimator.respond(network, equilibrium, nudge)
+
+
+@pytest.mark.parametrize("arithmetic", ["split", "native"])
+def test_complex_step_settles_in_single_precision(arithmetic):
+    """It is judged by the imaginary parts: the real ones' rounding alone is above a tolerance of 1e-6 beta."""
+    network = mlp(tied=True, dtype=torch.float32, free=Relaxation(tolerance=1e-6))
+    equilibrium, nudge, _ = settled(network, 4)
+    relaxation = Relaxation(max_steps=100, tolerance=1e-9)
+    (report,) = (
+        ComplexStep(1e-3, arithmetic=arithmetic, relaxation=relaxation).respond(network, equilibrium, nudge).reports
+    )
+    assert report.settled.all() and report.steps.max() < 50
