@@ -1,0 +1,96 @@
+"""Feynman-Kac correctors: annealing, guidance, products and tilts of diffusion models, sampled with exact weights.
+
+A target is data (`targets`), a proposal moves particles (`proposals`), an increment weighs the move (`increments`), and
+the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`). Skreta et al. 2025, arXiv 2503.02819.
+"""
+
+from fklit.correctors.control import Control, FittedControl, GaussianControl
+from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
+from fklit.correctors.corrector import Corrector
+from fklit.correctors.expert import Expert, ModelExpert, ScoreModel
+from fklit.correctors.exponents import Exponent, LateRamp, Ramp
+from fklit.correctors.increments import ExactRatio, IncompatibleError, Increment, KernelWeight, Rate, Uncorrected
+from fklit.correctors.path import (
+    EDM,
+    Interval,
+    LinearFlow,
+    LinearSigma,
+    NoisePath,
+    VarianceExploding,
+    VariancePreserving,
+    forward_kernel,
+)
+from fklit.correctors.proposals import EulerMaruyama, Heun, Proposal, ProposalError, ReverseKernel
+from fklit.correctors.simulate import CorrectorRun, simulate
+from fklit.correctors.start import Start, check_proper
+from fklit.correctors.target import (
+    DifferentPathsError,
+    Evaluation,
+    ImproperTargetError,
+    NonFiniteScoreError,
+    Target,
+)
+from fklit.correctors.targets import (
+    Annealed,
+    Composed,
+    GeometricAverage,
+    Guided,
+    GuidedProduct,
+    Product,
+    Tilted,
+)
+from fklit.correctors.tilt import BlackBoxTilt, Tilt
+
+__all__ = [
+    "EDM",
+    "Annealed",
+    "BlackBoxTilt",
+    "Composed",
+    "Control",
+    "Corrector",
+    "CorrectorRun",
+    "DifferentPathsError",
+    "EulerMaruyama",
+    "Evaluation",
+    "ExactRatio",
+    "Expert",
+    "Exponent",
+    "FittedControl",
+    "GaussianControl",
+    "GeometricAverage",
+    "Guided",
+    "GuidedProduct",
+    "Heun",
+    "ImproperTargetError",
+    "IncompatibleError",
+    "Increment",
+    "Interval",
+    "KernelWeight",
+    "LateRamp",
+    "LinearFlow",
+    "LinearSigma",
+    "ModelExpert",
+    "NoisePath",
+    "NonFiniteScoreError",
+    "Prediction",
+    "Product",
+    "Proposal",
+    "ProposalError",
+    "Ramp",
+    "Rate",
+    "ReverseKernel",
+    "ScoreModel",
+    "Start",
+    "Target",
+    "Tilt",
+    "Tilted",
+    "Uncorrected",
+    "VarianceExploding",
+    "VariancePreserving",
+    "check_proper",
+    "forward_kernel",
+    "from_score",
+    "simulate",
+    "to_denoised",
+    "to_score",
+]
