@@ -180,7 +180,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=None, help="torch threads; left as they are if not given")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes")
-    parser.add_argument("--reward", default="asset:emoji_clip")
+    parser.add_argument("--reward", default="fklit:emoji_clip")
     parser.add_argument("--peer-python", nargs="*", default=[], help="interpreters with blackjax or particles")
     parser.add_argument("--quick", action="store_true", help="two repetitions of ten steps")
     parser.add_argument("--output", type=Path, default=None, help="write the JSON here, too")

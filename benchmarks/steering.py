@@ -384,7 +384,7 @@ def load_models(plan: Plan) -> tuple[Any, Any, Any]:
     from fklit.rewards.clip import CLIPScore
 
     judge = Judge(None if plan.judge.startswith("fklit:") else plan.judge)
-    return PipelineSource(plan.pipeline).pipeline, CLIPScore(plan.reward.replace("fklit:", "asset:")), judge
+    return PipelineSource(plan.pipeline).pipeline, CLIPScore(plan.reward), judge
 
 
 def _wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], console: Console) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+_PREFIX = "fklit:"
+
 
 def path(name: str) -> Path:
     """Folder of a shipped asset, for example ``path("emoji_clip")``.
@@ -14,3 +16,15 @@ def path(name: str) -> Path:
     if name not in known:
         raise ValueError(f"The asset {name!r} was asked for; fklit ships {known}.")
     return root / name
+
+
+def shipped(name: str) -> Path | None:
+    """What a setting such as ``"fklit:emoji_clip"`` or ``"fklit:emoji_scenes/vae"`` stands for; None for other texts.
+
+    Raises:
+        ValueError: There is no such asset.
+    """
+    if not name.startswith(_PREFIX):
+        return None
+    asset, _, inside = name.removeprefix(_PREFIX).partition("/")
+    return path(asset) / inside

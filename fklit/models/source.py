@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fklit import assets
 from fklit.models.fingerprint import fingerprint
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-_ASSET = re.compile(r"(?:asset|fklit):(.+)")
 
 
 class PipelineSource(nn.Module):
@@ -84,13 +84,7 @@ class PipelineSource(nn.Module):
         Raises:
             ValueError: ``path`` is neither a folder with ``model_index.json``, nor an asset, nor the id of a hub.
         """
-        asset = _ASSET.fullmatch(self.path)
-        if asset:
-            from fklit import assets
-
-            folder = assets.path(asset[1])
-        else:
-            folder = Path(self.path).expanduser()
+        folder = assets.shipped(self.path) or Path(self.path).expanduser()
         if folder.is_dir():
             if not (folder / "model_index.json").is_file():
                 raise ValueError(

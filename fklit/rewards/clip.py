@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fklit import assets
 from fklit.rewards.base import Reward
 from fklit.rewards.preprocess import ClipPreprocess
 
@@ -141,10 +142,9 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _locate(name: str) -> str:
-    if name.startswith(("fklit:", "asset:")):
-        from fklit import assets
-
-        return f"local-dir:{assets.path(name.partition(':')[2])}"
+    folder = assets.shipped(name)
+    if folder is not None:
+        return f"local-dir:{folder}"
     if ":" not in name and (Path(name) / "open_clip_config.json").is_file():
         return f"local-dir:{name}"
     return name

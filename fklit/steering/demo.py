@@ -294,7 +294,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "--reward-scale", type=float, default=None, help="exponent of the target; the reward's own if left out"
     )
     parser.add_argument("--pipeline", default="fklit:emoji_scenes", help="pipeline: shipped name or folder")
-    parser.add_argument("--reward", default="asset:emoji_clip", help="open_clip model: shipped name or folder")
+    parser.add_argument("--reward", default="fklit:emoji_clip", help="open_clip model: shipped name or folder")
     parser.add_argument("--judge", default=None, help="folder of the detector that judges; the shipped one if left out")
     given = parser.parse_args(words)
 

@@ -11,6 +11,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from fklit import assets
+
+
+def _folder(name: str) -> Path:
+    return assets.shipped(name) or Path(name)
+
 
 def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
     """Blurs each picture with its own ``sigma`` (pixels; 0 leaves it as it is); the border is continued."""
@@ -36,7 +42,8 @@ class Degrade(nn.Module):
         noise: Largest standard deviation of the pixel noise, for values in [0, 1].
         share: Probability of each of blur, noise and JPEG, in [0, 1].
         jpeg_quality: Lowest JPEG quality, 1 to 95; None for no JPEG.
-        vae_folder: A diffusers folder of an ``AutoencoderKL``; None for none.
+        vae_folder: A diffusers folder of an ``AutoencoderKL``, or that of a shipped model ("fklit:emoji_scenes/vae");
+            None for none.
         vae_share: Probability of the autoencoder, in [0, 1].
         latent_noise: Largest standard deviation of the noise on the latents, in units of the latents' own.
 
@@ -65,7 +72,7 @@ class Degrade(nn.Module):
             raise ValueError(f"share={share} and vae_share={vae_share} were given; give shares between 0 and 1.")
         if jpeg_quality is not None and not 1 <= jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality={jpeg_quality} was given; give 1 to 95, or None for no JPEG.")
-        if vae_folder is not None and not (Path(vae_folder) / "config.json").is_file():
+        if vae_folder is not None and not (_folder(vae_folder) / "config.json").is_file():
             raise FileNotFoundError(
                 f"vae_folder={vae_folder!r} has no config.json; give a folder saved by AutoencoderKL."
             )
@@ -96,7 +103,8 @@ class Degrade(nn.Module):
         if not self._vae:
             from diffusers import AutoencoderKL
 
-            vae = AutoencoderKL.from_pretrained(self.vae_folder)
+            assert self.vae_folder is not None
+            vae = AutoencoderKL.from_pretrained(_folder(self.vae_folder), dtype=torch.float32)
             self._vae.append(vae.requires_grad_(False).eval())
         vae = self._vae[0].to(images.device)
         latents = vae.encode(images * 2 - 1).latent_dist.mode()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fklit import assets
 from fklit.models.denoised import denoised
 
 
@@ -19,7 +20,7 @@ class DenoisedMeans(nn.Module):
     predicted without a caption, half with the given ones (no guidance). One timestep a batch.
 
     Args:
-        folder: The pipeline's folder.
+        folder: The pipeline's folder, or a shipped model ("fklit:emoji_scenes").
         share: Share of the pictures that are replaced, in (0, 1].
         lowest: Lowest timestep, as a share of all, in [0, 1).
         highest: Highest one, above ``lowest``, at most 1.
@@ -36,7 +37,7 @@ class DenoisedMeans(nn.Module):
                 f"share={share}, lowest={lowest}, highest={highest} were given; give a share in (0, 1] and "
                 "0 <= lowest < highest <= 1."
             )
-        if not (Path(folder) / "model_index.json").is_file():
+        if not ((assets.shipped(folder) or Path(folder)) / "model_index.json").is_file():
             raise FileNotFoundError(f"folder={folder!r} has no model_index.json; give the folder of a pipeline.")
         self.folder = folder
         self.share = share
@@ -70,7 +71,8 @@ class DenoisedMeans(nn.Module):
         if not self._pipeline:
             from diffusers import StableDiffusionPipeline
 
-            pipeline = StableDiffusionPipeline.from_pretrained(self.folder, safety_checker=None, dtype=torch.float32)
+            folder = assets.shipped(self.folder) or self.folder
+            pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=torch.float32)
             for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
                 part.requires_grad_(False).eval()
             self._pipeline.append(pipeline)

@@ -87,7 +87,7 @@ def test_a_half_precision_model_is_cast(folder, tmp_path):
         ("/a/b", "there is no such folder"),
         ("a/b/c", "there is no such folder"),
         ("fklit:emoji_scene", "fklit ships"),
-        ("asset:nothing", "fklit ships"),
+        ("fklit:nothing", "fklit ships"),
     ],
 )
 def test_paths_that_lead_nowhere(path, message):
