@@ -10,28 +10,53 @@ __version__ = "0.1.0"
 
 # name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
 _NAMES = {
+    "Annealed": "fklit.correctors.targets",
+    "GeometricAverage": "fklit.correctors.targets",
+    "Guided": "fklit.correctors.targets",
     "ParticleRun": "fklit.feynman_kac.result",
     "ParticleSystem": "fklit.feynman_kac.particles",
     "PipelineSource": "fklit.models.source",
+    "Product": "fklit.correctors.targets",
     "Schedule": "fklit.feynman_kac.schedule",
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
+    "Tilted": "fklit.correctors.targets",
+    "simulate": "fklit.correctors.simulate",
     "steer": "fklit.steering.api",
 }
-_MODULES = ("callbacks", "data", "eqprop", "feynman_kac", "metrics", "models", "rewards", "steering", "training")
+_MODULES = (
+    "callbacks",
+    "correctors",
+    "data",
+    "eqprop",
+    "feynman_kac",
+    "metrics",
+    "models",
+    "rewards",
+    "steering",
+    "training",
+)
 
 __all__ = [
+    "Annealed",
+    "GeometricAverage",
+    "Guided",
     "ParticleRun",
     "ParticleSystem",
     "PipelineSource",
+    "Product",
     "Schedule",
     "SteeringResult",
     "SteeringRun",
+    "Tilted",
     "__version__",
+    "simulate",
     "steer",
 ]
 
 if TYPE_CHECKING:
+    from fklit.correctors.simulate import simulate
+    from fklit.correctors.targets import Annealed, GeometricAverage, Guided, Product, Tilted
     from fklit.feynman_kac.particles import ParticleSystem
     from fklit.feynman_kac.result import ParticleRun
     from fklit.feynman_kac.schedule import Schedule
