@@ -14,6 +14,7 @@ from fklit.eqprop.estimators import (
     Response,
     Symmetric,
 )
+from fklit.eqprop.execution import Execution
 from fklit.eqprop.homeostasis import Homeostasis
 from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork, Population
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
@@ -37,6 +38,7 @@ __all__ = [
     "EquilibriumNetwork",
     "Estimator",
     "ExactResponse",
+    "Execution",
     "HardSigmoid",
     "Homeostasis",
     "Identity",

@@ -117,15 +117,15 @@ def is_holomorphic(activation: Activation, *, radius: float = 0.1, tolerance: fl
     """Whether a function is complex-differentiable around the real axis: the Cauchy-Riemann test.
 
     ``df/d(conj z) = 0`` on a disc exactly when the Fourier series of f on its rim has no negative frequency. That is
-    checked in complex128 on 32 points of circles around -3 to 4, which overlap, so that a kink cannot hide between
+    checked in complex128 on 32 points of circles around -20 to 20, which overlap, so that a kink cannot hide between
     them. The function must also agree with itself on the real axis.
 
     Args:
         activation: The function.
         radius: Of the circles; less than the distance of the nearest pole from the real axis.
-        tolerance: Largest negative coefficient allowed, relative to the largest value.
+        tolerance: Largest negative coefficient allowed, relative to the largest value on the circle.
     """
-    centres = torch.linspace(-3, 4, int(7 / radius) + 1, dtype=torch.float64)
+    centres = torch.linspace(-20, 20, int(40 / radius) + 1, dtype=torch.float64)
     angles = torch.arange(32, dtype=torch.float64) * (2 * torch.pi / 32)
     rims = centres[:, None] + radius * torch.polar(torch.ones_like(angles), angles)
     try:
@@ -134,7 +134,7 @@ def is_holomorphic(activation: Activation, *, radius: float = 0.1, tolerance: fl
         return False  # torch has no complex form of it
     if not values.is_complex() or not bool(torch.isfinite(values).all()):
         return False
-    scale = values.abs().max().clamp_min(1e-12)
-    negative = torch.fft.fft(values, norm="forward")[:, 24:].abs().max()  # frequencies -8 to -1
-    off_axis = (on_axis - activation(centres)).abs().max()
-    return bool(torch.maximum(negative, off_axis) <= tolerance * scale)
+    scale = values.abs().amax(1).clamp_min(tolerance)
+    negative = torch.fft.fft(values, norm="forward")[:, 24:].abs().amax(1)  # frequencies -8 to -1
+    off_axis = (on_axis - activation(centres)).abs()
+    return bool((torch.maximum(negative, off_axis) <= tolerance * scale).all())

@@ -14,7 +14,7 @@ from fklit.eqprop.estimators import Estimator, ExactResponse, RecurrentBackprop
 from fklit.eqprop.fields import Linearised
 from fklit.eqprop.homeostasis import draw_probes
 from fklit.eqprop.references import recurrent_jacobian
-from fklit.eqprop.state import State, pick_rows, repeat_rows, row_norms, scale_rows
+from fklit.eqprop.state import State, blank_rows, pick_rows, repeat_rows, row_norms, scale_rows
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork
@@ -70,8 +70,9 @@ def error_vectors(
     weights: dict[str, Tensor] = {name: w for name, w in network.named_parameters() if not name.startswith("readout.")}
     state, factor = equilibrium.state, torch.where(usable, size, 0.0)
     error, reference = (scale_rows(vector, size) for vector in (response.error, truth.error))
+    x = blank_rows(~usable, equilibrium.x)
     found = [
-        credit(network, state, equilibrium.x, scale_rows(vector, factor), weights, to_input=False)[0]
+        credit(network, state, x, scale_rows(vector, factor), weights, to_input=False)[0]
         for vector in (response.error, truth.error)
     ]
     return ErrorVectors(error, reference, usable, *found)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fklit.eqprop.dynamics import Field, Relaxation, Settled, settle
 from fklit.eqprop.fields import CorrectedField, NetworkField, ResponseField
 from fklit.eqprop.nudges import LiveForce, Nudge
-from fklit.eqprop.state import State, halves, per_row, repeat_rows, split_complex
+from fklit.eqprop.state import State, blank_rows, halves, per_row, repeat_rows, split_complex
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork
@@ -85,7 +85,7 @@ def check_arithmetic(arithmetic: str) -> None:
 def finish(error: State, reports: tuple[Settled, ...], samples: int, point: State | None = None) -> Response:
     """Collect which samples diverged in a phase and set their error to zero."""
     diverged = torch.stack([report.diverged.view(-1, samples).any(0) for report in reports]).any(0)
-    clean = tuple(torch.where(per_row(diverged, part), 0.0, part) for part in error)
+    clean = tuple(blank_rows(diverged, part) for part in error)
     return Response(clean, reports, diverged, point)
 
 

@@ -1,6 +1,7 @@
 """The maps that are relaxed: the network itself (free or nudged), and its linear response forwards and backwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,37 @@ from fklit.eqprop.state import State, pick_rows
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import EquilibriumNetwork
+
+
+def new_activities(
+    network: "EquilibriumNetwork", given: Sequence[Tensor], state: State, populations: tuple[int, ...], split: bool
+) -> list[Tensor]:
+    """``act(given + H(s))`` for some populations, in their order.
+
+    Args:
+        network: The network.
+        given: What each of these populations gets from outside.
+        state: Activities s of all populations.
+        populations: Which.
+        split: Whether tensors are split into real and imaginary half.
+    """
+    inputs = network.recurrent(state, populations, split=split)
+    totals = (part + inputs[i] if i in inputs else part for i, part in zip(populations, given, strict=True))
+    return [network.activate(i, total, split=split) for i, total in zip(populations, totals, strict=True)]
+
+
+@cache
+def _compiled() -> Callable[..., list[Tensor]]:
+    compiled: Callable[..., list[Tensor]] = torch.compile(new_activities)
+    return compiled
+
+
+def _compiled_activities(
+    network: "EquilibriumNetwork", given: Sequence[Tensor], state: State, populations: tuple[int, ...], split: bool
+) -> list[Tensor]:
+    for part in (*given, *state):
+        torch._dynamo.maybe_mark_dynamic(part, 0)  # samples leave the batch: one graph for all its sizes
+    return _compiled()(network, given, state, populations, split)
 
 
 class NetworkField:
@@ -32,15 +64,14 @@ class NetworkField:
 
     def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
         """New activities of some populations."""
-        network = self.network
-        inputs = network.recurrent(state, populations, split=self.split)
-        return {i: network.activate(i, self._total(i, inputs.get(i), state), split=self.split) for i in populations}
-
-    def _total(self, population: int, recurrent: Tensor | None, state: State) -> Tensor:
-        total = self.drive[population] if recurrent is None else self.drive[population] + recurrent
-        if self.live is not None and population == self.network.output:
-            total = total + self.live(state[population])
-        return total
+        chosen = tuple(populations)
+        given = [self.drive[i] for i in chosen]
+        if self.live is not None and self.network.output in chosen:
+            k = chosen.index(self.network.output)
+            given[k] = given[k] + self.live(state[self.network.output])
+        compiled = self.network.execution.compile and not torch.is_grad_enabled()
+        run = _compiled_activities if compiled else new_activities
+        return dict(zip(chosen, run(self.network, given, state, chosen, self.split), strict=True))
 
     def select(self, samples: Tensor) -> "NetworkField":
         """The same for some samples."""

@@ -163,11 +163,11 @@ class Homeostasis:
     def __call__(
         self, network: "EquilibriumNetwork", equilibrium: "Equilibrium", *, sample_ids: Sequence[int], step: int = 0
     ) -> Tensor:
-        """The loss without its weight, a scalar; mean over samples and probes.
+        """The loss without its weight, a scalar; mean over samples and probes, to which diverged samples add 0.
 
         Args:
             network: The network; its weights get the gradient.
-            equilibrium: Free equilibrium of a batch; diverged samples are left out.
+            equilibrium: Free equilibrium of a batch.
             sample_ids: One number a sample, for the probes.
             step: The training step, for the probes.
 
@@ -190,4 +190,4 @@ class Homeostasis:
             else:
                 values = two_term(linear, probe, sensitivity=self.sensitivity, reconstruction=self.reconstruction)
             used = (~equilibrium.report.diverged).repeat(self.probes)
-            return torch.where(used, values, 0.0).sum() / used.sum().clamp_min(1) * scale
+            return torch.where(used, values, 0.0).mean() * scale

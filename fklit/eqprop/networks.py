@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fklit.eqprop.activations import Activation, ShiftedSigmoid, is_holomorphic
 from fklit.eqprop.autograd import attach
 from fklit.eqprop.connections import Connection, Link, lecun_
-from fklit.eqprop.dynamics import Relaxation, Settled, settle
+from fklit.eqprop.dynamics import Relaxation, Settled
 from fklit.eqprop.estimators import Estimator, Response, Symmetric
-from fklit.eqprop.fields import NetworkField
+from fklit.eqprop.execution import Execution, relax_freely
 from fklit.eqprop.nudges import Nudge
 from fklit.eqprop.state import State, halves
 
@@ -84,8 +85,8 @@ class EquilibriumNetwork(nn.Module):
 
     ``network(x)`` is differentiable as any module is: ``loss.backward()`` runs the nudged phases of ``estimator`` and
     fills ``.grad`` with the equilibrium-propagation gradient (Laborieux & Zenke 2024, arXiv 2309.02214). Activities
-    follow ``s <- act(sum of links + bias + input)``. The dynamics run in the weights' precision; autocast is switched
-    off inside them.
+    follow ``s <- act(sum of links + bias + input)``. Dynamics and readout run in the weights' precision, in single
+    precision for weights of half of it, whatever autocast says: differences of states are small.
 
     Args:
         input_shape: Of one sample.
@@ -98,6 +99,7 @@ class EquilibriumNetwork(nn.Module):
         estimator: How the response to a nudge is measured.
         unsettled: What unsettled samples teach: ``"keep"`` as the others, ``"drop"`` nothing to the dynamics (their
             error vector is zero), ``"raise"`` stops with an error. Diverged samples never teach the dynamics.
+        execution: Switches for speed; None for the defaults.
 
     Raises:
         ValueError: If names, shapes or connections do not fit, or the estimator needs complex numbers and an
@@ -116,6 +118,7 @@ class EquilibriumNetwork(nn.Module):
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
         unsettled: UnsettledPolicy = "keep",
+        execution: Execution | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
@@ -132,6 +135,7 @@ class EquilibriumNetwork(nn.Module):
         self.activations = tuple(population.activation or default for population in self.populations)
         self.free = Relaxation() if free is None else free
         self.unsettled = unsettled
+        self.execution = Execution() if execution is None else execution
         self._build_links(connections)
         self.biases = nn.ParameterDict()
         for population in self.populations:
@@ -147,6 +151,8 @@ class EquilibriumNetwork(nn.Module):
         self.holomorphic = all(is_holomorphic(activation) for activation in self.activations)
         self.estimator = Symmetric() if estimator is None else estimator
         self.check_estimator(self.estimator)
+        if self.execution.channels_last:
+            self.to(memory_format=torch.channels_last)  # convolutions then hand out states in that format
 
     def _build_links(self, connections: Sequence[Connection]) -> None:
         shapes = {"input": self.input_shape} | {p.name: tuple(p.shape) for p in self.populations}
@@ -186,6 +192,11 @@ class EquilibriumNetwork(nn.Module):
             )
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Number format of states."""
+        return torch.promote_types(next(self.parameters()).dtype, torch.float32)
+
+    @property
     def num_neurons(self) -> int:
         """Neurons of all populations, D in the paper."""
         return sum(math.prod(population.shape) for population in self.populations)
@@ -217,7 +228,7 @@ class EquilibriumNetwork(nn.Module):
     def _with_bias(self, i: int, part: Tensor | None, x: Tensor) -> Tensor:
         population = self.populations[i]
         if part is None:
-            part = x.new_zeros(len(x), *population.shape)
+            part = self._zeros(len(x), population)
         return part + self.biases[population.name] if population.bias else part
 
     def recurrent(
@@ -261,8 +272,13 @@ class EquilibriumNetwork(nn.Module):
 
     def zero_state(self, samples: int) -> State:
         """Activities of zero, the usual start."""
-        like = next(self.parameters())
-        return tuple(like.new_zeros(samples, *population.shape) for population in self.populations)
+        return tuple(self._zeros(samples, population) for population in self.populations)
+
+    def _zeros(self, samples: int, population: Population) -> Tensor:
+        device = next(self.parameters()).device
+        zeros = torch.zeros(samples, *population.shape, dtype=self.dtype, device=device)
+        last = self.execution.channels_last and zeros.dim() == 4
+        return zeros.contiguous(memory_format=torch.channels_last) if last else zeros
 
     @torch.no_grad()
     def free_equilibrium(self, x: Tensor, *, start: State | None = None) -> Equilibrium:
@@ -273,13 +289,16 @@ class EquilibriumNetwork(nn.Module):
             start: First activities, for a warm start; None for zeros.
 
         Raises:
+            ValueError: If x or the start has a wrong shape.
             RuntimeError: If ``unsettled="raise"`` and a sample did not settle.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(next(self.parameters()).dtype)
+            x = x.to(self.dtype)
+            if self.execution.channels_last and x.dim() == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
             drive = self.drive(x)
-            first = self.zero_state(len(x)) if start is None else start
-            report = settle(NetworkField(self, drive), first, self.free, classify=True)
+            first = self.zero_state(len(x)) if start is None else self._checked(start, len(x))
+            report = relax_freely(self, drive, first)
         if self.unsettled == "raise" and not bool(report.settled.all()):
             counts = report.counts()
             raise RuntimeError(
@@ -288,6 +307,13 @@ class EquilibriumNetwork(nn.Module):
                 "free.rate, or choose unsettled='keep' or 'drop'."
             )
         return Equilibrium(x.detach(), drive, report)
+
+    def _checked(self, start: State, samples: int) -> State:
+        wanted = [(samples, *population.shape) for population in self.populations]
+        given = [tuple(part.shape) for part in start]
+        if given != wanted:
+            raise ValueError(f"start has shapes {given}; for this batch and network they must be {wanted}.")
+        return tuple(part.to(self.dtype) for part in start)
 
     def attach(
         self,
@@ -309,13 +335,25 @@ class EquilibriumNetwork(nn.Module):
 
         Returns:
             Activities of every population, with gradient.
+
+        Raises:
+            ValueError: If the nudge has not one target for each sample.
         """
+        if nudge is not None and len(nudge.target) != len(equilibrium.x):
+            raise ValueError(
+                f"A nudge with {len(nudge.target)} targets was given for {len(equilibrium.x)} samples; give one for "
+                "each."
+            )
         return attach(self, equilibrium, x=x, nudge=nudge, record=record)
 
     def read(self, state: State) -> Tensor:
         """Logits of the readout ``(samples, classes)``, or without one the output population's activities."""
         out = state[self.output]
-        return out if self.readout is None else self.readout(out.flatten(1))
+        if self.readout is None:
+            return out
+        with torch.autocast(out.device.type, enabled=False):
+            weight, bias = (parameter.to(out.dtype) for parameter in (self.readout.weight, self.readout.bias))
+            return F.linear(out.flatten(1), weight, bias)
 
     def forward(self, x: Tensor, nudge: Nudge | None = None) -> Tensor:
         """Relax and read.

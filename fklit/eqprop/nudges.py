@@ -71,8 +71,13 @@ class CrossEntropyNudge(Nudge):
         readout = network.readout
         if readout is None:
             raise ValueError("The network has no readout for a cross-entropy; give it num_classes, or use MSENudge.")
+        if self.target.shape[1:] != (readout.out_features,):
+            raise ValueError(
+                f"Targets with {self.target.shape[-1]} classes were given for a readout of {readout.out_features}; "
+                "make them equal."
+            )
         weight = readout.weight.detach().to(out.dtype)
-        bias = readout.bias.detach()
+        bias = readout.bias.detach().to(out.real.dtype)
         logits = F.linear(out.flatten(1), weight)
         target = self.target.to(logits.dtype)
         if split:
@@ -93,7 +98,13 @@ class MSENudge(Nudge):
 
     def force(self, network: "EquilibriumNetwork", out: Tensor, *, split: bool = False) -> Tensor:
         """The force; see the base class."""
-        target = self.target.to(out.dtype).view(-1, *out.shape[1:])
+        rows = len(out) // 2 if split else len(out)
+        if self.target.numel() != out[:rows].numel():
+            raise ValueError(
+                f"A target of shape {tuple(self.target.shape)} was given for outputs of shape {tuple(out.shape[1:])} "
+                f"of {rows} samples; make them equal."
+            )
+        target = self.target.to(out.dtype).view(rows, *out.shape[1:])
         if not split:
             return out - target
         real, imaginary = halves(out)

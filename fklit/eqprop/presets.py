@@ -7,6 +7,7 @@ from fklit.eqprop.activations import Activation, DoubleSiLU, ShiftedSigmoid
 from fklit.eqprop.connections import Convolution, Dense
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.estimators import Estimator
+from fklit.eqprop.execution import Execution
 from fklit.eqprop.networks import EquilibriumNetwork, Population, UnsettledPolicy
 
 
@@ -25,6 +26,7 @@ class MLP(EquilibriumNetwork):
         free: As in :class:`EquilibriumNetwork`.
         estimator: As there.
         unsettled: As there.
+        execution: As there.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class MLP(EquilibriumNetwork):
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
         unsettled: UnsettledPolicy = "keep",
+        execution: Execution | None = None,
     ) -> None:
         names = [*(f"l{i + 1}" for i in range(len(hidden))), "out"]
         super().__init__(
@@ -55,6 +58,7 @@ class MLP(EquilibriumNetwork):
             free=free,
             estimator=estimator,
             unsettled=unsettled,
+            execution=execution,
         )
 
 
@@ -71,6 +75,7 @@ class LoopNet(EquilibriumNetwork):
         free: As in :class:`EquilibriumNetwork`.
         estimator: As there.
         unsettled: As there.
+        execution: As there.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class LoopNet(EquilibriumNetwork):
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
         unsettled: UnsettledPolicy = "keep",
+        execution: Execution | None = None,
     ) -> None:
         if len(hidden) != 2:
             raise ValueError(f"hidden={list(hidden)} was given; the loop net has two hidden layers.")
@@ -101,6 +107,7 @@ class LoopNet(EquilibriumNetwork):
             free=free,
             estimator=estimator,
             unsettled=unsettled,
+            execution=execution,
         )
 
 
@@ -121,6 +128,7 @@ class ConvNet(EquilibriumNetwork):
         free: As in :class:`EquilibriumNetwork`; None for up to 250 sweeps.
         estimator: As there.
         unsettled: As there.
+        execution: As there.
     """
 
     def __init__(
@@ -136,6 +144,7 @@ class ConvNet(EquilibriumNetwork):
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
         unsettled: UnsettledPolicy = "keep",
+        execution: Execution | None = None,
     ) -> None:
         depth = len(channels) - 1
         side = 4 * 2**depth
@@ -166,4 +175,5 @@ class ConvNet(EquilibriumNetwork):
             free=Relaxation(max_steps=250) if free is None else free,
             estimator=estimator,
             unsettled=unsettled,
+            execution=execution,
         )

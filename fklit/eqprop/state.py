@@ -15,12 +15,12 @@ State = tuple[Tensor, ...]
 
 def repeat_rows(state: Sequence[Tensor], times: int) -> State:
     """Stack ``times`` copies of a state along the samples: copy after copy, each in the original order."""
-    return tuple(part.repeat(times, *[1] * (part.dim() - 1)) for part in state)
+    return tuple(torch.cat([part] * times) for part in state)  # repeat() would change the memory format
 
 
 def pick_rows(state: Sequence[Tensor], index: Tensor) -> State:
     """Pick rows of every population."""
-    return tuple(part.index_select(0, index) for part in state)
+    return tuple(part[index] for part in state)  # index_select() would change the memory format
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -36,6 +36,11 @@ def row_norms(state: Sequence[Tensor]) -> Tensor:
 def row_dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Inner product of each row of two real states over all populations, ``(rows,)``."""
     return torch.stack([(a * b).flatten(1).sum(1) for a, b in zip(left, right, strict=True)]).sum(0)
+
+
+def blank_rows(rows: Tensor, values: Tensor) -> Tensor:
+    """Zeros where ``rows`` is true, whatever was there; multiplying by 0 would keep NaN."""
+    return torch.where(per_row(rows, values), 0.0, values)
 
 
 def scale_rows(state: Sequence[Tensor], factors: Tensor) -> State:

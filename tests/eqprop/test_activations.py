@@ -35,6 +35,13 @@ class Cubic(Activation):
         return z - z**3 / 30
 
 
+class FarKink(Activation):
+    """Smooth where most neurons are."""
+
+    def __call__(self, z):
+        return z.clamp(max=6) if not z.is_complex() else torch.where(z.real > 6, 6.0, z)
+
+
 class Rotated(Activation):
     """Holomorphic, but not the same function on the real axis."""
 
@@ -47,7 +54,9 @@ def test_holomorphic(activation):
     assert is_holomorphic(activation)
 
 
-@pytest.mark.parametrize("activation", [HardSigmoid(), Conjugate(), Rectifier(), Modulus(), Rotated()], ids=repr)
+@pytest.mark.parametrize(
+    "activation", [HardSigmoid(), Conjugate(), Rectifier(), Modulus(), FarKink(), Rotated()], ids=repr
+)
 def test_not_holomorphic(activation):
     assert not is_holomorphic(activation)
 

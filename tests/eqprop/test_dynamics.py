@@ -160,3 +160,16 @@ def test_unsettled_samples(policy):
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         Relaxation(**options)
+
+
+def test_a_start_of_the_wrong_shape():
+    network = mlp(inputs=20, hidden=(8,))
+    x, _ = images(3, (20,))
+    with pytest.raises(ValueError, match=r"start has shapes \[\(2, 8\), .* must be \[\(3, 8\), \(3, 10\)\]"):
+        network.free_equilibrium(x, start=network.zero_state(2))
+
+
+def test_an_empty_batch():
+    network = mlp(inputs=20, hidden=(8,))
+    equilibrium = network.free_equilibrium(torch.zeros(0, 20))
+    assert equilibrium.state[0].shape == (0, 8) and equilibrium.report.counts()["samples"] == 0

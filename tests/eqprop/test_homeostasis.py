@@ -138,13 +138,18 @@ def test_probes_belong_to_the_sample():
     assert not torch.equal(alone[0], draw_probes(network, [8], probes=2, step=8)[0])
 
 
-def test_diverged_samples_are_left_out():
+def test_diverged_samples_add_nothing():
+    """As in the loss of the task, the mean is over the whole batch, so that processes' means add up."""
     network = mlp(inputs=20, hidden=(12, 9), free=Relaxation(bound=0.9))
-    equilibrium = network.free_equilibrium(40 * images(4, (20,))[0])
-    bad = equilibrium.report.diverged
-    assert bad.any()
-    loss = Homeostasis("squared")(network, equilibrium, sample_ids=range(4))
-    assert torch.isfinite(loss)
+    x = images(4, (20,))[0] * torch.tensor([[0.0], [40.0], [0.0], [40.0]])
+    good = (~network.free_equilibrium(x).report.diverged).nonzero().squeeze(1)
+    assert 0 < len(good) < 4
+
+    def loss(rows):
+        part = network.free_equilibrium(x[rows])
+        return float(Homeostasis("squared")(network, part, sample_ids=rows.tolist()).detach())
+
+    assert loss(torch.arange(4)) == pytest.approx(loss(good) * len(good) / 4)
 
 
 def test_warm_up():
