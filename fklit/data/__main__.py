@@ -1,17 +1,21 @@
-"""``python -m fklit.data verify NAME DIR`` checks data files; ``... convert imagenet32 DIR`` makes them mappable."""
+"""``python -m fklit.data fetch | verify | convert NAME DIR``: gets data, checks it, makes it mappable into memory."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from fklit.data.emoji_art import fetch
 from fklit.data.imagenet32 import convert
 from fklit.data.verify import VERIFIERS, verify
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Check and convert data files.")
+    parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
+    bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")
+    bring.add_argument("name", choices=["emoji"])
+    bring.add_argument("data_dir", nargs="?", default="data/emoji", help="where it goes; default: data/emoji")
     check = commands.add_parser("verify", help="compare files with known checksums, and print them")
     check.add_argument("name", choices=sorted(VERIFIERS))
     check.add_argument("data_dir", help="the folder that the data module takes")
@@ -27,8 +31,12 @@ def main(args: Sequence[str] | None = None) -> int:
             good = good and finding.verdict == "ok"
         return 0 if good else 1
     try:
+        if options.command == "fetch":
+            fetch(options.data_dir)
+            print(f"emoji art is in {options.data_dir}")
+            return 0
         names = convert(options.data_dir, options.cache_dir)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"fklit: {error}", file=sys.stderr)
         return 1
     print(f"converted {', '.join(names)}" if names else "everything was converted before")

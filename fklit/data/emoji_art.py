@@ -1,11 +1,10 @@
 """The emoji art: fetched from two npm packages, checked against pinned checksums, kept as small sprites.
 
-``python -m fklit.data.emoji_art`` runs ``npm pack`` for both packages and writes one PNG an object and style below
+``python -m fklit.data fetch emoji`` runs ``npm pack`` for both packages and writes one PNG an object and style below
 ``data/emoji``. The Google art (Noto) is under the Apache License 2.0, the Twitter art (Twemoji) under CC BY 4.0,
 copyright Twitter, Inc and other contributors: keep the attribution with anything made from it.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -13,7 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,7 +30,7 @@ SHA256: dict[Style, str] = {
     "google": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
     "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
 }
-_FETCH_HINT = "run `python -m fklit.data.emoji_art --data_dir {}` (it needs npm and a network, 136 MB once)"
+_FETCH_HINT = "run `python -m fklit.data fetch emoji {}` (it needs npm and a network, 136 MB once)"
 
 
 @dataclass(frozen=True)
@@ -148,19 +147,3 @@ def fetch(data_dir: str | Path = "data/emoji") -> None:
                     )
                 packed.rename(archive)
         extract_art(archive, style, root)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Command line: ``python -m fklit.data.emoji_art [--data_dir data/emoji]``."""
-    parser = argparse.ArgumentParser(description="Fetch the emoji art that the emoji scenes are made of.")
-    parser.add_argument("--data_dir", default="data/emoji", help="where the archives and sprites go")
-    options = parser.parse_args(args)
-    try:
-        fetch(options.data_dir)
-    except (RuntimeError, ValueError) as error:
-        raise SystemExit(f"fklit: {error}") from error
-    print(f"emoji art is in {options.data_dir}")
-
-
-if __name__ == "__main__":
-    main()

@@ -59,7 +59,7 @@ class SceneDataset(Dataset[SceneItem]):
 class EmojiScenes(LightningDataModule):
     """Captioned emoji scenes, drawn without end; object pairs that are held out never come.
 
-    Fetch the art once with ``python -m fklit.data.emoji_art``.
+    Fetch the art once with ``python -m fklit.data fetch emoji``.
 
     Args:
         data_dir: where the emoji art is.

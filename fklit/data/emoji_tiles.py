@@ -130,7 +130,7 @@ def prepare_tiles(data_dir: str | Path, style: Style) -> None:
         return
     if not archive.is_file():
         raise FileNotFoundError(
-            f"No {archive.name} in {root}: run `python -m fklit.data.emoji_art --data_dir {root}` "
+            f"No {archive.name} in {root}: run `python -m fklit.data fetch emoji {root}` "
             "(it needs npm and a network, 136 MB once)."
         )
     with open(archive, "rb") as file:
@@ -171,7 +171,7 @@ class EmojiTiles(ImageDataModule):
     3,786 and 2,261 of them in that category: then a majority vote is right for 60 percent.
 
     Args:
-        data_dir: Where ``python -m fklit.data.emoji_art`` put the archives.
+        data_dir: Where ``python -m fklit.data fetch emoji`` put the archives.
         batch_size: Images in a batch of one process.
         train_style: The art style to train on; the other one is tested on.
         skin_tones: Add the skin-tone variants.

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 
 import numpy as np
@@ -11,7 +12,8 @@ from fake_art import write_fake_art
 from PIL import Image
 
 from fklit.data import emoji_art
-from fklit.data.emoji_art import STYLES, VERSION, extract_art, load_art, main
+from fklit.data.__main__ import main
+from fklit.data.emoji_art import STYLES, VERSION, extract_art, load_art
 from fklit.data.emoji_prompts import OBJECTS
 
 
@@ -44,11 +46,11 @@ def archives(tmp_path, monkeypatch):
 
 def test_archives_that_are_there_become_sprites(archives, monkeypatch):
     monkeypatch.setattr(emoji_art.shutil, "which", lambda name: None)
-    main(["--data_dir", str(archives)])
+    assert main(["fetch", "emoji", str(archives)]) == 0
     art = load_art(archives)
     assert len(art.sprites) == 2 * len(OBJECTS)
     assert art.sprites[OBJECTS[3].name, "twitter"][0, 0].tolist() == [3, 3, 3, 255]
-    main(["--data_dir", str(archives)])  # again, over what is there
+    assert main(["fetch", "emoji", str(archives)]) == 0  # again, over what is there
     assert {path.name for path in archives.iterdir() if path.is_dir()} == set(STYLES)
 
 
@@ -60,23 +62,23 @@ def test_another_archive_is_refused_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
 
-def test_without_npm_one_sentence(tmp_path, monkeypatch):
+def test_without_npm_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(emoji_art.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match=r"fklit: npm was not found.*install Node\.js"):
-        main(["--data_dir", str(tmp_path)])
+    assert main(["fetch", "emoji", str(tmp_path)]) == 1
+    assert re.search(r"fklit: npm was not found.*install Node\.js", capsys.readouterr().err)
 
 
-def test_npm_that_fails_is_quoted(tmp_path, monkeypatch):
+def test_npm_that_fails_is_quoted(tmp_path, monkeypatch, capsys):
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
     npm.chmod(0o755)
     monkeypatch.setattr(emoji_art.shutil, "which", lambda name: str(npm))
-    with pytest.raises(SystemExit, match=r"npm pack emoji-datasource-google@16\.0\.0 failed: no network"):
-        main(["--data_dir", str(tmp_path / "data")])
+    assert main(["fetch", "emoji", str(tmp_path / "data")]) == 1
+    assert "npm pack emoji-datasource-google@16.0.0 failed: no network" in capsys.readouterr().err
 
 
 def test_missing_art_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m fklit\.data\.emoji_art --data_dir"):
+    with pytest.raises(FileNotFoundError, match=r"python -m fklit\.data fetch emoji"):
         load_art(tmp_path)
 
 
