@@ -81,7 +81,8 @@ class AlignmentCallback(Callback):
             cotangents = _cotangents(task, equilibrium, y)
             vectors = error_vectors(network, equilibrium, cotangents, estimator=self.estimator)
             if self._metric is None:
-                self._metric = Alignment(network.names, list(vectors.gradients)).to(x.device)
+                blocks = {name: gradient.numel() for name, gradient in vectors.gradients.items()}
+                self._metric = Alignment(network.names, blocks).to(x.device)
             self._metric.update(
                 vectors.error,
                 vectors.reference,

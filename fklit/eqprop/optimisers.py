@@ -1,11 +1,13 @@
 """Optimisers with a learning rate for each layer, as the conv nets of the paper need."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import EquilibriumNetwork
@@ -46,6 +48,11 @@ class OptimiserSettings:
                 "given; the rate is above 0, momentum in [0, 1), decay at least 0."
             )
 
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain numbers, strings and dictionaries."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
 
 def parameter_groups(network: "EquilibriumNetwork", settings: OptimiserSettings) -> list[dict[str, Any]]:
     """One group a link, with the biases of its upper population, and one for the readout.
@@ -84,3 +91,20 @@ def build_optimiser(network: "EquilibriumNetwork", settings: OptimiserSettings) 
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=settings.learning_rate)
+
+
+def cosine(optimizer: Optimizer, steps: Callable[[], int]) -> LRScheduler:
+    """All rates fall from their first values to 0 over all steps, on half a cosine.
+
+    The rate is a function of the step, so a run that is resumed with more epochs follows the longer curve.
+
+    Args:
+        optimizer: Whose rates.
+        steps: Gives their number. It is asked after the first step only: Lightning must not be asked before, as it
+            would then set up the data too early to put them where a checkpoint left them.
+    """
+
+    def factor(step: int) -> float:
+        return 1.0 if step == 0 else 0.5 * (1 + math.cos(math.pi * min(step / steps(), 1.0)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypedDict
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -13,7 +14,7 @@ from fklit.eqprop.estimators import Response
 from fklit.eqprop.homeostasis import Homeostasis
 from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
-from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser
+from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser, cosine
 
 
 class LabelledBatch(TypedDict):
@@ -29,8 +30,9 @@ class EqPropTask(LightningModule):
 
     Batches are dictionaries with ``x``, ``y`` (classes from 0) and ``index`` (the sample's number, which seeds its
     probes). Logs ``train/loss``, ``train/top1``, ``train/homeostasis`` and its weight, quantiles of residual and
-    sweeps, and the shares of unsettled, period-two and diverged samples; for validation and test the loss, ``top1``
-    and, with more than five classes, ``top5``.
+    sweeps, and the shares of unsettled, period-two and diverged samples, for the free phase and (``train/nudge_...``)
+    the nudged ones; for validation and test the loss, ``top1``, the share of unsettled samples and, with more than
+    five classes, ``top5``.
 
     Diverged samples count in no gradient, nor do unsettled ones if the network's policy is ``"drop"``.
 
@@ -132,6 +134,8 @@ class EqPropTask(LightningModule):
             response = self._responses[-1]
             residual = torch.cat([report.residual for report in response.reports])
             self.log("train/nudge_residual_p50", residual.median())
+            unsettled = torch.cat([~report.settled for report in response.reports])
+            self.log("train/nudge_unsettled", unsettled.float().mean())
             self.log("train/nudge_diverged", response.diverged.float().mean())
             self._responses = []
 
@@ -146,18 +150,20 @@ class EqPropTask(LightningModule):
     def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
         x, y = batch["x"], self._checked(batch["y"])
         equilibrium = self.network.free_equilibrium(x)
-        out = self.network.read(equilibrium.state).flatten(1)
-        loss = self.sample_losses(out, y).mean()
-        self.log(f"{stage}/loss", loss, batch_size=len(x), sync_dist=True)
         unsettled = (~equilibrium.report.settled).float().mean()
         self.log(f"{stage}/unsettled", unsettled, batch_size=len(x), sync_dist=True)
+        self._log_predictions(self.network.read(equilibrium.state).flatten(1), y, stage)
+
+    def _log_predictions(self, out: Tensor, y: Tensor, stage: Literal["val", "test"]) -> None:
+        loss = self.sample_losses(out, y).mean()
+        self.log(f"{stage}/loss", loss, batch_size=len(y), sync_dist=True)
         for name in ("top1", "top5"):
             key = f"{stage}_{name}"
             if key in self.accuracies:
                 accuracy = self.accuracies[key]
                 assert isinstance(accuracy, MulticlassAccuracy)
                 accuracy.update(out, y)
-                self.log(f"{stage}/{name}", accuracy, prog_bar=name == "top1", batch_size=len(x))
+                self.log(f"{stage}/{name}", accuracy, prog_bar=name == "top1", batch_size=len(y))
 
     def _checked(self, y: Tensor) -> Tensor:
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
@@ -168,13 +174,41 @@ class EqPropTask(LightningModule):
         return y
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with a cosine over all steps of the run if asked for."""
+        """The optimiser, with a cosine over all steps of the run if asked for.
+
+        Raises:
+            ValueError: If there is to be a cosine in a run without an end.
+        """
         optimizer = build_optimiser(self.network, self.optimiser)
         if self.optimiser.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+        trainer = self.trainer
+        if trainer.max_epochs == -1 and trainer.max_steps == -1:
+            raise ValueError("schedule='cosine' was given for a run without an end; give max_epochs or max_steps.")
+        schedule = cosine(optimizer, lambda: int(trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes what the optimiser was made of."""
+        checkpoint["optimiser_settings"] = self.optimiser.plain()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on training with other optimiser settings: the checkpoint's would win without a word.
+
+        Everything else of a changed configuration (network options, homeostasis, epochs) is honoured.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        saved, now = checkpoint.get("optimiser_settings"), self.optimiser.plain()
+        if saved is None or self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        for name in now:
+            if saved.get(name) != now[name]:
+                raise ValueError(
+                    f"optimiser.{name}={now[name]!r} was given, but the checkpoint to go on from was trained with "
+                    f"{saved.get(name)!r}, and its optimiser goes on as it was; give the same, or no ckpt_path."
+                )
 
 
 def _dynamics(report: Settled) -> dict[str, Tensor]:

@@ -16,26 +16,27 @@ class Alignment(Metric):
 
     Args:
         populations: Names of the populations.
-        blocks: Names of the weights.
+        blocks: Names of the weights, and how many numbers each has.
 
     Returns:
         From ``compute``: ``error/<population>``, the mean cosine over samples, and ``gradient/<block>``, the cosine
-        over all batches' gradients taken together; NaN where there was nothing to compare. All in [-1, 1].
+        of the gradients summed over all samples; NaN where there was nothing to compare. All in [-1, 1], and the same
+        however the samples were spread over batches and processes.
     """
 
     full_state_update = False
     is_differentiable = False
     cosines: Tensor
     samples: Tensor
-    products: Tensor
+    gradients: Tensor
 
-    def __init__(self, populations: Sequence[str], blocks: Sequence[str]) -> None:
+    def __init__(self, populations: Sequence[str], blocks: Mapping[str, int]) -> None:
         super().__init__()
-        self.populations, self.blocks = tuple(populations), tuple(blocks)
+        self.populations, self.blocks = tuple(populations), dict(blocks)
         zeros = torch.zeros(len(self.populations), dtype=torch.float64)
         self.add_state("cosines", default=zeros, dist_reduce_fx="sum")
         self.add_state("samples", default=zeros.clone(), dist_reduce_fx="sum")
-        self.add_state("products", default=torch.zeros(len(self.blocks), 3, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("gradients", default=torch.zeros(2, sum(self.blocks.values())), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -52,11 +53,11 @@ class Alignment(Metric):
             error: One tensor ``(samples, ...)`` a population.
             reference: The same.
             usable: Samples that count; one whose vector is zero in a population does not count there.
-            gradients: By the names of the blocks; a block may be missing.
+            gradients: Summed over the batch, by the names of the blocks; a block may be missing.
             reference_gradients: The same.
 
         Raises:
-            ValueError: If there is not one error for each population.
+            ValueError: If there is not one error for each population, or a gradient has another size than its block.
         """
         if len(error) != len(self.populations) or len(reference) != len(self.populations):
             raise ValueError(
@@ -68,17 +69,18 @@ class Alignment(Metric):
             there = (a.abs().sum(1) > 0) & (b.abs().sum(1) > 0)
             self.cosines[i] += (a * b).sum(1)[there].sum()
             self.samples[i] += there.sum()
-        for i, name in enumerate(self.blocks):
-            if name in gradients and name in reference_gradients:
-                a, b = gradients[name].double(), reference_gradients[name].double()
-                self.products[i] += torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()])
+        sums = dict(zip(self.blocks, torch.split(self.gradients, list(self.blocks.values()), 1), strict=True))
+        for name in sums.keys() & gradients.keys() & reference_gradients.keys():
+            pair = torch.stack([gradients[name].flatten(), reference_gradients[name].flatten()])
+            if pair.shape[1] != self.blocks[name]:
+                raise ValueError(f"{name} has {pair.shape[1]} numbers, but {self.blocks[name]} were announced for it.")
+            sums[name] += pair
 
     def compute(self) -> dict[str, Tensor]:
         """The cosines so far."""
         neurons = self.cosines / self.samples
-        dot, a, b = self.products.unbind(1)
-        gradients = dot / (a * b).sqrt()
-        return {
-            **{f"error/{name}": value for name, value in zip(self.populations, neurons, strict=True)},
-            **{f"gradient/{name}": value for name, value in zip(self.blocks, gradients, strict=True)},
-        }
+        found = {f"error/{name}": value for name, value in zip(self.populations, neurons, strict=True)}
+        for name, pair in zip(self.blocks, torch.split(self.gradients, list(self.blocks.values()), 1), strict=True):
+            a, b = pair.double()
+            found[f"gradient/{name}"] = (a @ b) / (a.norm() * b.norm())
+        return found

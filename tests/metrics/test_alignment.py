@@ -15,7 +15,7 @@ def feed(metric, error, reference, usable, left, right):
 
 
 def test_cosines():
-    metric = Alignment(["l1", "out"], ["w", "v"])
+    metric = Alignment(["l1", "out"], {"w": 2, "v": 3})
     one, other = torch.tensor([[1.0, 0.0], [1.0, 0.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
     zero = torch.zeros(3, 2)
     feed(metric, [one, zero], [other, one], [True, True, False], torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]))
@@ -26,11 +26,28 @@ def test_cosines():
     values = metric.compute()
     assert float(values["error/l1"]) == pytest.approx((math.sqrt(0.5) + 3) / 5)
     assert float(values["error/out"]) == pytest.approx(-1)
-    assert float(values["gradient/w"]) == pytest.approx(2 / math.sqrt(2 * 5))
+    assert float(values["gradient/w"]) == pytest.approx(math.sqrt(0.5))  # of (1, 1) and (1, 0)
 
 
 def test_one_error_a_population():
     with pytest.raises(ValueError, match="1 and 2 error vectors were given for 2"):
         feed(
-            Alignment(["a", "b"], []), [torch.ones(1, 1)], [torch.ones(1, 1)] * 2, [True], torch.ones(1), torch.ones(1)
+            Alignment(["a", "b"], {}), [torch.ones(1, 1)], [torch.ones(1, 1)] * 2, [True], torch.ones(1), torch.ones(1)
         )
+
+
+def test_gradients_have_the_announced_size():
+    with pytest.raises(ValueError, match="w has 2 numbers, but 3 were announced"):
+        feed(Alignment(["a"], {"w": 3}), [torch.ones(1, 1)], [torch.ones(1, 1)], [True], torch.ones(2), torch.ones(2))
+
+
+def test_batches_do_not_matter():
+    generator = torch.Generator().manual_seed(0)
+    e, d = torch.randn(2, 6, 4, generator=generator)
+    s = torch.randn(6, 3, generator=generator)
+    whole, parts = Alignment(["a"], {"w": 12}), Alignment(["a"], {"w": 12})
+    for metric, slices in ((whole, [slice(0, 6)]), (parts, [slice(0, 1), slice(1, 6)])):
+        for rows in slices:
+            feed(metric, [e[rows]], [d[rows]], [True] * len(e[rows]), e[rows].T @ s[rows], d[rows].T @ s[rows])
+    for name, value in whole.compute().items():
+        assert float(parts.compute()[name]) == pytest.approx(float(value), abs=1e-6)
