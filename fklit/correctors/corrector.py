@@ -108,7 +108,7 @@ class Corrector:
         self.clamped = torch.zeros(num_groups, dtype=torch.int64, device=self.device)
         shape = (num_groups, num_particles, *self.event_shape)
         x = self.law.law.sample(shape, generator, dtype=self.dtype, device=self.device)
-        state: dict[str, Any] = {"x": x, "log_q": None, "path": None}
+        state: dict[str, Any] = {"x": x, "log_q": None, "path": None, "arrival": None}
         if self._ito:
             state["log_q"] = self._initial_log_densities(x)
         if isinstance(self.target.tilt, BlackBoxTilt):
@@ -139,7 +139,8 @@ class Corrector:
         move = self.proposal.move(self.target, before, interval, descent, shift, generator)
         if move.after is not None:
             self._count(x)
-        increment = self.increment.weigh(self.target, replace(move, shift_weight=shift_weight))
+        move = replace(move, shift_weight=shift_weight, arrival=state["arrival"])
+        increment = self.increment.weigh(self.target, move)
         increment = self._bounded(increment, log_weights)
         log_q = state["log_q"]
         if self._ito:
@@ -147,7 +148,8 @@ class Corrector:
         potential = increment
         if state["path"] is not None:
             potential = increment + self._reward(state["path"], before, move.x, t)
-        return {"x": move.x, "log_q": log_q, "path": state["path"]}, potential
+        arrival = None if move.after is None else move.after.spread
+        return {"x": move.x, "log_q": log_q, "path": state["path"], "arrival": arrival}, potential
 
     def _evaluate(self, x: Tensor, t: float, carried: tuple[Tensor, ...] | None) -> Evaluation:
         self._count(x)

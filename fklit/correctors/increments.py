@@ -26,7 +26,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.correctors.control import Control
-from fklit.correctors.path import Interval
+from fklit.correctors.path import Interval, NoisePath
 from fklit.correctors.proposals import (
     Heun,
     Move,
@@ -62,7 +62,7 @@ class Increment(ABC):
 
 
 class Rate(Increment):
-    """The weight rate of the continuous process times the interval; by the trapezoid where Heun evaluated twice.
+    """The weight rate of the continuous process times the interval; by both ends where Heun evaluated twice.
 
     A churn raises the noise by the forward kernel, which takes back what the step down gains on the way it doubles:
     the net interval counts (the reference code of arXiv 2503.02819 counts the long one).
@@ -78,10 +78,16 @@ class Rate(Increment):
 
     def weigh(self, target: Target, move: Move) -> Float64[Tensor, "B K"]:
         """Return the log weight of a step."""
-        result = rate(target, move.before, move.interval)
+        before, interval, descent = move.before, move.interval, move.descent
+        result = rate(target, before, interval)
         if move.after is not None:
-            down = move.descent
-            result = result + 0.5 * (spread_rate(move.after, down) - spread_rate(move.before, down))
+            # The step down and the churn before it, each by its two ends instead of the one that `rate` took.
+            path = target.path
+            down = _between(path, before.spread, descent.t, move.after.spread, descent.s)
+            result = result + down - 0.5 * path.noise(descent.t, descent.s) * before.spread
+            if move.arrival is not None and descent.t > interval.t:
+                up = _between(path, before.spread, descent.t, move.arrival, interval.t)
+                result = result - up + 0.5 * path.noise(descent.t, interval.t) * before.spread
         return result if move.shift_weight is None else result + move.shift_weight
 
 
@@ -177,7 +183,8 @@ def rate(target: Target, before: Evaluation, interval: Interval) -> Float64[Tens
     if before.tilt_gradient is None or before.tilt is None:
         return result
     assert isinstance(target.tilt, Tilt)
-    change = target.tilt.value(before.x, interval.s).detach() - target.tilt.value(before.x, interval.t).detach()
+    assert before.reward is not None
+    change = target.tilt.change(before.x, before.reward, before.t, interval)
     drift = 0.5 * interval.noise * before.score + interval.growth * before.x
     return result + change.to(torch.float64) + inner(before.tilt_gradient, drift)
 
@@ -186,6 +193,16 @@ def spread_rate(before: Evaluation, interval: Interval) -> Float64[Tensor, "B K"
     """Return `(B - 1) div f` and the spread of the scores, integrated over an interval."""
     dim = before.x[0, 0].numel()
     return 0.5 * interval.noise * before.spread - (before.total_exponent - 1.0) * dim * interval.growth
+
+
+def _between(path: NoisePath, noisy: Tensor, t: float, clean: Tensor, s: float) -> Tensor:
+    """Return half the integral of `g^2 spread` from s to t, given the spread at both ends.
+
+    Trapezoid in the log of the level, where `g^2 dt = 2 sigma^2 d(log level)`: the spread of scores goes with a high
+    power of the level, so that a trapezoid in `g^2 dt` would overrate long steps by far.
+    """
+    length = math.log(path.level(t) / path.level(s))
+    return 0.5 * length * (path.sigma(t) ** 2 * noisy + path.sigma(s) ** 2 * clean)
 
 
 def kernel_weight(

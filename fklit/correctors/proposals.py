@@ -44,6 +44,7 @@ class Move:
         descent: the interval that the step down covered; longer than `interval` after a churn.
         mean, variance: of the Gaussian kernel the samples were drawn from, or None.
         after: Heun's second evaluation, or None.
+        arrival: `spread` of the second evaluation of the step before, (B, K), or None.
         shift_weight: what the drift control adds to the log weight, (B, K), or None.
     """
 
@@ -54,6 +55,7 @@ class Move:
     mean: Tensor | None = None
     variance: float | None = None
     after: Evaluation | None = None
+    arrival: Tensor | None = None
     shift_weight: Tensor | None = None
 
 

@@ -51,6 +51,7 @@ class Evaluation:
         score: `S_q`, the sum of exponents times scores.
         tilt: `rho(x, t)`, (B, K), or None without a tilt that has a gradient.
         tilt_gradient: its gradient, or None.
+        reward: the reward itself, (B, K), which the tilt multiplies, or None.
         log_densities: `log q_i`, each (B, K) float64, or None if not asked for.
     """
 
@@ -61,6 +62,7 @@ class Evaluation:
     score: Tensor
     tilt: Tensor | None = None
     tilt_gradient: Tensor | None = None
+    reward: Tensor | None = None
     log_densities: tuple[Tensor, ...] | None = None
 
     @property
@@ -111,10 +113,11 @@ class Target:
             if not isinstance(term, Sequence) or len(term) != 2:
                 raise TypeError(f"term {number} is {term!r}; give a pair (expert, exponent).")
             expert, exponent = term
-            if not isinstance(expert, Expert):
+            if not hasattr(expert, "path") or not (hasattr(expert, "score") or hasattr(expert, "log_probs")):
                 raise TypeError(
                     f"expert {number} is a {type(expert).__name__}; give an object with a noise path `path` and a "
-                    "function `score(x, t)`, such as ScoreModel(...).given() or GaussianMixture(...).on(path)."
+                    "function `score(x, t)`, such as ScoreModel(...).given() or GaussianMixture(...).on(path), or, "
+                    "for tokens, `log_probs(tokens, t)`."
                 )
             pairs.append((expert, check_exponent(f"exponent {number}", exponent)))
         object.__setattr__(self, "terms", tuple(pairs))
@@ -205,10 +208,11 @@ class Target:
         combined = torch.zeros_like(x)
         for exponent, score in zip(exponents, scores, strict=True):
             combined = combined + exponent * score
-        value, gradient = None, None
+        reward, value, gradient = None, None, None
         if tilt and isinstance(self.tilt, Tilt):
-            value, gradient = self.tilt.value_and_gradient(x, t)
-        return Evaluation(x, t, exponents, tuple(scores), combined, value, gradient, densities)
+            reward, gradient = self.tilt.reward_and_gradient(x, t)
+            value = value_at(self.tilt.schedule, t) * reward
+        return Evaluation(x, t, exponents, tuple(scores), combined, value, gradient, reward, densities)
 
     def log_densities(self, x: Tensor, t: float) -> tuple[Float64[Tensor, "B K"], ...]:
         """Return the exact `log q_i(x, t)` of each distinct expert."""

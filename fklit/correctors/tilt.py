@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.correctors.exponents import Exponent, check_exponent, value_at
+from fklit.correctors.path import Interval
 from fklit.feynman_kac._checks import check_choice
 from fklit.feynman_kac.potentials import Difference, Potential
 from fklit.feynman_kac.potentials import potential as potential_by_name
@@ -41,8 +43,24 @@ class Tilt:
         """Return `rho(x, t)`, (B, K)."""
         return value_at(self.schedule, t) * _shaped(self.reward(*self._arguments(x, t)), x)
 
-    def value_and_gradient(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """Return `rho(x, t)`, (B, K), and its gradient in x, of the shape of x."""
+    def change(self, x: Tensor, reward: Tensor, t: float, interval: Interval) -> Float64[Tensor, "B K"]:
+        """Return `rho(x, interval.s) - rho(x, interval.t)` at fixed x, (B, K).
+
+        Args:
+            x: the samples.
+            reward: the reward at x and time t.
+            t: that time.
+            interval: the step.
+        """
+        old, new = value_at(self.schedule, interval.t), value_at(self.schedule, interval.s)
+        if not self.timed:
+            return (new - old) * reward.to(torch.float64)
+        first = reward if t == interval.t else _shaped(self.reward(x, interval.t), x)
+        second = _shaped(self.reward(x, interval.s), x)
+        return (new * second.detach().to(torch.float64)) - old * first.detach().to(torch.float64)
+
+    def reward_and_gradient(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """Return the reward at x, (B, K), and the gradient of `rho(x, t)`, of the shape of x."""
         factor = value_at(self.schedule, t)
         if self.gradient is not None:
             gradient = self.gradient(*self._arguments(x, t))
@@ -51,7 +69,7 @@ class Tilt:
                     f"gradient returned shape {tuple(gradient.shape)} for samples {tuple(x.shape)}; return one of the "
                     "samples' shape."
                 )
-            return self.value(x, t), factor * gradient
+            return _shaped(self.reward(*self._arguments(x, t)), x).detach(), factor * gradient
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             reward = _shaped(self.reward(*self._arguments(leaf, t)), x)
@@ -61,7 +79,7 @@ class Tilt:
                     "gradient=..., or Tilted(..., gradient=False) to weigh by differences of a black box."
                 )
             (gradient,) = torch.autograd.grad(reward.sum(), leaf)
-        return factor * reward.detach(), factor * gradient
+        return reward.detach(), factor * gradient
 
     def _arguments(self, x: Tensor, t: float) -> tuple[Any, ...]:
         return (x, t) if self.timed else (x,)

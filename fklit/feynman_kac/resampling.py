@@ -1,4 +1,4 @@
-"""Five unbiased resamplers: `resampler(log_weights (B, K), generators) -> ancestors (B, K)`.
+"""Six unbiased resamplers: `resampler(log_weights (B, K), generators) -> ancestors (B, K)`.
 
 All groups are resampled at once and never mix. Every scheme draws particle `i` on average `K * W_i` times, where `W`
 are the normalised weights; they differ in the spread of the counts `n_i`:
@@ -12,6 +12,7 @@ stratified    within 2 of `K W_i`                        Kitagawa 1996
 systematic    `floor(K W_i)` or `ceil(K W_i)`            Carpenter, Clifford and Fearnhead 1999
 ssp           `floor(K W_i)` or `ceil(K W_i)`,           Srinivasan 2001; Gerber, Chopin and Whiteley 2019
               negatively associated
+birth_death   1, 0 if killed, and its heirs              Del Moral and Miclo 2000 (jump processes)
 ============  =========================================  ==========================================================
 
 A particle of weight zero is never drawn. All but `multinomial` leave a surviving particle in its own slot and
@@ -144,6 +145,30 @@ def ssp(log_weights: Tensor, generators: Generators = None, /) -> Int64[Tensor, 
     return ancestors_from_counts(whole.scatter_add(1, slots, missing))
 
 
+def birth_death(log_weights: Tensor, generators: Generators = None, /) -> Int64[Tensor, "B K"]:
+    """Kill particles below the mean weight and let those above it inherit their slots, as a jump process does.
+
+    With `r_i = K W_i`, particle i dies with probability `1 - r_i` where that is positive, and the slot of each dead one
+    goes to a particle drawn in proportion to `r_j - 1` where that is positive. The mean count is `r_i` exactly, for
+    weights of any size; as steps shrink this becomes the birth-death process of the weight rate. Weights that hardly
+    differ hardly move anyone, so that it may run at every step: few die, but the counts of large weights vary more
+    than `systematic`'s.
+
+    Args, Raises: as for `multinomial`.
+    """
+    weights = _weights(log_weights)
+    num_groups, num_particles = weights.shape
+    points = uniforms(generators, (num_groups, 2, num_particles), device=weights.device)
+    excess = weights * num_particles - 1
+    dies = points[:, 0] < -excess
+    gains = excess.clamp(min=0.0)
+    # Equal weights up to rounding: nobody gains, and nobody can have died but by rounding.
+    dies = dies & (gains.sum(dim=1, keepdim=True) > 0)
+    heirs = torch.searchsorted(_cumulative(gains), points[:, 1].contiguous(), right=True).clamp(max=num_particles - 1)
+    slots = torch.arange(num_particles, device=weights.device).expand_as(heirs)
+    return torch.where(dies, heirs, slots)
+
+
 def ancestors_from_counts(counts: Tensor) -> Int64[Tensor, "B K"]:
     """Return ancestors in which particle `i` occurs `counts[b, i]` times and every survivor stays in its own slot.
 
@@ -243,7 +268,7 @@ def resampler(name: "str | Resampler") -> Resampler:
     """Return the resampler called `name`; a function is returned as it is.
 
     Args:
-        name: "systematic", "multinomial", "stratified", "residual" or "ssp", or a `Resampler`.
+        name: "systematic", "multinomial", "stratified", "residual", "ssp" or "birth_death", or a `Resampler`.
 
     Raises:
         ValueError: for another name.
@@ -256,6 +281,7 @@ def resampler(name: "str | Resampler") -> Resampler:
         "stratified": stratified,
         "residual": residual,
         "ssp": ssp,
+        "birth_death": birth_death,
     }
     check_choice("resampler", name, tuple(table))
     return table[name]
