@@ -1,0 +1,77 @@
+"""The baseline: backpropagation through the same network without its ways back, in one pass."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from fklit.eqprop.networks import EquilibriumNetwork
+from fklit.eqprop.optimisers import OptimiserSettings
+from fklit.eqprop.state import State
+from fklit.eqprop.task import EqPropTask, LabelledBatch
+
+
+def feedforward(network: EquilibriumNetwork, x: Tensor) -> State:
+    """Activities of one pass through the populations in their order, differentiable by autograd.
+
+    Each population gets its bias and what links from the input and from earlier populations bring; ways back and links
+    to earlier populations are left out.
+
+    Args:
+        network: Whose weights and activations.
+        x: Input, ``(samples, *input_shape)``.
+    """
+    drive = network.drive(x)
+    state: list[Tensor] = []
+    for i, total in enumerate(drive):
+        for name, (pre, post) in network.ends.items():
+            if post == i and 0 <= pre < i:
+                total = total + network.link(name).to_post(state[pre])
+        state.append(network.activate(i, total))
+    return tuple(state)
+
+
+class BackpropTask(EqPropTask):
+    """Trains the feed-forward half of a network by backpropagation; the weights of the ways back are frozen.
+
+    Logs ``train/loss``, ``train/top1``, and for validation and test the loss, ``top1`` and ``top5``. Alignment has no
+    meaning here: leave the callback out.
+
+    Args:
+        network: Its populations are in the order of the pass.
+        num_classes: As in :class:`fklit.eqprop.task.EqPropTask`.
+        loss: As there.
+        optimiser: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+
+    def __init__(
+        self,
+        network: EquilibriumNetwork,
+        num_classes: int = 10,
+        *,
+        loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        optimiser: OptimiserSettings | None = None,
+    ) -> None:
+        super().__init__(network, num_classes, loss=loss, optimiser=optimiser)
+        for name, (pre, post) in network.ends.items():
+            link = network.link(name)
+            if link.backward_weight is not None:
+                link.backward_weight.requires_grad_(False)
+            if 0 <= post <= pre:
+                link.requires_grad_(False)
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        x, y = batch["x"], self._checked(batch["y"])
+        out = self.network.read(feedforward(self.network, x))
+        loss = self.sample_losses(out, y).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/top1", (out.detach().flatten(1).argmax(1) == y).float().mean(), prog_bar=True)
+        return loss
+
+    def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
+        x, y = batch["x"], self._checked(batch["y"])
+        out = self.network.read(feedforward(self.network, x)).flatten(1)
+        self._log_predictions(out, y, stage)
