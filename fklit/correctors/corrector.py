@@ -144,7 +144,8 @@ class Corrector:
         increment = self._bounded(increment, log_weights)
         log_q = state["log_q"]
         if self._ito:
-            log_q = _ito_step(before, interval, move.x)
+            assert before.log_densities is not None
+            log_q = carry_log_densities(before, before.log_densities, interval, move.x)
         potential = increment
         if state["path"] is not None:
             potential = increment + self._reward(state["path"], before, move.x, t)
@@ -217,12 +218,26 @@ class Corrector:
             )
 
 
-def _ito_step(before: Evaluation, interval: Interval, new: Tensor) -> tuple[Tensor, ...]:
-    """Carry `log q_i` along a step with zeta = 1: `<s, dx> + (div f + <f, s> - g^2/2 |s|^2) dt`."""
-    assert before.log_densities is not None
+def carry_log_densities(
+    before: Evaluation, log_densities: tuple[Tensor, ...], interval: Interval, new: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the Ito estimates of `log q_i` after a step with zeta = 1, whatever its drift was.
+
+    `d log q_i = <s_i, dx> + (div f + <f, s_i> - g^2/2 |s_i|^2) dt`, in time from noise to data. With another zeta the
+    divergence of s_i would be needed.
+
+    Args:
+        before: the target before the step.
+        log_densities: `log q_i` there, each (B, K).
+        interval: the step.
+        new: the samples after it.
+
+    References:
+        Skreta et al. 2025, arXiv 2412.17762 (SuperDiff).
+    """
     x, dim = before.x, before.x[0, 0].numel()
     carried = []
-    for score, density in zip(before.scores, before.log_densities, strict=True):
+    for score, density in zip(before.scores, log_densities, strict=True):
         along = inner(score, new - x - interval.growth * x)
         carried.append(density + along - interval.growth * dim - 0.5 * interval.noise * inner(score, score))
     return tuple(carried)
