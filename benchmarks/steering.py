@@ -40,8 +40,8 @@ from rich.table import Table
 from fklit import steer
 from fklit.data.emoji_prompts import ScenePrompt, test_prompts
 from fklit.feynman_kac.schedule import Schedule
+from fklit.models.describe import settings_hash
 from fklit.report.charts import bootstrap_interval
-from fklit.steering.describe import settings_hash
 
 SAMPLES_PER_CALL = 48  # every call of every arm has about as many rows, so that seconds compare
 # Chosen with --tune.

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from fklit.steering.describe import settings_hash
+from fklit.models.describe import settings_hash
 
 _PACKAGES = ("fklit", "torch", "diffusers", "transformers", "lightning")
 

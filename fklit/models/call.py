@@ -74,3 +74,31 @@ def build_call(
     elif isinstance(image, Tensor) and image.ndim == 4 and image.shape[0] == len(prompts) > 1:
         given["image"] = image.repeat_interleave(num_particles, dim=0)
     return given
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """Return B prompts as a list.
+
+    Raises:
+        ValueError: If there is none, or one is no string.
+    """
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    prompts = list(prompts)
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"prompts={prompts!r} was given; give at least one prompt, each a string ('' is allowed).")
+    return prompts
+
+
+def check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
+    """Return the indices of `count` prompts, 0, 1, ... if none were given.
+
+    Raises:
+        ValueError: If there is not one for each, or two are alike.
+    """
+    indices = list(range(count)) if indices is None else list(indices)
+    if len(indices) != count or len(set(indices)) != count or any(index < 0 for index in indices):
+        raise ValueError(
+            f"prompt_indices={indices!r} was given for {count} prompt(s); give one index a prompt, no two alike."
+        )
+    return indices

@@ -25,13 +25,13 @@ from torch import Tensor
 from fklit.callbacks.prediction_writer import write_prompt
 from fklit.data.emoji_prompts import ScenePrompt, test_prompts
 from fklit.feynman_kac.schedule import Schedule
+from fklit.models.describe import describe, settings_hash
 from fklit.models.source import PipelineSource
 from fklit.report.page import write_report
 from fklit.report.reading import read_run, write_scores
 from fklit.report.summary import METHODS, Method, MethodRun
 from fklit.rewards.base import Reward
 from fklit.steering.api import steer
-from fklit.steering.describe import describe, settings_hash
 
 _PACKAGES = ("fklit", "torch", "diffusers", "transformers", "open-clip-torch", "lightning", "numpy")
 _FIGURES = ("reward_mean", "reward_best", "judge_mean", "denoiser_calls", "decodes", "reward_calls", "seconds",

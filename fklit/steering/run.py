@@ -20,6 +20,7 @@ from fklit.feynman_kac.result import Budget
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
+from fklit.models.call import check_indices, check_prompts
 from fklit.models.decode import decode_latents
 from fklit.models.denoised import is_flow, is_known
 from fklit.models.images import as_unit_images, thumbnails
@@ -27,8 +28,8 @@ from fklit.models.meter import Meter
 from fklit.models.pipeline import Interception, StepCall, UnsupportedPipelineError
 from fklit.models.stochasticity import SchedulerSwapWarning, stochastic_sibling
 from fklit.rewards.base import Reward
+from fklit.rewards.scoring import Scorer, as_reward
 from fklit.steering.result import SteeringResult
-from fklit.steering.scoring import Scorer, as_reward
 
 DEFAULT_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
 
@@ -108,8 +109,8 @@ class SteeringRun:
         decode: Callable[[Tensor], Tensor] | None = None,
         previews: bool = True,
     ) -> None:
-        self.prompts = _check_prompts(prompts)
-        self.prompt_indices = _check_indices(prompt_indices, len(self.prompts))
+        self.prompts = check_prompts(prompts)
+        self.prompt_indices = check_indices(prompt_indices, len(self.prompts))
         if scheduler not in ("auto", "keep"):
             raise ValueError(f"scheduler={scheduler!r} was given; give 'auto' or 'keep'.")
         self._pipeline = pipeline
@@ -339,24 +340,6 @@ class SteeringRun:
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),
         )
-
-
-def _check_prompts(prompts: Sequence[str]) -> list[str]:
-    if isinstance(prompts, str):
-        prompts = [prompts]
-    prompts = list(prompts)
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"prompts={prompts!r} was given; give at least one prompt, each a string ('' is allowed).")
-    return prompts
-
-
-def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    indices = list(range(count)) if indices is None else list(indices)
-    if len(indices) != count or len(set(indices)) != count or any(index < 0 for index in indices):
-        raise ValueError(
-            f"prompt_indices={indices!r} was given for {count} prompt(s); give one index a prompt, no two alike."
-        )
-    return indices
 
 
 def _check_scale(reward_scale: float | None, reward: Reward) -> float:

@@ -18,12 +18,12 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.metrics.prompt_mean import PromptMean
+from fklit.models.describe import describe
 from fklit.models.source import PipelineSource
 from fklit.rewards.base import Reward
+from fklit.rewards.scoring import as_reward
 from fklit.steering.api import steer
-from fklit.steering.describe import describe
 from fklit.steering.result import SteeringResult
-from fklit.steering.scoring import as_reward
 
 _NO_TRAINING = (
     "`fit` or `validate` was asked for with SteeringTask, which samples from pretrained weights and trains nothing; "
@@ -138,7 +138,7 @@ class SteeringTask(LightningModule):
         """Everything that determines the samples, JSON-able: weights, reward and steering; not paths or batch size.
 
         Raises:
-            TypeError: The reward does not tell its arguments, see ``fklit.steering.describe``.
+            TypeError: The reward does not tell its arguments, see ``fklit.models.describe``.
         """
         return {"source": self.source.settings(), "reward": describe(self.reward), **describe(self.steering)}
 

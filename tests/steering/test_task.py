@@ -11,10 +11,10 @@ from torchmetrics import Metric
 from fklit.callbacks import SteeringWriter
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
+from fklit.models.describe import settings_hash
 from fklit.models.source import PipelineSource
 from fklit.rewards import Function, Standardised
 from fklit.steering.api import steer
-from fklit.steering.describe import settings_hash
 from fklit.steering.task import SteeringTask
 
 PROMPTS = ["a green heart", "two cats", "a red apple left of a dog"]

@@ -11,9 +11,9 @@ from PIL import Image
 from fklit.feynman_kac.potentials import Difference, Max
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Linear
+from fklit.models.describe import describe, settings_hash
 from fklit.rewards import Clipped, Function, Min, WeightedSum
 from fklit.rewards.base import Reward
-from fklit.steering.describe import describe, settings_hash
 
 
 def first(images):
