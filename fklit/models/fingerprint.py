@@ -5,7 +5,7 @@ from pathlib import Path
 
 _WHOLE = 64 * 2**20  # bytes; larger files are sampled, since hashing 10 GB of weights at every start takes a minute
 _SAMPLES, _SAMPLE_SIZE = 64, 2**16
-_DOCUMENTS = frozenset({".md", ".png", ".jpg", ".jpeg", ".svg"})  # a model card may change without the model
+_DOCUMENTS = frozenset({".md", ".png", ".jpg", ".jpeg", ".svg", ".webp"})  # a model card may change without the model
 
 
 def fingerprint(path: str | Path) -> str:
