@@ -14,7 +14,7 @@ from fklit.eqprop.estimators import Estimator, ExactResponse, RecurrentBackprop
 from fklit.eqprop.fields import Linearised
 from fklit.eqprop.homeostasis import draw_probes
 from fklit.eqprop.references import recurrent_jacobian
-from fklit.eqprop.state import State, blank_rows, pick_rows, repeat_rows, row_norms, scale_rows
+from fklit.eqprop.state import State, blank_rows, pick_rows, row_norms, scale_rows
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork
@@ -109,7 +109,7 @@ def symmetry_score(
         return exact
     drawn = draw_probes(network, range(count), probes=probes, seed=seed)
     v = tuple(part.to(equilibrium.x.device, equilibrium.x.dtype) for part in drawn)
-    linear = Linearised(network, repeat_rows(state, probes))
+    linear = Linearised(network, state)
     forwards, backwards = linear.forwards(v), linear.backwards(v)
     both = [
         (forwards.get(i, torch.zeros_like(part)) - part, backwards.get(i, torch.zeros_like(part)) - part)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fklit.eqprop.derivatives import ConvolutionDerivative, DenseDerivative, LinkDerivative, RecordedDerivative
 from fklit.eqprop.pooling import softmax_pool, softmax_pool_transpose
 
 Shape = tuple[int, ...]
@@ -37,6 +38,10 @@ class Link(nn.Module, ABC):
     @abstractmethod
     def aligned_backward_weight(self) -> Tensor:
         """The weights of the way back, laid out as ``forward_weight`` (the same values if tied)."""
+
+    def derivative(self, pre: Tensor, post: Tensor) -> LinkDerivative:
+        """Derivatives of both directions at activities; override it with hand-written ones for speed."""
+        return RecordedDerivative(self, pre, post)
 
     def _way_back(self) -> Tensor:
         return self.forward_weight if self.backward_weight is None else self.backward_weight
@@ -120,6 +125,10 @@ class DenseLink(Link):
         weight = self.forward_weight.T if self.backward_weight is None else self.backward_weight
         return F.linear(post.flatten(1), weight.to(post.dtype)).view(pre.shape)
 
+    def derivative(self, pre: Tensor, post: Tensor) -> DenseDerivative:
+        """Derivatives of both directions."""
+        return DenseDerivative(self, pre, post)
+
     def aligned_backward_weight(self) -> Tensor:
         """``B^T``, shaped as ``W``."""
         return self.forward_weight if self.backward_weight is None else self.backward_weight.T
@@ -164,6 +173,10 @@ class ConvolutionLink(Link):
             z = F.conv2d(pre, weight, padding=self.padding)
             cotangent = softmax_pool_transpose(z, post, self.pool, split=split)
         return F.conv_transpose2d(cotangent, weight, padding=self.padding)
+
+    def derivative(self, pre: Tensor, post: Tensor) -> ConvolutionDerivative:
+        """Derivatives of both directions."""
+        return ConvolutionDerivative(self, pre, post)
 
     def aligned_backward_weight(self) -> Tensor:
         """``B``: its layout is that of ``W`` already."""

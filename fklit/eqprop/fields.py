@@ -84,6 +84,8 @@ class NetworkField:
 class Linearised:
     """The derivative H' of the recurrent input with respect to the activities, at a real state.
 
+    Directions may have a multiple of the state's rows, copy after copy of the batch.
+
     Args:
         network: Whose connections.
         state: Where.
@@ -92,54 +94,70 @@ class Linearised:
 
     def __init__(self, network: "EquilibriumNetwork", state: State, *, differentiable: bool = False) -> None:
         self.network, self.differentiable = network, differentiable
-        with torch.enable_grad():
-            self.point = tuple(part.detach().requires_grad_() for part in state)
-            self._inputs = network.recurrent(self.point)
-
-        self._outputs = {i: h for i, h in self._inputs.items() if h.requires_grad}
-        self._pair: tuple[dict[int, Tensor], dict[int, Tensor]] | None = None  # made on the first use
-
-    def _transposed(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """``H'^T u`` as a recorded function of u, and u: its derivative in turn is H' (no forward mode is needed)."""
-        with torch.enable_grad():
-            u = {i: torch.zeros_like(h).requires_grad_() for i, h in self._outputs.items()}
-            products = torch.autograd.grad(
-                list(self._outputs.values()), self.point, list(u.values()), create_graph=True, allow_unused=True
-            )
-        return u, {i: product for i, product in enumerate(products) if product is not None}
+        point = tuple(part.detach() for part in state)
+        with torch.set_grad_enabled(differentiable):
+            self._links = [
+                (pre, post, network.link(name).reciprocal, network.link(name).derivative(point[pre], point[post]))
+                for name, (pre, post) in network.ends.items()
+                if pre >= 0
+            ]
 
     def forwards(self, direction: State, populations: Sequence[int] | None = None) -> dict[int, Tensor]:
         """``H' v`` for some populations; those without recurrent input are left out."""
-        if not self._outputs:
-            return {}
-        if self._pair is None:
-            self._pair = self._transposed()
-        u, products = self._pair
-        chosen = [i for i in u if populations is None or i in populations]
-        if not chosen:
-            return {}
-        return self._apply(chosen, list(products.values()), [u[i] for i in chosen], [direction[i] for i in products])
+        total = _Total(self, populations)
+        with torch.set_grad_enabled(self.differentiable):
+            for pre, post, reciprocal, link in self._links:
+                if post in total:
+                    total.add(post, link.up(direction[pre]))
+                if reciprocal and pre in total:
+                    total.add(pre, link.down(direction[post]))
+                    total.add(pre, link.bend(direction[pre]))
+        return total.parts
 
     def backwards(self, direction: State, populations: Sequence[int] | None = None) -> dict[int, Tensor]:
         """``H'^T v`` for some populations; those that feed no other are left out."""
-        if not self._outputs:
-            return {}
-        chosen = list(range(len(self.point))) if populations is None else list(populations)
-        return self._apply(
-            chosen,
-            list(self._outputs.values()),
-            [self.point[i] for i in chosen],
-            [direction[i] for i in self._outputs],
-        )
+        total = _Total(self, populations)
+        with torch.set_grad_enabled(self.differentiable):
+            for pre, post, reciprocal, link in self._links:
+                if pre in total:
+                    total.add(pre, link.up_transposed(direction[post]))
+                if reciprocal and post in total:
+                    total.add(post, link.down_transposed(direction[pre]))
+                if reciprocal and pre in total:
+                    total.add(pre, link.bend_transposed(direction[pre]))
+        return total.parts
 
-    def _apply(
-        self, keys: Sequence[int], outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor]
-    ) -> dict[int, Tensor]:
-        with torch.enable_grad():
-            products = torch.autograd.grad(
-                outputs, inputs, cotangents, retain_graph=True, create_graph=self.differentiable, allow_unused=True
-            )
-        return {i: product for i, product in zip(keys, products, strict=True) if product is not None}
+    def asymmetry(self, direction: State) -> dict[int, Tensor]:
+        """``(H' - H'^T) v``; what is symmetric by construction is left out of the computation."""
+        total = _Total(self, None)
+        with torch.set_grad_enabled(self.differentiable):
+            for pre, post, reciprocal, link in self._links:
+                total.add(post, link.up(direction[pre]))
+                total.add(pre, -link.up_transposed(direction[post]))
+                if reciprocal:
+                    total.add(pre, link.down(direction[post]))
+                    total.add(post, -link.down_transposed(direction[pre]))
+                    if not link.symmetric:
+                        bend, transposed = link.bend(direction[pre]), link.bend_transposed(direction[pre])
+                        total.add(pre, bend)
+                        total.add(pre, None if transposed is None else -transposed)
+        return total.parts
+
+
+class _Total:
+    """Sums of what links bring to the populations that are asked for."""
+
+    def __init__(self, linear: Linearised, populations: Sequence[int] | None) -> None:
+        self._wanted = set(range(len(linear.network.names)) if populations is None else populations)
+        self.parts: dict[int, Tensor] = {}
+
+    def __contains__(self, population: int) -> bool:
+        return population in self._wanted
+
+    def add(self, population: int, product: Tensor | None) -> None:
+        if product is not None:
+            earlier = self.parts.get(population)
+            self.parts[population] = product if earlier is None else earlier + product
 
 
 class ResponseField:

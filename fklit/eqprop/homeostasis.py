@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fklit.eqprop.connections import DenseLink
 from fklit.eqprop.fields import Linearised
-from fklit.eqprop.state import State, repeat_rows, row_dots
+from fklit.eqprop.state import State, row_dots
 from fklit.feynman_kac.randomness import group_generators
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def two_term(linear: Linearised, probe: State, *, sensitivity: bool = True, reco
 
 def squared(linear: Linearised, probe: State) -> Tensor:
     """``1/2 |(J - J^T) v|^2`` for each probe v, ``(rows,)``: the same mean, never negative, no noise at symmetry."""
-    forwards = _filled(linear.forwards(probe), probe)
-    backwards = _filled(linear.backwards(probe), probe)
-    difference = tuple(a - b for a, b in zip(forwards, backwards, strict=True))
+    difference = _filled(linear.asymmetry(probe), probe)
     return 0.5 * row_dots(difference, difference)
 
 
@@ -184,7 +182,7 @@ class Homeostasis:
             like = equilibrium.x
             drawn = draw_probes(network, sample_ids, probes=self.probes, seed=self.seed, step=step)
             probe = tuple(part.to(like.device, like.dtype) for part in drawn)
-            linear = Linearised(network, repeat_rows(equilibrium.state, self.probes), differentiable=True)
+            linear = Linearised(network, equilibrium.state, differentiable=True)
             if self.form == "squared":
                 values = squared(linear, probe)
             else:

@@ -22,9 +22,17 @@ def _members(z: Tensor, size: int) -> list[Tensor]:
     return [z[:, :, i::size, j::size].clone() for i in range(size) for j in range(size)]
 
 
-def _assemble(members: Sequence[Tensor], like: Tensor, size: int) -> Tensor:
+def _assemble(members: Sequence[Tensor], size: int) -> Tensor:
     """The inverse of :func:`_members`."""
-    out = torch.empty_like(like)
+    first = members[0]
+    n, c, h, w = first.shape
+    last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+    out = torch.empty(
+        (n, c, h * size, w * size),
+        dtype=first.dtype,
+        device=first.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
     for k, member in enumerate(members):
         i, j = divmod(k, size)
         out[:, :, i::size, j::size] = member
@@ -100,9 +108,8 @@ def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bo
         members = _members(z, size)
         raised, total, out = _raise(members)
         scaled, shift = cotangent / total, 1 - out
-        return _assemble([scaled * e * (shift + member) for e, member in zip(raised, members, strict=True)], z, size)
-    halves_of_z = halves(z)
-    real, imaginary = (_members(half, size) for half in halves_of_z)
+        return _assemble([scaled * e * (shift + member) for e, member in zip(raised, members, strict=True)], size)
+    real, imaginary = (_members(half, size) for half in halves(z))
     p, q, c, d, out_real, out_imaginary = _raise_split(real, imaginary)
     a, b = halves(cotangent)
     a, b = a * c - b * d, a * d + b * c  # cotangent / sum
@@ -113,4 +120,54 @@ def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bo
         x, y = shift + x, y - out_imaginary
         up.append(g * x - h * y)
         across.append(g * y + h * x)
-    return torch.cat([_assemble(up, halves_of_z[0], size), _assemble(across, halves_of_z[1], size)])
+    return torch.cat([_assemble(up, size), _assemble(across, size)])
+
+
+def _times(factor: Tensor, direction: Tensor) -> Tensor:
+    """Product of a factor with each copy of the batch in a direction of a multiple of its rows."""
+    if len(direction) == len(factor):
+        return factor * direction
+    return (factor * direction.view(-1, *factor.shape)).flatten(0, 1)
+
+
+class SoftmaxPoolDerivative:
+    """First and second derivative of :func:`softmax_pool` at z, for directions of a multiple of its rows.
+
+    Args:
+        z: Real values.
+        size: Side of the window.
+    """
+
+    def __init__(self, z: Tensor, size: int) -> None:
+        members = _members(z, size)
+        raised, total, out = _raise(members)
+        self.size = size
+        self._weights = [e / total for e in raised]
+        self._shifts = [1 + member - out for member in members]
+        self._slopes = [p * shift for p, shift in zip(self._weights, self._shifts, strict=True)]
+
+    def along(self, v: Tensor) -> Tensor:
+        """Derivative of the pooled values along v, shaped as z."""
+        return self._sum(self._slopes, _members(v, self.size))
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """Its transpose: from u, shaped as the pooled values, to the shape of z."""
+        return _assemble([_times(slope, u) for slope in self._slopes], self.size)
+
+    def curvature(self, v: Tensor, cotangent: Tensor) -> Tensor:
+        """Derivative of ``transposed(cotangent)`` with respect to z, along v; symmetric.
+
+        Args:
+            v: Shaped as z.
+            cotangent: Shaped as the pooled values, one for each row of z.
+        """
+        members = _members(v, self.size)
+        mean, along = self._sum(self._weights, members), self._sum(self._slopes, members)
+        parts = [
+            _times(cotangent * p, _times(shift, member - mean) + member - along)
+            for p, shift, member in zip(self._weights, self._shifts, members, strict=True)
+        ]
+        return _assemble(parts, self.size)
+
+    def _sum(self, factors: Sequence[Tensor], members: Sequence[Tensor]) -> Tensor:
+        return _sum([_times(factor, member) for factor, member in zip(factors, members, strict=True)])

@@ -42,9 +42,9 @@ def recurrent_jacobian(network: "EquilibriumNetwork", state: State) -> Float[Ten
     basis = torch.eye(neurons, dtype=state[0].dtype, device=state[0].device)
     matrices = []
     for i in range(len(state[0])):
-        here = tuple(part[i : i + 1].repeat(neurons, *[1] * (part.dim() - 1)) for part in state)
-        products = Linearised(network, here).forwards(unflatten_state(basis, here))
-        full = tuple(products.get(k, torch.zeros_like(part)) for k, part in enumerate(here))
+        directions = unflatten_state(basis, state)
+        products = Linearised(network, tuple(part[i : i + 1] for part in state)).forwards(directions)
+        full = tuple(products.get(k, torch.zeros_like(part)) for k, part in enumerate(directions))
         matrices.append(flatten_state(full).T)
     return torch.stack(matrices)
 
