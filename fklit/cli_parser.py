@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import fklit.callbacks
 import fklit.data
+import fklit.eqprop.task
 import fklit.rewards
 import fklit.steering.task
 import fklit.training  # noqa: F401  (a class that is imported may be named by its short name)

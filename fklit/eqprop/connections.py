@@ -56,7 +56,8 @@ class Connection(ABC):
         reciprocal: Whether there is a way back. Connections from the input are one-way whatever this says.
         tied: Whether the way back shares the weights (an energy-based network) or has its own.
         angle: For an untied way back, degrees between its first weights and the transposed ones of the way up:
-            ``sin(angle) random + cos(angle) transposed``. 0 starts symmetric, 90 independent.
+            ``sin(angle) random + cos(angle) transposed``. 0 starts symmetric, 90 independent. In between it is larger
+            than said here where the way back has the smaller fan-in, and so the larger random weights.
         gain: Factor on all first weights.
 
     Raises:
