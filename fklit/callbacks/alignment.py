@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from fklit.eqprop.alignment import error_vectors, symmetry_score, weight_angles
-from fklit.eqprop.estimators import Estimator
+from fklit.eqprop.responses import Estimator
 from fklit.eqprop.state import State
 from fklit.metrics.alignment import Alignment
 

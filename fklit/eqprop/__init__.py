@@ -7,20 +7,20 @@ from fklit.eqprop.estimators import (
     Cauchy,
     ComplexStep,
     CorrectedNudge,
-    Estimator,
     ExactResponse,
     OneSided,
     RecurrentBackprop,
-    Response,
     Symmetric,
 )
 from fklit.eqprop.execution import Execution
+from fklit.eqprop.graph import Population
 from fklit.eqprop.homeostasis import Homeostasis
-from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork, Population
+from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
 from fklit.eqprop.online import Online
 from fklit.eqprop.presets import MLP, ConvNet, LoopNet
 from fklit.eqprop.references import dense_errors, equilibrium_jacobian, unrolled
+from fklit.eqprop.responses import Estimator, Response
 
 __all__ = [
     "MLP",

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fklit.eqprop.autograd import credit
 from fklit.eqprop.dynamics import Relaxation
-from fklit.eqprop.estimators import Estimator, ExactResponse, RecurrentBackprop
+from fklit.eqprop.estimators import ExactResponse, RecurrentBackprop
 from fklit.eqprop.fields import Linearised
 from fklit.eqprop.homeostasis import draw_probes
 from fklit.eqprop.references import recurrent_jacobian
+from fklit.eqprop.responses import Estimator
 from fklit.eqprop.state import State, blank_rows, pick_rows, row_norms, scale_rows
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fklit.eqprop.estimators import Response, constant_force
 from fklit.eqprop.nudges import Nudge
+from fklit.eqprop.responses import Response, constant_force
 from fklit.eqprop.state import State, blank_rows, per_row, row_dots, row_norms, scale_rows
 
 if TYPE_CHECKING:

@@ -13,35 +13,14 @@ from fklit.eqprop.activations import Activation, ShiftedSigmoid, is_holomorphic
 from fklit.eqprop.autograd import attach
 from fklit.eqprop.connections import Connection, Link, lecun_
 from fklit.eqprop.dynamics import Relaxation, Settled
-from fklit.eqprop.estimators import Estimator, Response, Symmetric
+from fklit.eqprop.estimators import Symmetric
 from fklit.eqprop.execution import Execution, relax_freely
+from fklit.eqprop.graph import Population, build_links, colour
 from fklit.eqprop.nudges import Nudge
+from fklit.eqprop.responses import Estimator, Response
 from fklit.eqprop.state import State, halves
 
 UnsettledPolicy = Literal["keep", "drop", "raise"]
-
-
-@dataclass(frozen=True)
-class Population:
-    """Neurons of one kind.
-
-    Attributes:
-        name: An identifier; ``"input"`` is taken.
-        shape: (neurons,) or (channels, height, width).
-        activation: Their activation function; None for the network's.
-        bias: Whether they have one, per neuron or per channel.
-    """
-
-    name: str
-    shape: Sequence[int]
-    activation: Activation | None = None
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier() or self.name == "input":
-            raise ValueError(f"A population is named {self.name!r}; use letters, digits and _, and not 'input'.")
-        if not self.shape or any(side < 1 for side in self.shape):
-            raise ValueError(f"Population {self.name} has shape {tuple(self.shape)}; every side is at least 1.")
 
 
 @dataclass(frozen=True)
@@ -62,22 +41,6 @@ class Equilibrium:
     def state(self) -> State:
         """Activities of each population (no gradient)."""
         return self.report.state
-
-
-def colour(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
-    """Group populations greedily, in their order, so that no two of a group are connected.
-
-    Layers give two groups, odd ones and even ones; a loop of three gives three.
-    """
-    groups: list[list[int]] = []
-    for i in range(count):
-        neighbours = {b for a, b in pairs if a == i} | {a for a, b in pairs if b == i}
-        free = [group for group in groups if not neighbours & set(group)]
-        if free:
-            free[0].append(i)
-        else:
-            groups.append([i])
-    return tuple(tuple(group) for group in groups)
 
 
 class EquilibriumNetwork(nn.Module):
@@ -136,7 +99,8 @@ class EquilibriumNetwork(nn.Module):
         self.free = Relaxation() if free is None else free
         self.unsettled = unsettled
         self.execution = Execution() if execution is None else execution
-        self._build_links(connections)
+        self.links, self.ends = build_links(self.input_shape, self.populations, connections)
+        self.colours = colour(len(self.names), [ends for ends in self.ends.values() if ends[0] >= 0])
         self.biases = nn.ParameterDict()
         for population in self.populations:
             if population.bias:
@@ -153,30 +117,6 @@ class EquilibriumNetwork(nn.Module):
         self.check_estimator(self.estimator)
         if self.execution.channels_last:
             self.to(memory_format=torch.channels_last)  # convolutions then hand out states in that format
-
-    def _build_links(self, connections: Sequence[Connection]) -> None:
-        shapes = {"input": self.input_shape} | {p.name: tuple(p.shape) for p in self.populations}
-        place = {"input": -1} | {name: i for i, name in enumerate(self.names)}
-        self.links = nn.ModuleDict()
-        self.ends: dict[str, tuple[int, int]] = {}
-        taken: set[tuple[str, str]] = set()
-        for connection in connections:
-            unknown = {connection.pre, connection.post} - set(shapes)
-            if unknown:
-                raise ValueError(f"{connection.name} names {sorted(unknown)}; the populations are {list(shapes)}.")
-            ways = {(connection.pre, connection.post)}
-            if connection.reciprocal:
-                ways.add((connection.post, connection.pre))
-            if ways & taken:
-                raise ValueError(f"{connection.name} repeats a direction that another connection has; remove one.")
-            taken |= ways
-            self.links[connection.name] = connection.build(shapes[connection.pre], shapes[connection.post])
-            self.ends[connection.name] = (place[connection.pre], place[connection.post])
-        alone = set(self.names) - {post for _, post in taken}
-        if alone:
-            raise ValueError(f"Populations {sorted(alone)} get no connection; connect them or leave them out.")
-        inner = [ends for ends in self.ends.values() if ends[0] >= 0]
-        self.colours = colour(len(self.names), inner)
 
     def check_estimator(self, estimator: Estimator) -> None:
         """Refuse an estimator with complex phases for activations that are not holomorphic.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from fklit.eqprop.dynamics import Relaxation, settle
-from fklit.eqprop.estimators import Estimator, Force, Response, check_beta, complex_deviation, complex_phases, finish
+from fklit.eqprop.phases import complex_deviation, complex_phases
+from fklit.eqprop.responses import Estimator, Force, Response, check_beta, finish
 
 if TYPE_CHECKING:
     from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork

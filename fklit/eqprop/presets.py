@@ -6,9 +6,10 @@ from itertools import pairwise
 from fklit.eqprop.activations import Activation, DoubleSiLU, ShiftedSigmoid
 from fklit.eqprop.connections import Convolution, Dense
 from fklit.eqprop.dynamics import Relaxation
-from fklit.eqprop.estimators import Estimator
 from fklit.eqprop.execution import Execution
-from fklit.eqprop.networks import EquilibriumNetwork, Population, UnsettledPolicy
+from fklit.eqprop.graph import Population
+from fklit.eqprop.networks import EquilibriumNetwork, UnsettledPolicy
+from fklit.eqprop.responses import Estimator
 
 
 class MLP(EquilibriumNetwork):

@@ -10,11 +10,11 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from fklit.eqprop.dynamics import Settled
-from fklit.eqprop.estimators import Response
 from fklit.eqprop.homeostasis import Homeostasis
 from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
 from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser, cosine
+from fklit.eqprop.responses import Response
 
 
 class LabelledBatch(TypedDict):

@@ -16,7 +16,8 @@ from fklit.eqprop.estimators import (
     RecurrentBackprop,
     Symmetric,
 )
-from fklit.eqprop.networks import EquilibriumNetwork, Population
+from fklit.eqprop.graph import Population
+from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge
 from fklit.eqprop.online import Online
 from fklit.eqprop.references import unrolled

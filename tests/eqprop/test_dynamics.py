@@ -7,7 +7,8 @@ from equilibria import convnet, images, mlp, relative
 from fklit.eqprop.connections import Dense
 from fklit.eqprop.dynamics import Relaxation, settle, sweep
 from fklit.eqprop.fields import NetworkField
-from fklit.eqprop.networks import EquilibriumNetwork, Population, colour
+from fklit.eqprop.graph import Population, colour
+from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.presets import LoopNet
 
 

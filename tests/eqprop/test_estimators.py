@@ -15,11 +15,9 @@ from fklit.eqprop.estimators import (
     OneSided,
     RecurrentBackprop,
     Symmetric,
-    complex_deviation,
-    complex_phases,
-    contour,
 )
 from fklit.eqprop.online import Online
+from fklit.eqprop.phases import complex_deviation, complex_phases, contour
 from fklit.eqprop.presets import LoopNet
 from fklit.eqprop.references import dense_errors, equilibrium_jacobian, flatten_state
 

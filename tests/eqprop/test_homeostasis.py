@@ -7,8 +7,9 @@ from equilibria import convnet, images, mlp
 from fklit.eqprop.connections import Dense
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.fields import Linearised
+from fklit.eqprop.graph import Population
 from fklit.eqprop.homeostasis import Homeostasis, closed_form, draw_probes, squared, two_term
-from fklit.eqprop.networks import EquilibriumNetwork, Population
+from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.presets import LoopNet
 from fklit.eqprop.references import recurrent_jacobian
 from fklit.eqprop.state import repeat_rows

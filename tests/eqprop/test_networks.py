@@ -7,7 +7,8 @@ import torch
 from equilibria import images
 
 from fklit.eqprop.connections import Convolution, Dense
-from fklit.eqprop.networks import EquilibriumNetwork, Population
+from fklit.eqprop.graph import Population
+from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.presets import MLP, ConvNet, LoopNet
 
 
