@@ -1,6 +1,6 @@
 """``python -m fklit`` is the ``fklit`` command."""
 
-from fklit.cli import main
+from fklit.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -40,3 +40,8 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
         if args is not None or not is_own_sentence(error):
             raise
         sys.exit(f"fklit: error: {error}")
+
+
+def command() -> None:
+    """Entry point of the installed command: as :func:`main`, but what it returns would become the exit code."""
+    main()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def contents(out):
 def test_version_needs_nothing(capsys):
     assert main(["--version"]) is None
     assert capsys.readouterr().out == f"fklit {fklit.__version__}\n"
+
+
+def test_the_installed_command_ends_with_status_0(model, monkeypatch):
+    (entry,) = (found for found in entry_points(group="console_scripts") if found.name == "fklit")
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model, prompts=PROMPTS[:1])])
+    assert entry.load()() is None  # what it returned would be printed, and be status 1
 
 
 def test_predict_writes_and_test_reports_from_one_configuration(model, tmp_path):
