@@ -1,6 +1,7 @@
 """Method 3: equilibrium propagation without weight symmetry, with the Jacobian homeostatic loss."""
 
 from fklit.eqprop.activations import Activation, DoubleSiLU, HardSigmoid, Identity, ShiftedSigmoid, Tanh, is_holomorphic
+from fklit.eqprop.alignment import error_vectors, symmetry_score, weight_angles
 from fklit.eqprop.connections import Connection, Convolution, Dense, Link
 from fklit.eqprop.dynamics import Relaxation, Settled
 from fklit.eqprop.estimators import (
@@ -58,6 +59,9 @@ __all__ = [
     "Tanh",
     "dense_errors",
     "equilibrium_jacobian",
+    "error_vectors",
     "is_holomorphic",
+    "symmetry_score",
     "unrolled",
+    "weight_angles",
 ]

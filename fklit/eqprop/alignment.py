@@ -108,8 +108,8 @@ def symmetry_score(
         a = (jacobian - jacobian.mT).flatten(1).norm(dim=1)
         exact: Tensor = (s / (s + a)).mean()
         return exact
-    drawn = draw_probes(network, range(count), probes=probes, seed=seed)
-    v = tuple(part.to(equilibrium.x.device, equilibrium.x.dtype) for part in drawn)
+    drawn = draw_probes(network, range(count), probes=probes, seed=seed, device=equilibrium.x.device)
+    v = tuple(part.to(equilibrium.x.dtype) for part in drawn)
     linear = Linearised(network, state)
     forwards, backwards = linear.forwards(v), linear.backwards(v)
     both = [

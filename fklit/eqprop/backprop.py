@@ -65,13 +65,16 @@ class BackpropTask(EqPropTask):
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         x, y = batch["x"], self._checked(batch["y"])
-        out = self.network.read(feedforward(self.network, x))
+        out = self(x)
         loss = self.sample_losses(out, y).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/top1", (out.detach().flatten(1).argmax(1) == y).float().mean(), prog_bar=True)
+        self.log("train/top1", (out.detach().argmax(1) == y).float().mean(), prog_bar=True)
         return loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, or without a readout the output's activities, of one pass."""
+        return self.network.read(feedforward(self.network, x)).flatten(1)
 
     def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
         x, y = batch["x"], self._checked(batch["y"])
-        out = self.network.read(feedforward(self.network, x)).flatten(1)
-        self._log_predictions(out, y, stage)
+        self._log_predictions(self(x), y, stage)

@@ -25,6 +25,8 @@ def _nudged(relaxation: Relaxation | None) -> Relaxation:
 class OneSided(Estimator):
     """``(s(beta) - s(0)) / beta``; error of order beta (Scellier & Bengio 2017).
 
+    What the free phase had still to move, divided by beta, is in the answer, too; from two phases on it cancels.
+
     Args:
         beta: Size of the nudge.
         relaxation: Of the nudged phase; None for 20 sweeps with tolerance 1e-6.

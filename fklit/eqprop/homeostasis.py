@@ -29,6 +29,7 @@ def draw_probes(
     probes: int = 1,
     seed: int = 0,
     step: int = 0,
+    device: torch.device | str = "cpu",
 ) -> State:
     """Standard normal directions, one function of (seed, sample id, step) each, whatever the batch around it.
 
@@ -38,13 +39,15 @@ def draw_probes(
         probes: Directions for each sample.
         seed: Any integer.
         step: So that a sample gets new directions each time.
+        device: Where to draw; kinds of devices draw different numbers.
 
     Returns:
-        Float32 on the CPU, one tensor ``(probes * samples, *shape)`` a population, all samples' first probe first.
+        Float32, one tensor ``(probes * samples, *shape)`` a population, all samples' first probe first.
     """
     shapes = [tuple(population.shape) for population in network.populations]
-    generators = group_generators(seed, sample_ids, stream=f"homeostasis:{step}")
-    drawn = [torch.randn(probes, network.num_neurons, generator=generator) for generator in generators]
+    generators = group_generators(seed, sample_ids, stream=f"homeostasis:{step}", device=device)
+    size = (probes, network.num_neurons)
+    drawn = [torch.randn(size, generator=generator, device=device, dtype=torch.float32) for generator in generators]
     rows = torch.stack(drawn, 1).flatten(0, 1)
     parts = torch.split(rows, [torch.Size(shape).numel() for shape in shapes], 1)
     return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
@@ -179,9 +182,9 @@ class Homeostasis:
         with torch.autocast(equilibrium.x.device.type, enabled=False):
             if self.form == "closed":
                 return closed_form(network) * scale
-            like = equilibrium.x
-            drawn = draw_probes(network, sample_ids, probes=self.probes, seed=self.seed, step=step)
-            probe = tuple(part.to(like.device, like.dtype) for part in drawn)
+            device, dtype = equilibrium.x.device, equilibrium.x.dtype
+            drawn = draw_probes(network, sample_ids, probes=self.probes, seed=self.seed, step=step, device=device)
+            probe = tuple(part.to(dtype) for part in drawn)
             linear = Linearised(network, equilibrium.state, differentiable=True)
             if self.form == "squared":
                 values = squared(linear, probe)

@@ -139,6 +139,15 @@ class EqPropTask(LightningModule):
             self.log("train/nudge_diverged", response.diverged.float().mean())
             self._responses = []
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, or without a readout the output's activities, ``(samples, classes)``."""
+        out: Tensor = self.network(x)
+        return out.flatten(1)
+
+    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
+        """``index`` of each sample and its ``output``, ``(samples, classes)``."""
+        return {"index": batch["index"], "output": self(batch["x"])}
+
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Logs ``val/loss``, ``val/top1`` and ``val/top5``."""
         self._evaluate(batch, "val")

@@ -146,3 +146,24 @@ def test_alignment_in_every_other_epoch(tmp_path):
 
     trainer(tmp_path, max_epochs=4, callbacks=[Spy(every_n_epochs=2)]).fit(EqPropTask(small()), loader(), loader())
     assert seen == [True, False, True, False]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
+def test_precisions(tmp_path, precision):
+    """Mixed precision trains to the same weights: the dynamics stay in single. The others train."""
+    weights = []
+    for chosen in ("32-true", precision):
+        task = EqPropTask(small(), nudge="loss", homeostasis=Homeostasis(probes=1))
+        run = trainer(tmp_path, precision=chosen, gradient_clip_val=1.0, accumulate_grad_batches=2)
+        run.fit(task, loader(), loader())
+        weights.append(torch.cat([weight.detach().flatten().double() for weight in task.parameters()]))
+    tolerance = {"bf16-mixed": 1e-5, "64-true": 1e-3, "bf16-true": 0.05}[precision]
+    assert float((weights[0] - weights[1]).abs().max()) < tolerance
+
+
+def test_predict(tmp_path):
+    task = EqPropTask(small())
+    batches = trainer(tmp_path).predict(task, loader())
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(24))
+    x = torch.stack([Samples()[i]["x"] for i in range(24)])
+    torch.testing.assert_close(torch.cat([batch["output"] for batch in batches]), task.network(x).detach())
