@@ -97,10 +97,11 @@ class GaussianMixture:
         """Return both for little more than the price of one."""
         log_density, logits, pulls = self._parts(x, scale, sigma)
         shares = (logits - log_density.unsqueeze(-1)).exp()
-        if self._basis is not None:
-            basis = self._on(x)[2]
-            pulls = torch.einsum("mij,...mj->...mi", basis, pulls)
-        return -torch.einsum("...m,...mi->...i", shares, pulls), log_density
+        if pulls is not None:
+            return -torch.einsum("...m,...mi->...i", shares, pulls), log_density
+        means, spreads, _, _ = self._on(x)
+        inverse = 1 / (scale**2 * spreads + sigma**2)
+        return (shares @ (scale * means * inverse)) - x * (shares @ inverse), log_density
 
     def sample(
         self, shape: Sequence[int], generator: Generators = None, *, dtype: torch.dtype = torch.float32
@@ -151,18 +152,26 @@ class GaussianMixture:
             self._cache[key] = (means, spreads, basis, logs)
         return self._cache[key]
 
-    def _parts(self, x: Tensor, scale: float, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Log density, log weight of each component with its density, and `V^-1 (x - a m)` in each component's axes."""
+    def _parts(self, x: Tensor, scale: float, sigma: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log density, log weight of each component with its density, and for full covariances `V^-1 (x - a m)`."""
         if x.shape[-1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)}; its last axis must have {self.dim} entries.")
         means, spreads, basis, logs = self._on(x)
-        away = x.unsqueeze(-2) - scale * means
-        if basis is not None:
-            away = torch.einsum("mij,...mi->...mj", basis, away)
         variances = scale**2 * spreads + sigma**2
         volume = variances.log().expand(-1, self.dim).sum(dim=-1) + self.dim * math.log(2 * math.pi)
-        pulls = away / variances
-        logits = logs - 0.5 * ((away * pulls).sum(dim=-1) + volume)
+        pulls = None
+        if basis is None and x.dtype == torch.float64:
+            # Expanded squares, by matrix products: nothing of size (n, M, d). Single precision has no digits for that.
+            inverse = (1 / variances).expand(-1, self.dim)
+            weighted = scale * means * inverse
+            distance = x.square() @ inverse.T - 2 * x @ weighted.T + (scale * means * weighted).sum(dim=-1)
+        else:
+            away = x.unsqueeze(-2) - scale * means
+            if basis is not None:
+                away = torch.einsum("mij,...mi->...mj", basis, away)
+                pulls = torch.einsum("mij,...mj->...mi", basis, away / variances)
+            distance = (away.square() / variances).sum(dim=-1)
+        logits = logs - 0.5 * (distance + volume)
         return torch.logsumexp(logits, dim=-1), logits, pulls
 
 

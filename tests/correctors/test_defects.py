@@ -28,6 +28,7 @@ class LongInterval(Rate):
         return spread_rate(move.before, move.descent)
 
 
+@pytest.mark.slow
 def test_a_churn_counts_by_the_net_interval():
     first, second, _ = experts(EDM(0.02, 10.0))
     target = Guided(second, first, 2.0)
@@ -72,6 +73,7 @@ def test_dead_particles_have_no_offspring_at_any_size(index):
     assert (ancestors == index).double().mean() >= 0.9999
 
 
+@pytest.mark.slow
 def test_the_birth_death_resampler_is_not_biased():
     """Defect 6: heirs were drawn by accumulated excess, with a variance error of 0.16 and more."""
     target = Guided(SECOND, FIRST, 2.0)
