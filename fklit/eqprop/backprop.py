@@ -7,7 +7,7 @@ from torch import Tensor
 from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.optimisers import OptimiserSettings
 from fklit.eqprop.state import State
-from fklit.eqprop.task import EqPropTask, LabelledBatch
+from fklit.eqprop.task import EqPropTask, LabelledBatch, check_batch
 
 
 def feedforward(network: EquilibriumNetwork, x: Tensor) -> State:
@@ -64,7 +64,7 @@ class BackpropTask(EqPropTask):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        x, y = batch["x"], self._checked(batch["y"])
+        x, y = check_batch(batch, self.num_classes)
         out = self(x)
         loss = self.sample_losses(out, y).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -76,5 +76,5 @@ class BackpropTask(EqPropTask):
         return self.network.read(feedforward(self.network, x)).flatten(1)
 
     def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
-        x, y = batch["x"], self._checked(batch["y"])
+        x, y = check_batch(batch, self.num_classes)
         self._log_predictions(self(x), y, stage)

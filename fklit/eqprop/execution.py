@@ -22,9 +22,10 @@ class Execution:
         compile: Run the sweeps through ``torch.compile``. The first steps then take minutes, and it pays for long
             trainings of conv nets only.
         free_precision: ``"bfloat16"`` or ``"float16"`` runs the first sweeps of the free phase in that format, on
-            hardware that is faster in it, until its rounding is reached; ``"full"`` does not. Every sample then goes on
-            in full precision until its residual there is below the tolerance, and starts afresh there if it found no
-            rest in the low one: the low precision saves time and decides nothing.
+            hardware that is faster in it, until its rounding is reached or half of the free phase's ``max_steps`` are
+            over; ``"full"`` does not. Every sample then goes on in full precision until its residual there is below the
+            tolerance, and starts afresh there if it diverged in the low one: the low precision saves time and decides
+            nothing.
     """
 
     channels_last: bool = False
@@ -50,12 +51,16 @@ def relax_freely(network: "EquilibriumNetwork", drive: State, start: State) -> S
         return settle(field, start, network.free, classify=True)
     dtype = torch.bfloat16 if low == "bfloat16" else torch.float16
     # Activities are of order one, so changes of two units in the last place are rounding.
-    rough = replace(network.free, tolerance=max(network.free.tolerance, 2 * torch.finfo(dtype).eps))
+    rough = replace(
+        network.free,
+        tolerance=max(network.free.tolerance, 2 * torch.finfo(dtype).eps),
+        max_steps=(network.free.max_steps + 1) // 2,
+    )
     coarse = settle(
         NetworkField(network, tuple(part.to(dtype) for part in drive)), tuple(part.to(dtype) for part in start), rough
     )
     state = tuple(
-        torch.where(per_row(coarse.settled, old), new.to(old.dtype), old)
+        torch.where(per_row(coarse.diverged, old), old, new.to(old.dtype))
         for new, old in zip(coarse.state, start, strict=True)
     )
     fine = settle(field, state, network.free, classify=True)

@@ -1,5 +1,6 @@
 """Training by equilibrium propagation under Lightning."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -23,6 +24,30 @@ class LabelledBatch(TypedDict):
     x: Tensor
     y: Tensor
     index: Tensor
+
+
+def check_batch(batch: LabelledBatch, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return ``x`` and ``y`` of a batch.
+
+    Raises:
+        TypeError: If the batch is no dictionary with ``x``, ``y`` and ``index``, or the labels are no whole numbers.
+        ValueError: If there is not one label for each sample, or one is out of range.
+    """
+    given = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+    if not isinstance(batch, Mapping) or not {"x", "y", "index"} <= set(batch):
+        raise TypeError(f"A batch with {given} was given; it must be a dictionary with 'x', 'y' and 'index'.")
+    x, y = batch["x"], batch["y"]
+    if y.is_floating_point() or y.dim() != 1 or len(y) != len(x):
+        raise (TypeError if y.is_floating_point() else ValueError)(
+            f"Labels of type {y.dtype} and shape {tuple(y.shape)} were given for {len(x)} samples; give one class "
+            "number for each."
+        )
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+        raise ValueError(
+            f"Labels from {int(y.min())} to {int(y.max())} were found; they must be from 0 to {num_classes - 1}: check "
+            "the data or num_classes."
+        )
+    return x, y
 
 
 class EqPropTask(LightningModule):
@@ -107,7 +132,7 @@ class EqPropTask(LightningModule):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch; its backward pass runs the nudged phases."""
-        x, y = batch["x"], self._checked(batch["y"])
+        x, y = check_batch(batch, self.num_classes)
         network = self.network
         equilibrium = network.free_equilibrium(x)
         report = equilibrium.report
@@ -157,7 +182,7 @@ class EqPropTask(LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
-        x, y = batch["x"], self._checked(batch["y"])
+        x, y = check_batch(batch, self.num_classes)
         equilibrium = self.network.free_equilibrium(x)
         unsettled = (~equilibrium.report.settled).float().mean()
         self.log(f"{stage}/unsettled", unsettled, batch_size=len(x), sync_dist=True)
@@ -173,14 +198,6 @@ class EqPropTask(LightningModule):
                 assert isinstance(accuracy, MulticlassAccuracy)
                 accuracy.update(out, y)
                 self.log(f"{stage}/{name}", accuracy, prog_bar=name == "top1", batch_size=len(y))
-
-    def _checked(self, y: Tensor) -> Tensor:
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
-            raise ValueError(
-                f"Labels from {int(y.min())} to {int(y.max())} were found; they must be from 0 to "
-                f"{self.num_classes - 1}: check the data or num_classes."
-            )
-        return y
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with a cosine over all steps of the run if asked for.

@@ -123,6 +123,14 @@ def test_refused():
         EqPropTask(small(), num_classes=12)
     with pytest.raises(ValueError, match="Labels from 0 to 12 were found; they must be from 0 to 9"):
         EqPropTask(small()).training_step({"x": torch.zeros(2, 20), "y": torch.tensor([0, 12]), "index": None}, 0)
+    for batch, message in (
+        ((torch.zeros(2, 20), torch.tensor([0, 1])), "A batch with tuple was given; it must be a dictionary with 'x'"),
+        ({"x": torch.zeros(2, 20), "y": torch.tensor([0, 1])}, r"A batch with \['x', 'y'\] was given"),
+        ({"x": torch.zeros(2, 20), "y": torch.rand(2), "index": None}, "Labels of type torch.float32"),
+        ({"x": torch.zeros(2, 20), "y": torch.zeros(3, dtype=int), "index": None}, r"shape \(3,\) were .* 2 samples"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            EqPropTask(small()).training_step(batch, 0)
     with pytest.raises(ValueError, match=r"Factors were given for \['l1'\]"):
         build_optimiser(small(), OptimiserSettings(rate_factors={"l1": 2.0}))
     with pytest.raises(ValueError, match=r"momentum=1\.0"):

@@ -58,7 +58,7 @@ def test_low_precision_saves_sweeps_in_full_precision(monkeypatch):
     assert counts[torch.bfloat16] > 0 and counts[torch.float32] - full < full
 
 
-def test_samples_without_rest_in_low_precision_start_afresh():
+def test_samples_that_diverge_in_low_precision_start_afresh():
     """Weights beyond the range of float16: everything there is infinite, and nothing of it is left."""
     full, mixed = make("mlp"), make("mlp", Execution(free_precision="float16"))
     for network in (full, mixed):
@@ -93,6 +93,7 @@ def compare_compiled(kind):
     fields._compiled.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_compiled_sweeps_are_traced_without_breaks(kind, monkeypatch):
     """All but the code generation, which takes minutes."""
