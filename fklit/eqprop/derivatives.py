@@ -38,8 +38,8 @@ class LinkDerivative(ABC):
         """Its transpose, from the upper population to the lower one."""
 
     @abstractmethod
-    def down(self, v: Tensor) -> Tensor:
-        """Derivative of ``down`` along v, a direction of the upper population."""
+    def down(self, v: Tensor, below: Tensor | None = None) -> Tensor:
+        """Derivative of ``down`` along v, a direction of the upper population, and ``below``, one of the lower one."""
 
     @abstractmethod
     def down_transposed(self, u: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class LinkDerivative(ABC):
 
     @abstractmethod
     def bend(self, v: Tensor) -> Tensor | None:
-        """Derivative of ``down`` along v, a direction of the lower population; None if it does not depend on that."""
+        """Derivative of ``down`` along v, a direction of the lower population, only; None if it is always 0."""
 
     @abstractmethod
     def bend_transposed(self, u: Tensor) -> Tensor | None:
@@ -70,7 +70,7 @@ class DenseDerivative(LinkDerivative):
         """``W^T u``."""
         return F.linear(u.flatten(1), self.link.forward_weight.T.to(u.dtype)).view(-1, *self.pre_shape)
 
-    def down(self, v: Tensor) -> Tensor:
+    def down(self, v: Tensor, below: Tensor | None = None) -> Tensor:
         """``B v``."""
         weight = self.link.aligned_backward_weight().T
         return F.linear(v.flatten(1), weight.to(v.dtype)).view(-1, *self.pre_shape)
@@ -128,10 +128,15 @@ class ConvolutionDerivative(LinkDerivative):
         pool = self._forward_pool
         return self._spread(u if pool is None else pool.transposed(u), self.forward_weight)
 
-    def down(self, v: Tensor) -> Tensor:
-        """``(pool' conv(., B))^T v``."""
+    def down(self, v: Tensor, below: Tensor | None = None) -> Tensor:
+        """``(pool' conv(., B))^T v``, plus :meth:`bend` of ``below``, in one transposed convolution."""
         pool = self._backward_pool
-        return self._spread(v if pool is None else pool.transposed(v), self.backward_weight)
+        if pool is None:
+            return self._spread(v, self.backward_weight)
+        cotangent = pool.transposed(v)
+        if below is not None:
+            cotangent = cotangent + pool.curvature(self._convolve(below, self.backward_weight), self.post)
+        return self._spread(cotangent, self.backward_weight)
 
     def down_transposed(self, u: Tensor) -> Tensor:
         """``pool' conv(u, B)``."""
@@ -197,9 +202,10 @@ class RecordedDerivative(LinkDerivative):
         """See the base class."""
         return self._transposed(u, way_up=True, along_pre=True)
 
-    def down(self, v: Tensor) -> Tensor:
+    def down(self, v: Tensor, below: Tensor | None = None) -> Tensor:
         """See the base class."""
-        return self._along(v, way_up=False, along_pre=False)
+        product = self._along(v, way_up=False, along_pre=False)
+        return product if below is None else product + self.bend(below)
 
     def down_transposed(self, u: Tensor) -> Tensor:
         """See the base class."""

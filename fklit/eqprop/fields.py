@@ -110,8 +110,7 @@ class Linearised:
                 if post in total:
                     total.add(post, link.up(direction[pre]))
                 if reciprocal and pre in total:
-                    total.add(pre, link.down(direction[post]))
-                    total.add(pre, link.bend(direction[pre]))
+                    total.add(pre, link.down(direction[post], direction[pre]))
         return total.parts
 
     def backwards(self, direction: State, populations: Sequence[int] | None = None) -> dict[int, Tensor]:

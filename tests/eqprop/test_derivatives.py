@@ -51,6 +51,10 @@ def test_products(case, copies):
         for a, b in zip(*gradients, strict=True):
             torch.testing.assert_close(a, b, msg=name)
 
+    bend, both = mine.bend(below), mine.down(above, below)
+    torch.testing.assert_close(both, mine.down(above) if bend is None else mine.down(above) + bend)
+    torch.testing.assert_close(both, recorded.down(above, below))
+
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_the_whole_network(kind):
