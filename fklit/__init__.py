@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
 _NAMES = {
     "Annealed": "fklit.correctors.targets",
+    "ComposedPrompt": "fklit.correctors.prompts",
     "GeometricAverage": "fklit.correctors.targets",
     "Guided": "fklit.correctors.targets",
     "ParticleRun": "fklit.feynman_kac.result",
@@ -21,6 +22,7 @@ _NAMES = {
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
     "Tilted": "fklit.correctors.targets",
+    "correct": "fklit.correctors.api",
     "simulate": "fklit.correctors.simulate",
     "steer": "fklit.steering.api",
 }
@@ -39,6 +41,7 @@ _MODULES = (
 
 __all__ = [
     "Annealed",
+    "ComposedPrompt",
     "GeometricAverage",
     "Guided",
     "ParticleRun",
@@ -50,11 +53,14 @@ __all__ = [
     "SteeringRun",
     "Tilted",
     "__version__",
+    "correct",
     "simulate",
     "steer",
 ]
 
 if TYPE_CHECKING:
+    from fklit.correctors.api import correct
+    from fklit.correctors.prompts import ComposedPrompt
     from fklit.correctors.simulate import simulate
     from fklit.correctors.targets import Annealed, GeometricAverage, Guided, Product, Tilted
     from fklit.feynman_kac.particles import ParticleSystem

@@ -4,11 +4,14 @@ A target is data (`targets`), a proposal moves particles (`proposals`), an incre
 the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`). Skreta et al. 2025, arXiv 2503.02819.
 """
 
+from fklit.correctors.api import correct
 from fklit.correctors.control import Control, FittedControl, GaussianControl
 from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
 from fklit.correctors.corrector import Corrector
 from fklit.correctors.expert import Expert, ModelExpert, ScoreModel
 from fklit.correctors.exponents import Exponent, LateRamp, Ramp
+from fklit.correctors.guidance import GuidanceRun
+from fklit.correctors.guided_result import GuidedResult
 from fklit.correctors.increments import ExactRatio, IncompatibleError, Increment, KernelWeight, Rate, Uncorrected
 from fklit.correctors.path import (
     EDM,
@@ -20,6 +23,7 @@ from fklit.correctors.path import (
     VariancePreserving,
     forward_kernel,
 )
+from fklit.correctors.prompts import ComposedPrompt
 from fklit.correctors.proposals import EulerMaruyama, Heun, Proposal, ProposalError, ReverseKernel
 from fklit.correctors.simulate import CorrectorRun, simulate
 from fklit.correctors.start import Start, check_proper
@@ -46,6 +50,7 @@ __all__ = [
     "Annealed",
     "BlackBoxTilt",
     "Composed",
+    "ComposedPrompt",
     "Control",
     "Corrector",
     "CorrectorRun",
@@ -58,8 +63,10 @@ __all__ = [
     "FittedControl",
     "GaussianControl",
     "GeometricAverage",
+    "GuidanceRun",
     "Guided",
     "GuidedProduct",
+    "GuidedResult",
     "Heun",
     "ImproperTargetError",
     "IncompatibleError",
@@ -88,6 +95,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "check_proper",
+    "correct",
     "forward_kernel",
     "from_score",
     "simulate",

@@ -34,7 +34,7 @@ def build_call(
         num_particles: K.
         generators: B*K generators, one a sample.
         call: the user's arguments, checked against the signature of the pipeline; an ``image`` with B entries is
-            repeated for the particles.
+            repeated for the particles, a single negative prompt for the prompts.
 
     Returns:
         All keyword arguments of the call.
@@ -65,6 +65,9 @@ def build_call(
     repeats = 1 if per_prompt else num_particles
     if given.get("prompt_embeds") is None:
         given["prompt"] = [prompt for prompt in prompts for _ in range(repeats)]
+        for name in ("negative_prompt", "negative_prompt_2", "negative_prompt_3"):
+            if isinstance(given.get(name), str):  # pipelines want as many as prompts, of the same type
+                given[name] = [given[name]] * len(given["prompt"])
     if per_prompt:
         given[per_prompt] = num_particles
     # Pipelines tile a batch of images (a b a b) where they repeat prompts in place (a a b b).

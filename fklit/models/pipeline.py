@@ -41,6 +41,8 @@ class StepCall:
         sample: the parents x_t, of shape (N, C, ...).
         model_output: the denoiser's prediction after guidance.
         scheduler: the scheduler, not yet stepped.
+        predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
+            rows, or two of N rows (see :func:`fklit.models.halves.guidance_halves`).
     """
 
     index: int
@@ -49,10 +51,25 @@ class StepCall:
     sample: Tensor
     model_output: Tensor
     scheduler: Any
+    predictions: tuple[Tensor, ...] = ()
 
     def denoised(self) -> Tensor:
         """The denoised prediction ``E[x_0 | x_t]`` of the parents, (N, C, ...)."""
         return denoised(self.scheduler, self.model_output, self.timestep, self.sample)
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """What a hook changes of a step.
+
+    Attributes:
+        ancestors: flat ancestors (N,) by which the parents are replaced, or None.
+        model_output: taken in place of the pipeline's, of its shape, in the order of the parents before they are
+            replaced; or None.
+    """
+
+    ancestors: Tensor | None = None
+    model_output: Tensor | None = None
 
 
 class StepHook(Protocol):
@@ -61,8 +78,8 @@ class StepHook(Protocol):
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Called once, at the first step; ``noisy`` tells which calls inject noise (no denoiser call is spent)."""
 
-    def step(self, call: StepCall) -> Tensor | None:
-        """Called before each step; returns flat ancestors (N,) by which the parents are replaced, or None."""
+    def step(self, call: StepCall) -> Tensor | StepChange | None:
+        """Called before each step; returns flat ancestors (N,), a change, or None for nothing."""
 
 
 class Interception:
@@ -112,6 +129,7 @@ class Interception:
         self._max_batch = max_batch
         self._stack = ExitStack()
         self._returned: Tensor | None = None
+        self._predictions: list[Tensor] = []
         self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
 
     def __enter__(self) -> "Interception":
@@ -157,6 +175,7 @@ class Interception:
             output = original(*bound.args, **bound.kwargs)
             self.steps_taken += 1
             self._returned = output[0]
+            self._predictions.clear()
             return output
 
         scheduler.step = step
@@ -171,8 +190,13 @@ class Interception:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._max_batch is None:
-            return call(*args, **kwargs)
-        return call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
+            output = call(*args, **kwargs)
+        else:
+            output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
+        prediction = _first_tensor(output)
+        if prediction is not None:
+            self._predictions.append(prediction)
+        return output
 
     def _before(self, scheduler: Any, bound: inspect.BoundArguments) -> None:
         given = bound.arguments
@@ -191,7 +215,7 @@ class Interception:
         if self.num_steps is None:
             self._begin(scheduler, given)
         assert self.num_steps is not None
-        ancestors = self._hook.step(
+        answer = self._hook.step(
             StepCall(
                 index=self.steps_taken,
                 num_steps=self.num_steps,
@@ -199,8 +223,13 @@ class Interception:
                 sample=sample,
                 model_output=given["model_output"],
                 scheduler=scheduler,
+                predictions=tuple(self._predictions),
             )
         )
+        change = answer if isinstance(answer, StepChange) else StepChange(answer)
+        if change.model_output is not None:
+            given["model_output"] = change.model_output
+        ancestors = change.ancestors
         if ancestors is not None:
             ancestors = ancestors.to(sample.device)
             for name, value in given.items():
@@ -241,6 +270,14 @@ def _position(scheduler: Any, timestep: Any) -> int:
         if known is not None:
             return int(known)
     return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == float(timestep)), 0)
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """The prediction: denoisers return it alone, first in a tuple, or as ``sample``."""
+    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    return found if isinstance(found, Tensor) else None
 
 
 def _is_per_sample(value: Any, sample: Tensor) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.result import Budget
+from fklit.models.population import draw_slots, json_numbers, pil_images
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,7 @@ class SteeringResult:
     @cached_property
     def images(self) -> list[list[Any]]:
         """PIL images, B lists of K in particle order (the order of log_weights and ancestors)."""
-        from PIL import Image
-
-        arrays = (self.samples * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
-        return [
-            [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in row] for row in arrays
-        ]
+        return pil_images(self.samples)
 
     @property
     def best_index(self) -> Tensor:
@@ -108,14 +103,8 @@ class SteeringResult:
         Returns:
             B lists of n PIL images.
         """
-        if n < 1:
-            raise ValueError(f"n={n} was given; give an integer of at least 1.")
-        drawn = []
-        for row, weights, index in zip(self.images, self.log_weights.exp(), self.prompt_indices, strict=True):
-            generator = group_generators(seed, [index], stream="selection")[0]
-            slots = torch.multinomial(weights, n, replacement=True, generator=generator)
-            drawn.append([row[int(slot)] for slot in slots])
-        return drawn
+        drawn = draw_slots(self.log_weights, self.prompt_indices, n, seed=seed)
+        return [[row[slot] for slot in slots] for row, slots in zip(self.images, drawn, strict=True)]
 
     def record(self, b: int) -> dict[str, Any]:
         """Everything about prompt ``b`` except for pictures, JSON-able.
@@ -136,11 +125,11 @@ class SteeringResult:
             **self.settings,
             "num_steps": self.num_steps,
             "steps": list(self.steps),
-            "rewards": _numbers(self.rewards[b]),
-            "log_weights": _numbers(self.log_weights[b]),
-            "log_z": _numbers(self.log_z[b]),
-            "ess": _numbers(self.ess[:, b]),
-            "reward_path": _numbers(self.reward_path[:, b]),
+            "rewards": json_numbers(self.rewards[b]),
+            "log_weights": json_numbers(self.log_weights[b]),
+            "log_z": json_numbers(self.log_z[b]),
+            "ess": json_numbers(self.ess[:, b]),
+            "reward_path": json_numbers(self.reward_path[:, b]),
             "ancestors": self.ancestors[:, b].tolist(),
             "resampled": self.resampled[:, b].tolist(),
             "unique_roots": int(self.unique_roots[b]),
@@ -149,14 +138,3 @@ class SteeringResult:
             "flagged": None if self.flagged is None else self.flagged[b],
             "budget": budget,
         }
-
-
-def _numbers(values: Tensor) -> Any:
-    """Nested lists of floats; infinities, which JSON lacks, become None."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, list):
-            return [plain(part) for part in item]
-        return item if math.isfinite(item) else None
-
-    return plain(values.tolist())

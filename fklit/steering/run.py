@@ -22,20 +22,17 @@ from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.models.call import check_indices, check_prompts
 from fklit.models.decode import decode_latents
-from fklit.models.denoised import is_flow, is_known
+from fklit.models.denoised import is_known
 from fklit.models.images import as_unit_images, thumbnails
 from fklit.models.meter import Meter
 from fklit.models.pipeline import Interception, StepCall, UnsupportedPipelineError
-from fklit.models.stochasticity import SchedulerSwapWarning, stochastic_sibling
+from fklit.models.sampler import DeterministicSamplerError, choose_sampler
+from fklit.models.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, as_reward
 from fklit.steering.result import SteeringResult
 
 DEFAULT_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
-
-
-class DeterministicSamplerError(ValueError):
-    """Resampling was asked for, but the sampler injects no noise by which clones could separate."""
 
 
 class SteeringRun:
@@ -111,8 +108,6 @@ class SteeringRun:
     ) -> None:
         self.prompts = check_prompts(prompts)
         self.prompt_indices = check_indices(prompt_indices, len(self.prompts))
-        if scheduler not in ("auto", "keep"):
-            raise ValueError(f"scheduler={scheduler!r} was given; give 'auto' or 'keep'.")
         self._pipeline = pipeline
         self._reward = as_reward(reward)
         self._reward_scale = _check_scale(reward_scale, self._reward)
@@ -140,10 +135,15 @@ class SteeringRun:
         self._previews: list[Tensor] = []
         self._own_decodes = 0
         self._finished = False
-        self._swap: str | None = None
-        sibling, forced_eta, sampler = self._choose_sampler(scheduler, eta)
+        sampler = choose_sampler(pipeline, scheduler, eta=eta, resamples=self._can_resample)
+        self._swap = sampler.swap
         self._interception = Interception(
-            pipeline, self, generators=self.generators, scheduler=sibling, eta=forced_eta, max_batch=max_batch
+            pipeline,
+            self,
+            generators=self.generators,
+            scheduler=sampler.scheduler,
+            eta=sampler.eta,
+            max_batch=max_batch,
         )
         self._meter: Meter | None = None
         self._settings = {
@@ -156,7 +156,7 @@ class SteeringRun:
             "schedule": repr(self._schedule),
             "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
             "ess_threshold": ess_threshold,
-            "sampler": sampler,
+            "sampler": sampler.name,
             "max_batch": max_batch,
         }
 
@@ -166,34 +166,6 @@ class SteeringRun:
         intermediate = self._potential.scores_intermediate and self._schedule.indices != ()
         several = self._system.num_particles > 1 and self._system.ess_threshold > 0 and self._reward_scale > 0
         return several and intermediate and self._schedule.resample_at != ()
-
-    def _choose_sampler(self, choice: str, eta: float | None) -> tuple[Any, float | None, str]:
-        own = getattr(self._pipeline, "scheduler", None)
-        name = type(own).__name__
-        described = name if eta is None else f"{name} with eta={eta:g}"
-        if own is None or not self._can_resample:
-            return None, None, described
-        if is_flow(own):
-            raise UnsupportedPipelineError(
-                f"{type(self._pipeline).__name__} is a flow matching model, whose deterministic sampler cannot be "
-                "resampled yet; use potential='terminal' (best-of-n), or a diffusion model."
-            )
-        if hasattr(own, "noise_sampler"):
-            raise UnsupportedPipelineError(
-                f"{name} draws its noise from a Brownian tree with one seed a call, not one a particle; use "
-                "DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1."
-            )
-        if choice == "keep":
-            return None, None, described
-        sibling, forced, sampler = stochastic_sibling(own)
-        if eta is not None and forced is not None:
-            forced, sampler = None, f"{type(sibling).__name__} with eta={eta:g}"
-        if sibling is not own or forced is not None:
-            self._swap = (
-                f"scheduler='auto' samples with {sampler} in place of {described}, which may inject no noise by which "
-                "clones separate; set scheduler='keep' to run the pipeline's own."
-            )
-        return (None if sibling is own else sibling), forced, sampler
 
     def __enter__(self) -> "SteeringRun":
         if self._swap is not None:

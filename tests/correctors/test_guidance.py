@@ -209,7 +209,7 @@ def test_a_swarm_is_resampled_and_does_not_depend_on_its_neighbours(pipeline):
     both, result = _latents(pipeline, ["a cat", "a dog"], 4, **options)
     assert result.resampled[:-1].all() and not result.resampled[-1].any()
     alone, _ = _latents(pipeline, ["a dog"], 4, prompt_indices=[1], **options)
-    assert torch.equal(alone, both[4:])
+    torch.testing.assert_close(alone, both[4:], rtol=1e-3, atol=1e-3)  # text encoders see another batch
     assert result.spread.shape == (STEPS, 2) and result.ess.shape == (STEPS, 2)
     assert result.record(1)["spread"] and result.sample(3)[0][0].size == (8, 8)
 
@@ -327,7 +327,7 @@ def test_the_sampler_of_the_base_changes_only_if_it_must():
 
 def test_the_mixture_pipeline_without_guidance_samples_its_law():
     pipeline = _mixtures()
-    result = _correct_mixtures(pipeline, guidance_scale=1.0, particles=2000)
+    result = _correct_mixtures(pipeline, guidance_scale=1.0, particles=2000, steps=60)
     assert not result.resampled.any() and (result.spread == 0).all()
     log_density = SECOND.log_density(GRID[:, None])
     assert _w1(result, log_density.exp() * SPACING) < 0.1

@@ -1,0 +1,429 @@
+"""One corrected pipeline call: weighs the guidance of every step, resamples the parents, closes with a reward."""
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fklit.correctors.guidance_weight import INCREMENTS, GuidanceIncrement, guidance_weight
+from fklit.correctors.guided_result import GuidedResult
+from fklit.correctors.prompts import ComposedPrompt
+from fklit.feynman_kac._checks import check_choice, check_fraction
+from fklit.feynman_kac.genealogy import roots
+from fklit.feynman_kac.particles import ParticleSystem
+from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.potentials import potential as potential_by_name
+from fklit.feynman_kac.randomness import group_generators
+from fklit.feynman_kac.resampling import Resampler
+from fklit.feynman_kac.resampling import resampler as resampler_by_name
+from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.schedule import Schedule
+from fklit.feynman_kac.weights import OnDegenerate, OnNan, normalise
+from fklit.models.call import check_indices
+from fklit.models.decode import decode_latents
+from fklit.models.denoised import UnknownSchedulerError, denoised
+from fklit.models.halves import guidance_halves
+from fklit.models.images import as_unit_images
+from fklit.models.meter import Meter
+from fklit.models.noise_levels import step_levels
+from fklit.models.pipeline import Interception, StepCall, StepChange, UnsupportedPipelineError
+from fklit.models.sampler import DeterministicSamplerError, choose_sampler
+from fklit.models.stochasticity import SchedulerSwapWarning
+from fklit.rewards.base import Reward
+from fklit.rewards.scoring import Scorer, as_reward
+
+_COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it
+
+
+class GuidanceRun:
+    """Context manager that corrects the guidance of whatever the pipeline is called with inside of it.
+
+    ::
+
+        with GuidanceRun(pipeline, ["a red heart"], guidance_scale=7.5, num_particles=8) as run:
+            images = pipeline(run.texts, guidance_scale=run.call_scale, num_images_per_prompt=8,
+                              generator=run.generators).images
+        result = run.finish(images)
+
+    ``fklit.correct`` does exactly this. At every step the conditional and unconditional predictions, which the pipeline
+    evaluates anyway, give the weight; with a reward the potentials of FK steering are added at the scheduled steps, and
+    the target is the guided law times ``exp(reward_scale * reward)``. The parents are resampled where the weights ask
+    for it, and only then does the scheduler draw the children.
+
+    Args: as of :func:`fklit.correctors.correct`; ``eta`` is the one that the pipeline will be called with.
+
+    Attributes:
+        texts: the prompts to call the pipeline with: B, or more where some are composed.
+        call_scale: the guidance scale to call it with.
+        generators: one a sample to call it with.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        prompts: Sequence[str | ComposedPrompt],
+        *,
+        guidance_scale: float = 7.5,
+        num_particles: int = 8,
+        correction: float = 1.0,
+        increment: GuidanceIncrement = "net_interval",
+        reward: Reward | Callable[..., Any] | None = None,
+        reward_scale: float | None = None,
+        potential: Potential | str = "difference",
+        schedule: Schedule | None = None,
+        resample: Schedule | None = None,
+        resampler: Resampler | str = "systematic",
+        ess_threshold: float = 0.9,
+        seed: int = 0,
+        prompt_indices: Sequence[int] | None = None,
+        scheduler: Literal["auto", "keep"] = "auto",
+        eta: float | None = None,
+        max_batch: int | None = None,
+        on_nan: OnNan = "error",
+        on_degenerate: OnDegenerate = "error",
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        parts = _check_prompts(prompts, guidance_scale)
+        self.prompts = [prompt if isinstance(prompt, str) else str(prompt) for prompt in prompts]
+        self.prompt_indices = check_indices(prompt_indices, len(parts))
+        self.texts = [text for part in parts for text in part.prompts]
+        composed = any(len(part.prompts) > 1 or isinstance(given, ComposedPrompt)
+                       for part, given in zip(parts, prompts, strict=True))  # fmt: skip
+        self.call_scale = _COMPOSING_SCALE if composed else float(guidance_scale)
+        self._composed = composed
+        self._scales = [part.scales for part in parts]
+        self._first = [sum(len(part.prompts) for part in parts[:b]) for b in range(len(parts))]
+        self._correction = check_fraction("correction", correction)
+        self._increment: GuidanceIncrement = increment
+        check_choice("increment", increment, INCREMENTS)
+        self._pipeline = pipeline
+        self._resample = Schedule() if resample is None else resample
+        self._system = ParticleSystem(
+            len(parts),
+            num_particles,
+            resampler=resampler_by_name(resampler),
+            ess_threshold=ess_threshold,
+            generator=group_generators(seed, self.prompt_indices, stream="resampling"),
+            on_nan=on_nan,
+            on_degenerate=on_degenerate,
+        )
+        # The copies of a composed prompt's particle, one for each of its prompts, draw the same noise.
+        sources = [
+            source
+            for index, part in zip(self.prompt_indices, parts, strict=True)
+            for _ in part.prompts
+            for source in group_generators(seed, [index])
+        ]
+        self.generators = [source for source in sources for _ in range(num_particles)]
+        self._reward: Reward | None = None if reward is None else as_reward(reward)
+        self._reward_scale = _check_scale(reward_scale, self._reward)
+        self._potential = potential_by_name(potential)
+        self._schedule = Schedule(start=0.2, stop=0.8, every=0.1) if schedule is None else schedule
+        self._scorer = None
+        if self._reward is not None:
+            self._scorer = Scorer(self._reward, self.prompts, num_particles, max_batch=max_batch, on_nan=on_nan)
+        self._path: RewardPath | None = None
+        self._scored: tuple[int, ...] = ()
+        self._rewards: list[Tensor] = []
+        self._spread: list[Tensor] = []
+        self._may_resample: frozenset[int] = frozenset()
+        self._decode = decode
+        self._own_decodes = 0
+        self._finished = False
+        sampler = choose_sampler(pipeline, scheduler, eta=eta, resamples=self._can_resample)
+        self._swap = sampler.swap
+        self._sampler = sampler.name
+        self._interception = Interception(
+            pipeline, self, generators=self.generators, scheduler=sampler.scheduler, eta=sampler.eta,
+            max_batch=max_batch,
+        )  # fmt: skip
+        self._meter: Meter | None = None
+        self._settings = {
+            "seed": seed,
+            "num_particles": num_particles,
+            "guidance_scale": guidance_scale,
+            "correction": self._correction,
+            "increment": increment,
+            "reward": None if self._reward is None else type(self._reward).__name__,
+            "reward_scale": None if self._reward is None else self._reward_scale,
+            "potential": None if self._reward is None else repr(self._potential),
+            "schedule": None if self._reward is None else repr(self._schedule),
+            "resample": repr(self._resample),
+            "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
+            "ess_threshold": ess_threshold,
+            "sampler": sampler.name,
+            "max_batch": max_batch,
+        }
+
+    @property
+    def _weighs(self) -> bool:
+        """Whether the guidance changes the weights: one particle, and one exponent of 1, need no correction."""
+        guided = any(scales != (1.0,) for scales in self._scales)
+        return self._correction > 0 and self._system.num_particles > 1 and guided
+
+    @property
+    def _steers(self) -> bool:
+        scores = self._potential.scores_intermediate and self._schedule.indices != ()
+        return self._reward is not None and self._reward_scale > 0 and scores and self._system.num_particles > 1
+
+    @property
+    def _can_resample(self) -> bool:
+        return (self._weighs or self._steers) and self._system.ess_threshold > 0 and self._resample.indices != ()
+
+    def __enter__(self) -> "GuidanceRun":
+        if self._swap is not None:
+            warnings.warn(self._swap, SchedulerSwapWarning, stacklevel=3)
+        if self._reward is not None:
+            self._reward.load()
+        self._meter = Meter(getattr(self._pipeline, "_execution_device", "cpu"))
+        self._interception.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        return self._interception.__exit__(kind, error, trace)
+
+    def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
+        """Look at the scheduler, and find the steps that may resample (called by the interception)."""
+        config = getattr(self._interception.scheduler, "config", {})
+        if self._weighs and (config.get("clip_sample", False) or config.get("thresholding", False)):
+            raise UnsupportedPipelineError(
+                f"{type(self._interception.scheduler).__name__} clips or thresholds its predictions, which the weights "
+                "of guidance do not account for; build it with clip_sample=False and thresholding=False."
+            )
+        if self._reward is not None:
+            if self._potential.scores_intermediate:
+                self._scored = self._schedule.resolve(num_steps)
+            self._path = RewardPath(
+                self._potential, len(self.prompts), self._system.num_particles, num_points=len(self._scored)
+            )
+        if not self._can_resample:
+            return
+        wanted = [step for step in self._resample.resolve_resampling(num_steps) if step < num_steps - 1]
+        found = noisy(wanted)
+        self._may_resample = frozenset(step for step in wanted if found[step])
+        if wanted and not self._may_resample:
+            raise DeterministicSamplerError(
+                f"the sampler {self._sampler} injects no noise at any step, so clones of a particle would never "
+                "separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' (DPM-Solver++) or "
+                "scheduler='auto', or set ess_threshold=0 to weigh without resampling."
+            )
+
+    @torch.no_grad()
+    def step(self, call: StepCall) -> Tensor | StepChange | None:
+        """Weigh and resample the parents of one step (called by the interception)."""
+        groups, particles = self._system.num_groups, self._system.num_particles
+        output = self._combined(call) if self._composed else None
+        exact = self._exact_weights(call)
+        self._spread.append(self._spread_of(exact))
+        increment = self._correction * exact if self._weighs else torch.zeros_like(exact)
+        if call.index in self._scored:
+            increment = increment + self._reward_potential(call, output).to(increment.device)
+        ancestors = self._system.update(increment, may_resample=call.index in self._may_resample)
+        if ancestors is None:
+            return None if output is None else StepChange(model_output=output)
+        if self._path is not None:
+            self._path.select(ancestors)
+        rows = []
+        for b in range(groups):
+            rows += [(self._first[b] + j) * particles + ancestors[b] for j in range(len(self._scales[b]))]
+        return StepChange(torch.cat(rows), output)
+
+    def _halves(self, call: StepCall) -> tuple[Tensor, Tensor] | None:
+        halves = guidance_halves(call, self.call_scale)
+        if halves is not None:
+            return halves.conditional, halves.unconditional
+        if not self._weighs and not self._composed:
+            return None
+        raise UnsupportedPipelineError(
+            f"at step {call.index} the model output of {type(self._pipeline).__name__} is not unconditional + "
+            f"{self.call_scale:g} * (conditional - unconditional) of what its denoiser returned, so its guidance "
+            "cannot be weighed; use plain classifier-free guidance at every step (no guidance_rescale, no distilled "
+            "guidance, no perturbed attention) with a scale above 1."
+        )
+
+    def _combined(self, call: StepCall) -> Tensor:
+        """The model output of composed prompts, the same for all copies of a particle."""
+        halves = self._halves(call)
+        assert halves is not None
+        conditional, unconditional = halves
+        output = call.model_output.clone()
+        for b, scales in enumerate(self._scales):
+            blocks = [self._rows(b, j) for j in range(len(scales))]
+            nothing = unconditional[blocks[0]]
+            mixed = nothing.clone()
+            for scale, block in zip(scales, blocks, strict=True):
+                mixed = mixed + scale * (conditional[block] - nothing)
+            for block in blocks:
+                output[block] = mixed.to(output.dtype)
+        return output
+
+    def _exact_weights(self, call: StepCall) -> Tensor:
+        """Log weights (B, K) of the step for a full correction; zeros where there is nothing to weigh."""
+        groups, particles = self._system.num_groups, self._system.num_particles
+        nothing = torch.zeros(groups, particles, dtype=torch.float64, device=call.sample.device)
+        halves = None if particles == 1 else self._halves(call)
+        if halves is None:
+            return nothing
+        try:
+            levels = step_levels(call.scheduler, call.timestep)
+        except UnknownSchedulerError:
+            if self._weighs:
+                raise
+            return nothing
+        conditional, unconditional = (denoised(call.scheduler, h, call.timestep, call.sample) for h in halves)
+        weights = []
+        for b, scales in enumerate(self._scales):
+            predictions = [unconditional[self._rows(b, 0)]]
+            predictions += [conditional[self._rows(b, j)] for j in range(len(scales))]
+            weights.append(guidance_weight(predictions, (1 - sum(scales), *scales), levels, self._increment))
+        return torch.stack(weights)
+
+    def _spread_of(self, increment: Tensor) -> Tensor:
+        weights = normalise(self._system.log_weights).to(increment.device)
+        values = torch.where(weights > 0, increment, 0.0)
+        mean = (weights * values).sum(dim=1, keepdim=True)
+        return (weights * (values - mean).square()).sum(dim=1).sqrt().cpu()
+
+    def _rows(self, b: int, j: int) -> slice:
+        """Rows of the particles of prompt b in their copy for its j-th part."""
+        start = (self._first[b] + j) * self._system.num_particles
+        return slice(start, start + self._system.num_particles)
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """The first copy of every particle, (B * K, ...)."""
+        return torch.cat([rows[self._rows(b, 0)] for b in range(self._system.num_groups)]) if self._composed else rows
+
+    def _reward_potential(self, call: StepCall, output: Tensor | None) -> Tensor:
+        assert self._path is not None and self._scorer is not None
+        combined = call.model_output if output is None else output
+        latents = self._own(denoised(call.scheduler, combined, call.timestep, call.sample))
+        if self._decode is None:
+            images = decode_latents(self._pipeline, latents)
+        else:
+            self._own_decodes += latents.shape[0]
+            images = as_unit_images(self._decode(latents), latents.shape[0])
+        rewards = self._scorer(images, where=f"at step {call.index} of {call.num_steps}")
+        self._rewards.append(rewards.cpu())
+        return self._path.update(rewards, self._reward_scale)
+
+    def decoded(self) -> Tensor | None:
+        """What the pipeline decoded last, before a safety checker touched it; None without an autoencoder."""
+        return self._interception.decoder.last
+
+    def finish(self, samples: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None) -> GuidedResult:
+        """Close the weights with the terminal reward, if there is one.
+
+        Args:
+            samples: what the pipeline returned, one a generator: images in any form of
+                :func:`fklit.models.images.as_unit_images`, or a float tensor (N, ...) of anything else.
+            returned: what the result shows where it is not what is scored.
+            flagged: the safety checker's verdicts.
+
+        Raises:
+            RuntimeError: if the pipeline has not run to its end, or finish ran before.
+        """
+        if self._meter is None or self._interception.steps_taken == 0 or self._finished:
+            raise RuntimeError(
+                "finish() needs one finished call of the pipeline inside the context, and is called once; make a new "
+                "GuidanceRun for another call."
+            )
+        if self._interception.steps_taken < int(self._interception.num_steps or 0):
+            raise RuntimeError(
+                f"the pipeline stopped after {self._interception.steps_taken} of {self._interception.num_steps} steps."
+            )
+        self._finished = True
+        groups, particles = self._system.num_groups, self._system.num_particles
+        found = self._own(_as_tensor(samples, len(self.generators)))
+        rewards = None
+        if self._scorer is not None:
+            assert self._path is not None
+            rewards = self._scorer(found, where="at the finished samples")
+            self._system.update(self._path.terminal(rewards, self._reward_scale), may_resample=False)
+            rewards = rewards.cpu()
+        shown = found if returned is None else self._own(_as_tensor(returned, len(self.generators)))
+        shown = shown.cpu().reshape(groups, particles, *shown.shape[1:])
+        if flagged is not None:
+            flags = self._own(torch.tensor(list(flagged))).reshape(groups, particles).tolist()
+            return self._result(shown, rewards, flags)
+        return self._result(shown, rewards, None)
+
+    def _result(self, samples: Tensor, rewards: Tensor | None, flagged: list[list[bool]] | None) -> GuidedResult:
+        system, steps = self._system, len(self._spread)
+        groups, particles = system.num_groups, system.num_particles
+        identity = torch.arange(particles).expand(groups, particles)
+        ancestors = [identity if a is None else a.cpu() for a in system.ancestors[:steps]]
+        living = system.log_weights.cpu() > -math.inf
+        origin = roots(ancestors, num_groups=groups, num_particles=particles)[-1]
+        meter = self._meter
+        assert meter is not None
+        scored = self._reward is not None
+        empty = torch.zeros(0, groups, particles, dtype=torch.float64)
+        return GuidedResult(
+            prompts=self.prompts,
+            prompt_indices=self.prompt_indices,
+            samples=samples,
+            log_weights=torch.log_softmax(system.log_weights, dim=1).cpu(),
+            log_z=system.log_z.cpu(),
+            ess=torch.stack(system.ess_trace).cpu(),
+            spread=torch.stack(self._spread),
+            ancestors=torch.stack(ancestors),
+            resampled=torch.stack(system.resampled_trace[:steps]).cpu(),
+            degenerate=system.degenerate.cpu(),
+            unique_roots=torch.tensor([len(set(r[a].tolist())) for r, a in zip(origin, living, strict=True)]),
+            num_steps=steps,
+            rewards=rewards,
+            reward_path=(torch.stack(self._rewards) if self._rewards else empty) if scored else None,
+            steps=self._scored,
+            flagged=flagged,
+            settings=self._settings,
+            budget=Budget(
+                denoiser_calls=self._interception.denoiser_calls,
+                decodes=self._interception.decoder.decodes + self._own_decodes,
+                reward_calls=0 if self._scorer is None else self._scorer.reward_calls,
+                seconds=meter.seconds(),
+                peak_memory_bytes=meter.peak_memory_bytes(),
+            ),
+        )
+
+
+def _check_prompts(prompts: Sequence[str | ComposedPrompt], scale: float) -> list[ComposedPrompt]:
+    if isinstance(prompts, str | ComposedPrompt) or not prompts:
+        raise ValueError(f"prompts={prompts!r} was given; give a list of at least one prompt.")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale < math.inf:
+        raise ValueError(
+            f"guidance_scale={scale!r} was given; give a finite number of at least 1 (1 is no guidance): below 1 "
+            "pipelines evaluate no unconditional prediction (ComposedPrompt takes any scale)."
+        )
+    parts = []
+    for prompt in prompts:
+        if not isinstance(prompt, str | ComposedPrompt):
+            raise ValueError(f"a prompt of type {type(prompt).__name__} was given; give a string or a ComposedPrompt.")
+        parts.append(ComposedPrompt([prompt], [float(scale)]) if isinstance(prompt, str) else prompt)
+    return parts
+
+
+def _check_scale(scale: float | None, reward: Reward | None) -> float:
+    if reward is None:
+        if scale is not None:
+            raise ValueError(f"reward_scale={scale!r} was given without a reward; give reward= as well.")
+        return 0.0
+    chosen = reward.suggested_scale if scale is None else scale
+    if chosen is None or isinstance(chosen, bool) or not isinstance(chosen, int | float) or not 0 <= chosen < math.inf:
+        raise ValueError(
+            f"reward_scale={chosen!r} was given for {type(reward).__name__}; give a finite number of at least 0."
+        )
+    return float(chosen)
+
+
+def _as_tensor(samples: Any, count: int) -> Tensor:
+    if isinstance(samples, Tensor) and samples.ndim != 4 and samples.is_floating_point():
+        if samples.shape[0] != count:
+            raise ValueError(f"{samples.shape[0]} samples were given for {count} particles; give one a particle.")
+        return samples.detach().float()
+    return as_unit_images(samples, count)

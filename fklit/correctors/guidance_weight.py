@@ -1,0 +1,52 @@
+"""What one step of a guided pipeline adds to the log weights."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fklit.models.noise_levels import StepLevels
+
+GuidanceIncrement = Literal["net_interval", "kernel"]
+INCREMENTS: tuple[GuidanceIncrement, ...] = ("net_interval", "kernel")
+
+
+def guidance_weight(
+    predictions: Sequence[Tensor],
+    exponents: Sequence[float],
+    levels: StepLevels,
+    increment: GuidanceIncrement = "net_interval",
+) -> Float64[Tensor, " K"]:
+    """Return the log weight of a step for the target `prod_i q_i^beta_i` with exponents that sum to 1.
+
+    In `y = x / a` with the level `l = sigma / a`, the rate of proposition D.5 of arXiv 2503.02819 is, over the net
+    interval from `l` to `l'`, `-(l^2 - l'^2) / (2 l^4) * sum_i beta_i |D_i - D|^2`, with the denoised predictions `D_i`
+    and `D = sum_i beta_i D_i`; for guidance `beta (beta - 1) (l^2 - l'^2) / (2 l^4) |D_c - D_u|^2`. It is the same for
+    every parameterisation of the same levels. "kernel" is the log normaliser of the product of the experts' reverse
+    kernels with the variance of the *forward* kernel, `(a' / a)^2` times as much; both agree as steps become small.
+    With the variance that DDIM, DDPM and Euler ancestral draw with, the weight would be worse than none.
+
+    Args:
+        predictions: `D_i`, each (K, *event), of any float dtype.
+        exponents: `beta_i`, of sum 1.
+        levels: before and after the step.
+        increment: "net_interval" or "kernel".
+
+    Returns:
+        Log weights (K,), float64.
+    """
+    centre = sum((e * p.double() for e, p in zip(exponents, predictions, strict=True)), torch.zeros(()).double())
+    total = torch.zeros(predictions[0].shape[0], dtype=torch.float64, device=predictions[0].device)
+    for exponent, prediction in zip(exponents, predictions, strict=True):
+        total = total - exponent * (prediction.double() - centre).flatten(1).square().sum(dim=1)
+    return 0.5 * step_factor(levels, increment) * total
+
+
+def step_factor(levels: StepLevels, increment: GuidanceIncrement) -> float:
+    """Return `(l^2 - l'^2) / l^4`, for "kernel" times `(a' / a)^2`; finite where the signal is gone (`a = 0`)."""
+    ratio = levels.scale / levels.next_scale
+    variance = max(levels.sigma**2 - (ratio * levels.next_sigma) ** 2, 0.0)  # of the forward kernel
+    scale = levels.next_scale if increment == "kernel" else levels.scale
+    return variance * scale**2 / levels.sigma**4
