@@ -19,6 +19,8 @@ def read(paths: list[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
         start = int(rows[0]["step"]) if rows else 0
         found = {step: value for step, value in found.items() if step < start}
         found |= {int(row["step"]): float(row[name]) for row in rows}
+    if not found:
+        raise SystemExit(f"{', '.join(map(str, paths))} has no values of {name!r}; give a column of the training.")
     steps = sorted(found)
     return np.array(steps), np.array([found[step] for step in steps])
 
