@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Execution:
-    """Switches for speed. Results change by rounding only.
+    """Switches for speed. Results change by rounding, and with ``free_precision`` within the tolerance.
 
     Attributes:
         channels_last: Keep images and kernels with the channels innermost, which convolutions often prefer.
