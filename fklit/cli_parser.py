@@ -4,16 +4,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import fklit.callbacks
+import fklit.correctors.swarm_task
+import fklit.correctors.task
 import fklit.data
 import fklit.eqprop.task
 import fklit.rewards
 import fklit.steering.task
 import fklit.training  # noqa: F401  (a class that is imported may be named by its short name)
 from fklit.cli_messages import explain
+from fklit.correctors.target import Target
+
+set_parsing_settings(subclasses_enabled=[Target])  # a dataclass, but named by the functions that make it: Annealed, ...
 
 
 class Parser(LightningArgumentParser):

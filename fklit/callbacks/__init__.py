@@ -3,6 +3,7 @@
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.callbacks.prediction_writer import SteeringWriter
 from fklit.callbacks.report import Report
+from fklit.callbacks.swarm_writer import SwarmWriter
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 
-__all__ = ["AlignmentCallback", "Report", "SteeringWriter", "TensorBoardParticles"]
+__all__ = ["AlignmentCallback", "Report", "SteeringWriter", "SwarmWriter", "TensorBoardParticles"]

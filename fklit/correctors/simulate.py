@@ -1,7 +1,8 @@
 """One call from a target to weighted samples: `simulate(target, num_particles=...)`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float64, Int64
@@ -35,6 +36,13 @@ class CorrectorRun(ParticleRun[Tensor]):
     spread: Float64[Tensor, "T B"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
     clamped: Int64[Tensor, " B"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_steps: int = 0
+
+    def to(self, device: torch.device | str) -> "CorrectorRun":
+        """Return the run with its tensors on `device`; Lightning calls it on what `predict_step` returns."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        moved["ancestors"] = tuple(None if a is None else a.to(device) for a in self.ancestors)
+        return replace(self, **moved)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from fklit.data.emoji_tiles import EmojiTiles
 from fklit.data.fashion_mnist import FashionMNIST
 from fklit.data.imagenet32 import ImageNet32
 from fklit.data.prompts import PromptDataModule
+from fklit.data.swarms import SwarmDataModule
 
 __all__ = [
     "CIFAR10",
@@ -21,4 +22,5 @@ __all__ = [
     "FashionMNIST",
     "ImageNet32",
     "PromptDataModule",
+    "SwarmDataModule",
 ]

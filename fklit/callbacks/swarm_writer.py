@@ -1,0 +1,63 @@
+"""Writes the swarms that ``predict`` simulates."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+
+class SwarmWriter(BasePredictionWriter):
+    """Writes each swarm of a ``SwarmTask`` into two files that appear whole or not at all.
+
+    ::
+
+        output_dir/00007.npz     "particles" (K, *event) and "log_weights" (K,), "ess" (S,) and "spread" (T,)
+        output_dir/00007.json    log Z, final ESS, resamplings, cost; written last
+
+    Args:
+        output_dir: Folder; made if it does not exist. Swarms of the same number are replaced.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        super().__init__("batch")
+        self.output_dir = output_dir
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes the swarms of one batch."""
+        folder = Path(self.output_dir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        for b, index in enumerate(batch["indices"]):
+            arrays = {
+                "particles": prediction.particles[b],
+                "log_weights": prediction.log_weights[b],
+                "ess": prediction.ess[:, b],
+                "spread": prediction.spread[:, b],
+            }
+            part = folder / f"{index:05d}.part"
+            with open(part, "wb") as file:
+                np.savez_compressed(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+            os.replace(part, folder / f"{index:05d}.npz")
+            record = {
+                "log_z": float(prediction.log_z[b]),
+                "ess": float(prediction.ess[-1, b]),
+                "resamplings": int(prediction.resampled[:, b].sum()),
+                "num_steps": prediction.num_steps,
+                "denoiser_calls": prediction.budget.denoiser_calls // len(batch["indices"]),
+                "seconds": prediction.budget.seconds / len(batch["indices"]),
+            }
+            part.write_text(json.dumps(record), encoding="utf-8")
+            os.replace(part, folder / f"{index:05d}.json")
