@@ -5,6 +5,7 @@ the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`)
 """
 
 from fklit.correctors.api import correct
+from fklit.correctors.checks import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
 from fklit.correctors.control import Control, FittedControl, GaussianControl
 from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
 from fklit.correctors.corrector import Corrector
@@ -13,6 +14,7 @@ from fklit.correctors.exponents import Exponent, LateRamp, Ramp
 from fklit.correctors.guidance import GuidanceRun
 from fklit.correctors.guided_result import GuidedResult
 from fklit.correctors.increments import ExactRatio, IncompatibleError, Increment, KernelWeight, Rate, Uncorrected
+from fklit.correctors.masked import MaskedCorrector, MaskedExpert, MaskedPath
 from fklit.correctors.path import (
     EDM,
     Interval,
@@ -72,10 +74,14 @@ __all__ = [
     "IncompatibleError",
     "Increment",
     "Interval",
+    "ItoCheck",
     "KernelWeight",
     "LateRamp",
     "LinearFlow",
     "LinearSigma",
+    "MaskedCorrector",
+    "MaskedExpert",
+    "MaskedPath",
     "ModelExpert",
     "NoisePath",
     "NonFiniteScoreError",
@@ -94,11 +100,14 @@ __all__ = [
     "Uncorrected",
     "VarianceExploding",
     "VariancePreserving",
+    "ZetaCheck",
     "check_proper",
     "correct",
     "forward_kernel",
     "from_score",
+    "ito_against_exact",
     "simulate",
     "to_denoised",
     "to_score",
+    "zeta_independence",
 ]

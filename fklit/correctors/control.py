@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fklit.correctors.path import Interval
 from fklit.correctors.target import Evaluation, Target
-from fklit.feynman_kac._checks import check_non_negative
+from fklit.feynman_kac._checks import check_fraction, check_non_negative
 from fklit.feynman_kac.weights import normalise
 
 
@@ -69,7 +69,7 @@ class FittedControl(Control):
         ridge: penalty relative to the features' own variance, at least 0.
         pool: whether all groups, which must then share one target, are fitted together. Needed for groups of few
             particles; a group's result then depends on the other groups.
-        fade: factor on theta, in [0, 1]; a number.
+        fade: factor on theta, in [0, 1].
 
     References:
         Ren et al. 2025, arXiv 2509.21655 (DriftLite), whose variance-controlling guidance has Laplacians in general.
@@ -78,7 +78,7 @@ class FittedControl(Control):
     def __init__(self, *, ridge: float = 1e-3, pool: bool = False, fade: float = 1.0) -> None:
         self.ridge = check_non_negative("ridge", ridge)
         self.pool = pool
-        self.fade = check_non_negative("fade", fade)
+        self.fade = check_fraction("fade", fade)
 
     def coefficients(
         self,

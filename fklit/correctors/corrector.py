@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fklit.correctors.control import Control
+from fklit.correctors.expert import Expert
 from fklit.correctors.increments import Increment, KernelWeight, Rate, Uncorrected, rate
 from fklit.correctors.path import Interval, check_grid
 from fklit.correctors.proposals import EulerMaruyama, Proposal, ReverseKernel
@@ -68,6 +69,11 @@ class Corrector:
                 f"target is a {type(target).__name__}; give a Target, such as Annealed(expert, 2.0) or "
                 "Target([(expert, 1.0)])."
             )
+        for number, expert in enumerate(target.experts):
+            if not isinstance(expert, Expert):
+                raise TypeError(
+                    f"expert {number} is a {type(expert).__name__} without score(x, t); for tokens use MaskedCorrector."
+                )
         self.target = target
         self.intervals = check_grid(target.path, times)
         self.num_steps = len(self.intervals)

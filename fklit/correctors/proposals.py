@@ -225,7 +225,7 @@ class Heun(Proposal):
             end = end + shift
         if not self.second_order or low == 0:
             return Move(before, interval, end, descent)
-        after = target.evaluate(end, descent.s)
+        after = target.evaluate(end, descent.s, tilt=False, finite=False)  # the weight tells of what is not finite
         second = -low * path.scale(descent.s) * after.score
         moved = (start + 0.5 * (low - high) * (first + second)) * path.scale(descent.s)
         return Move(before, interval, moved if shift is None else moved + shift, descent, after=after)
