@@ -71,9 +71,10 @@ class DemoSettings:
     Attributes:
         num_particles: K, samples of each prompt.
         num_steps: Denoising steps.
-        guidance_scale: Weight of classifier-free guidance.
+        guidance_scale: Weight of classifier-free guidance; 1 samples the model's own p(x | prompt), at half the cost.
         eta: Noise of DDIM, above 0: clones of a particle separate by it. Base and best-of-n get the same.
-        reward_scale: Exponent of the target; None takes the reward's own suggestion.
+        reward_scale: Exponent of the target, chosen on other prompts (benchmarks/steering.py --tune); None takes the
+            reward's own suggestion.
         schedule: Scored steps of the steered run.
         ess_threshold: Fraction of K below which a prompt resamples.
         seed: Seed of all samples.
@@ -82,9 +83,9 @@ class DemoSettings:
 
     num_particles: int = 4
     num_steps: int = 50
-    guidance_scale: float = 3.0
+    guidance_scale: float = 1.0
     eta: float = 1.0
-    reward_scale: float | None = None
+    reward_scale: float | None = 300.0
     schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, stop=0.9, every=0.1))
     ess_threshold: float = 0.5
     seed: int = 0
@@ -290,9 +291,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--particles", type=int, default=4, help="samples of each prompt")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    parser.add_argument(
-        "--reward-scale", type=float, default=None, help="exponent of the target; the reward's own if left out"
-    )
+    parser.add_argument("--reward-scale", type=float, default=DemoSettings.reward_scale, help="exponent of the target")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes", help="pipeline: shipped name or folder")
     parser.add_argument("--reward", default="fklit:emoji_clip", help="open_clip model: shipped name or folder")
     parser.add_argument("--judge", default=None, help="folder of the detector that judges; the shipped one if left out")
