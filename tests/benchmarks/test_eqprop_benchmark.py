@@ -16,6 +16,7 @@ def load(name):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*profiler.*")
 def test_all_methods_have_the_same_gradient(tmp_path):
     """The naive loop is the same arithmetic written another way, so its errors are those of the fast one."""
