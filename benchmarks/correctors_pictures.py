@@ -81,7 +81,7 @@ def forty(folder: Path) -> None:
         axis.plot(*(50 * law.means).T.numpy(), "x", color="C3", ms=3, mew=0.6)
         axis.set(title=name, xticks=[], yticks=[], aspect="equal")
     figure.tight_layout()
-    figure.savefig(folder / "correctors_forty.png", dpi=80)
+    figure.savefig(folder / "correctors_forty.png", dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":
