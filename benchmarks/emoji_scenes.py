@@ -1,6 +1,6 @@
 """How often the shipped text-to-image model draws what it is asked for, by the judge, and the pictures of its card.
 
-    python benchmarks/emoji_scenes.py --prompts 240 --samples 4 --out outputs/emoji_scenes
+    python benchmarks/emoji_scenes.py --prompts 210 --samples 4 --out outputs/emoji_scenes
 
 A third of the prompts ask for one kind of object, a third for pairs of nouns that training saw together, a third for
 pairs that are held out. Prints JSON: shares of correct pictures by task, for pairs seen and held out, and seconds.
@@ -76,10 +76,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", default=None, help="of the pipeline; the shipped one by default")
     parser.add_argument("--judge", default=None, help="folder of the judge; the shipped one by default")
-    parser.add_argument("--prompts", type=int, default=240)
+    parser.add_argument("--prompts", type=int, default=210)
     parser.add_argument("--samples", type=int, default=4, help="pictures of each prompt")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="outputs/emoji_scenes")

@@ -34,7 +34,7 @@ from fklit.models.pipeline import Interception, StepCall, StepChange, Unsupporte
 from fklit.models.sampler import DeterministicSamplerError, choose_sampler
 from fklit.models.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import Reward
-from fklit.rewards.scoring import Scorer, as_reward
+from fklit.rewards.scoring import Scorer, as_reward, chosen_scale
 
 _COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it
 
@@ -413,12 +413,7 @@ def _check_scale(scale: float | None, reward: Reward | None) -> float:
         if scale is not None:
             raise ValueError(f"reward_scale={scale!r} was given without a reward; give reward= as well.")
         return 0.0
-    chosen = reward.suggested_scale if scale is None else scale
-    if chosen is None or isinstance(chosen, bool) or not isinstance(chosen, int | float) or not 0 <= chosen < math.inf:
-        raise ValueError(
-            f"reward_scale={chosen!r} was given for {type(reward).__name__}; give a finite number of at least 0."
-        )
-    return float(chosen)
+    return chosen_scale(reward, scale)
 
 
 def _as_tensor(samples: Any, count: int) -> Tensor:

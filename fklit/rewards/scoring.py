@@ -24,6 +24,27 @@ def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
     )
 
 
+def chosen_scale(reward: Reward, reward_scale: float | None) -> float:
+    """The scale that was given, or the one that the reward suggests, for which it is loaded if need be.
+
+    Raises:
+        ValueError: The reward suggests none, or the scale is negative or not finite.
+    """
+    if reward_scale is None and reward.suggested_scale is None:
+        reward.load()  # the weights of a model may come with a scale
+    scale = reward.suggested_scale if reward_scale is None else reward_scale
+    if scale is None:
+        raise ValueError(
+            f"no reward_scale was given and {type(reward).__name__} suggests none; give a number of at least 0 (1 to 5 "
+            "divided by the spread of the reward among samples of a prompt is a start)."
+        )
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+        raise ValueError(
+            f"reward_scale={scale!r} was given; give a finite number of at least 0 (negate the reward to steer away)."
+        )
+    return float(scale)
+
+
 class Scorer:
     """Scores flat batches in group order and returns them as (B, K).
 

@@ -29,7 +29,7 @@ from fklit.models.pipeline import Interception, StepCall, UnsupportedPipelineErr
 from fklit.models.sampler import DeterministicSamplerError, choose_sampler
 from fklit.models.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import Reward
-from fklit.rewards.scoring import Scorer, as_reward
+from fklit.rewards.scoring import Scorer, as_reward, chosen_scale
 from fklit.steering.result import SteeringResult
 
 DEFAULT_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
@@ -110,7 +110,7 @@ class SteeringRun:
         self.prompt_indices = check_indices(prompt_indices, len(self.prompts))
         self._pipeline = pipeline
         self._reward = as_reward(reward)
-        self._reward_scale = _check_scale(reward_scale, self._reward)
+        self._reward_scale = chosen_scale(self._reward, reward_scale)
         self._potential = potential_by_name(potential)
         self._tempering = Constant() if tempering is None else tempering
         self._schedule = DEFAULT_SCHEDULE if schedule is None else schedule
@@ -312,17 +312,3 @@ class SteeringRun:
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),
         )
-
-
-def _check_scale(reward_scale: float | None, reward: Reward) -> float:
-    scale = reward.suggested_scale if reward_scale is None else reward_scale
-    if scale is None:
-        raise ValueError(
-            f"no reward_scale was given and {type(reward).__name__} suggests none; give a number of at least 0 (1 to 5 "
-            "divided by the spread of the reward among samples of a prompt is a start)."
-        )
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
-        raise ValueError(
-            f"reward_scale={scale!r} was given; give a finite number of at least 0 (negate the reward to steer away)."
-        )
-    return float(scale)

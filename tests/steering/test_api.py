@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from tiny import tiny_ddpm, tiny_img2img, tiny_sdxl, tiny_stable_diffusion
+from tiny_clip import write_tiny_clip
 
 import fklit
 from fklit.feynman_kac import Adaptive, Linear, group_generators
@@ -125,6 +126,12 @@ def test_prompts_do_not_touch_each_other(pipeline):
         assert torch.equal(alone.ancestors[:, 0], together.ancestors[:, b])
         assert torch.equal(alone.log_weights[0], together.log_weights[b])
         assert torch.equal(alone.reward_path[:, 0], together.reward_path[:, b])
+
+
+def test_a_scale_that_comes_with_the_weights_of_a_reward_is_found(pipeline, tmp_path):
+    folder = write_tiny_clip(tmp_path)
+    result = _steer(pipeline, reward=fklit.rewards.CLIPScore(str(folder)), reward_scale=None)
+    assert result.settings["reward_scale"] == fklit.rewards.CLIPScore(str(folder)).load().suggested_scale
 
 
 def test_constant_added_to_the_reward_changes_log_z_only(pipeline):
