@@ -114,7 +114,9 @@ def test_composed_prompts_are_products():
 
 
 @pytest.mark.slow
-def test_a_reward_in_the_same_run():
+@pytest.mark.parametrize(("steps", "bound"), [(60, 0.25), pytest.param(200, 0.12, marks=pytest.mark.slow)])
+def test_a_reward_in_the_same_run(steps, bound):
+    """The tilt lifts the rare mode, and with it the error of few steps; more steps converge, the heuristic does not."""
     first, second, _ = experts()
     log_gamma = Guided(second, first, 2.0).log_gamma(GRID[None, :, None], 0.0)[0]
     log_gamma = log_gamma - (GRID - 1.0).square()
@@ -123,13 +125,13 @@ def test_a_reward_in_the_same_run():
     def reward(x):
         return -((x.reshape(-1) - 1.0) ** 2)
 
-    options = {"reward": reward, "reward_scale": 1.0, "decode": lambda x: x, "steps": 60}
+    options = {"reward": reward, "reward_scale": 1.0, "decode": lambda x: x, "steps": steps}
     options["schedule"] = fklit.Schedule(0.1, 0.95, 2)
     pipeline = _mixtures()
-    results = [_correct_mixtures(pipeline, seed=seed, **options) for seed in range(4)]
-    # The tilt lifts the rare mode, and with it the error of 60 steps: samples of the corrected guidance, weighed by the
-    # reward only at the end, are off by 0.21.
-    assert sum(_w1(result, mass) for result in results) / 4 < 0.25
+    results = [_correct_mixtures(pipeline, seed=seed, **options) for seed in range(2)]
+    heuristic = [_correct_mixtures(pipeline, seed=seed, correction=0.0, **options) for seed in range(2)]
+    assert sum(_w1(result, mass) for result in results) / 2 < bound
+    assert sum(_w1(result, mass) for result in heuristic) / 2 > 0.35
     assert results[0].rewards.shape == (1, 4000) and results[0].reward_path.shape[1:] == (1, 4000)
 
 
