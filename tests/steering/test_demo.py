@@ -57,7 +57,7 @@ def test_metrics_have_every_figure_and_are_on_disk(demo):
 def test_base_and_best_of_n_share_their_samples(demo):
     _, _, metrics = demo
     base, best = metrics["base"], metrics["best_of_n"]
-    assert base["denoiser_calls"] == best["denoiser_calls"] == metrics["fk"]["denoiser_calls"] == 3 * 3 * 6 * 2
+    assert base["denoiser_calls"] == best["denoiser_calls"] == metrics["fk"]["denoiser_calls"] == 3 * 3 * 6
     assert base["reward_best"] == base["reward_mean"] < best["reward_best"]
     assert base["judge_mean"] == pytest.approx(2 / 3)  # slots 0 and 2 of each prompt
     assert best["unique_roots"] == 3
