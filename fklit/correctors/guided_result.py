@@ -124,6 +124,7 @@ class GuidedResult:
             "unique_roots": int(self.unique_roots[b]),
             "degenerate": bool(self.degenerate[b]),
             "best": int(self.best_index[b]),
+            "drawn": self.sample_slots(1)[b][0],
             "flagged": None if self.flagged is None else self.flagged[b],
             "budget": budget,
         }
