@@ -1,15 +1,27 @@
 """Corrected guidance of the shipped text-to-image model; `python benchmarks/correctors.py --only emoji` runs it.
 
-For each guidance scale, number of particles K and correction, a swarm is sampled for each prompt and seed. Its figures
-are those of one draw by weight, in expectation over the draw. The same call with correction 0 gives K samples of the
-heuristic: their mean is what one plain draw is worth, the one of highest reward is best of K, and both cost the same
-denoiser calls. Diversity is the mean `1 - cosine` of CLIP embeddings between draws of one prompt with different seeds.
-Intervals: 95 % bootstrap over prompts, of means over seeds; differences to one plain draw are paired by prompt.
+For each guidance scale one call with correction 0 gives samples of the heuristic: their mean is what one plain draw is
+worth, and the expected best by reward of K of them is best of K. For each number of particles K and each way to weigh,
+a swarm is sampled for each prompt and seed, at the denoiser calls of best of K. Its figures are those of one draw by
+weight, in expectation over the draw. The ways:
+
+exact     every step's weight, the target of the method
+early     the weights of the steps in which the prompts tell less than their entropy (see `information`)
+tempered  a fifth of the early weights
+
+Diversity is the mean `1 - cosine` of CLIP embeddings between draws of one prompt with different seeds. Intervals: 95 %
+bootstrap over prompts, of means over seeds; differences to one plain draw are paired by prompt. Guidance was trained
+with the prompts that the reward and the judge know; reward (CLIP) and judge (a detector) are different models.
+
+The parts `information` and `summaries` say why: how many nats the prompts tell at each step against how many they can,
+and how much of the weights' variance a linear drift control on summaries of the latents could take away.
 """
 
 import json
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +30,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fklit import correct
+from fklit import Schedule, correct
 from fklit.data.emoji_prompts import ScenePrompt, test_prompts
 from fklit.metrics.diversity import pairwise_distance
 from fklit.report.charts import bootstrap_interval
 
 Cell = dict[str, Any]
+Models = tuple[Any, Any, Any]
+EARLY = 0.48  # of the run: the steps in which the shipped model's prompts tell less than their entropy
 
 
-def load(pipeline: str, reward: str) -> tuple[Any, Any, Any]:
+def load(pipeline: str, reward: str) -> Models:
     """Pipeline, reward and judge."""
     from fklit.metrics.detector import Judge
     from fklit.models.source import PipelineSource
@@ -35,55 +49,74 @@ def load(pipeline: str, reward: str) -> tuple[Any, Any, Any]:
     return PipelineSource(pipeline).pipeline, CLIPScore(reward), Judge()
 
 
-def sample(
-    models: tuple[Any, Any, Any], prompts: Sequence[ScenePrompt], seed: int, *, scale: float, k: int, correction: float,
-    steps: int,
-) -> list[Cell]:  # fmt: skip
+WAYS: dict[str, dict[str, Any]] = {
+    "exact": {"correction": 1.0},
+    "early": {"correction": 1.0, "weigh": Schedule(stop=EARLY)},
+    "tempered": {"correction": 0.2, "weigh": Schedule(stop=EARLY)},
+    "plain": {"correction": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to sample: guidance scale, particles of a swarm, way to weigh."""
+
+    guidance: float
+    k: int
+    way: str
+
+
+def sample(models: Models, prompts: Sequence[ScenePrompt], seed: int, arm: Arm, steps: int) -> list[Cell]:
     """One swarm a prompt, scored."""
     pipeline, reward, judge = models
     texts = [prompt.text for prompt in prompts]
     result = correct(
         pipeline,
         texts,
-        guidance_scale=scale,
-        num_particles=k,
-        correction=correction,
+        guidance_scale=arm.guidance,
+        num_particles=arm.k,
         ess_threshold=0.5,
         seed=seed,
         # Noise follows from the prompt, not from its place in a list.
         prompt_indices=[zlib.crc32(text.encode()) for text in texts],
         scheduler="keep",
         call={"num_inference_steps": steps, "eta": 1.0},
+        **WAYS[arm.way],
     )
     cells = []
     slots = [row[0] for row in result.sample_slots(1, seed=seed)]
     for b, prompt in enumerate(prompts):
         images = result.samples[b]
         with torch.no_grad():
-            rewards = reward(images, [prompt.text] * k).double()
-            features = reward.embed_images(images[slots[b]].unsqueeze(0))[0].double()
-        verdicts = judge.judge(images, [prompt.metadata()] * k)
-        correct_ones = torch.tensor([float(v.correct) for v in verdicts]).double()
+            rewards = reward(images, [prompt.text] * arm.k).double()
+            features = reward.embed_images(images).double()
+        verdicts = judge.judge(images, [prompt.metadata()] * arm.k)
+        right = torch.tensor([float(verdict.correct) for verdict in verdicts]).double()
         weights = result.log_weights[b].exp()
-        best = int(rewards.argmax())
         cells.append(
             {
-                "prompt": prompt.text,
-                "seed": seed,
-                "judge": float((weights * correct_ones).sum()),
+                "judge": float((weights * right).sum()),
                 "reward": float((weights * rewards).sum()),
-                "best_judge": float(correct_ones[best]),
-                "best_reward": float(rewards[best]),
+                "rewards": rewards.tolist(),
+                "right": right.tolist(),
                 "ess": float(result.ess[-1, b]),
                 "spread": float(result.spread[:, b].mean()),
-                "total_spread": float(result.spread[:, b].sum()),
                 "resamplings": int(result.resampled[:, b].sum()),
                 "unique_roots": int(result.unique_roots[b]),
-                "features": features.tolist(),
+                "drawn": slots[b],
+                "features": [[round(number, 5) for number in row] for row in features.tolist()],
+                "calls": result.budget.denoiser_calls / len(prompts),
                 "seconds": result.budget.seconds / len(prompts),
             }
         )
     return cells
+
+
+def best_of(k: int, rewards: Sequence[float], values: Sequence[float]) -> float:
+    """Expected value of the sample of highest reward among k of the n that are given, over all choices of k."""
+    order = np.argsort(-np.asarray(rewards), kind="stable")
+    chances = [math.comb(len(order) - 1 - place, k - 1) / math.comb(len(order), k) for place in range(len(order))]
+    return float(np.dot(chances, np.asarray(values)[order]))
 
 
 def run(
@@ -97,7 +130,6 @@ def run(
     reward: str,
     scales: Sequence[float] = (2.0, 4.0, 7.5),
     particles: Sequence[int] = (2, 4, 8),
-    corrections: Sequence[float] = (1.0, 0.03, 0.0),
 ) -> list[dict[str, Any]]:
     """Compute the missing cells and return one row an arm."""
     models = load(pipeline, reward)
@@ -110,51 +142,67 @@ def run(
         except ValueError:  # cut short by a crash
             continue
         known[cell.pop("key")] = cell
-    arms = [(scale, k, correction) for scale in scales for k in particles for correction in corrections]
+    plain = {scale: Arm(scale, max(particles), "plain") for scale in scales}
+    arms = [Arm(scale, k, way) for scale in scales for k in particles for way in WAYS if way != "plain"]
 
-    def key(arm: tuple[float, int, float], prompt: ScenePrompt, seed: int) -> str:
-        return json.dumps([arm, prompt.text, seed, steps])
+    def key(arm: Arm, prompt: ScenePrompt, seed: int) -> str:
+        return json.dumps([arm.guidance, arm.k, arm.way, prompt.text, seed, steps])
 
     for seed in seeds:
-        for arm in arms:
+        for arm in (*plain.values(), *arms):
             todo = [prompt for prompt in chosen if key(arm, prompt, seed) not in known]
-            size = max(1, 32 // arm[1])
+            size = max(1, 32 // arm.k)
             for first in range(0, len(todo), size):
                 group = todo[first : first + size]
-                cells = sample(models, group, seed, scale=arm[0], k=arm[1], correction=arm[2], steps=steps)
+                cells = sample(models, group, seed, arm, steps)
                 with open(path, "a", encoding="utf-8") as file:
                     for prompt, cell in zip(group, cells, strict=True):
                         known[key(arm, prompt, seed)] = cell
                         file.write(json.dumps({"key": key(arm, prompt, seed), **cell}) + "\n")
-            console.print(f"[dim]emoji guidance {arm[0]:g}, K = {arm[1]}, correction {arm[2]:g}, seed {seed}[/dim]")
-    return [summarise(arm, arms, chosen, seeds, known, key) for arm in arms]
+            console.print(f"[dim]emoji guidance {arm.guidance:g}, K = {arm.k}, {arm.way}, seed {seed}[/dim]")
+
+    def of(arm: Arm, figure: Callable[[Cell], float]) -> np.ndarray:
+        return np.array([np.mean([figure(known[key(arm, p, s)]) for s in seeds]) for p in chosen])
+
+    def diversity(arm: Arm, slot: Callable[[Cell], int] = lambda cell: int(cell["drawn"])) -> dict[str, Any]:
+        if len(seeds) < 2:
+            return {}
+        cells = [[known[key(arm, p, s)] for s in seeds] for p in chosen]
+        features = [[cell["features"][slot(cell)] for cell in row] for row in cells]
+        return {"diversity": spread_of(pairwise_distance(torch.tensor(features)).numpy())}
+
+    rows = []
+    for scale in scales:
+        base = plain[scale]
+        ones = {figure: of(base, lambda cell, f=figure: cell[f]) for figure in ("judge", "reward")}
+        rows.append({"guidance": scale, "k": 1, "way": "one plain draw", **_means(ones), **diversity(base)})
+        for k in particles:
+            best = {
+                "judge": of(base, lambda cell, k=k: best_of(k, cell["rewards"], cell["right"])),
+                "reward": of(base, lambda cell, k=k: best_of(k, cell["rewards"], cell["rewards"])),
+            }
+            first = diversity(base, lambda cell, k=k: int(np.argmax(cell["rewards"][:k])))
+            rows.append(
+                {"guidance": scale, "k": k, "way": "best of K", **_means(best), **_less(best, ones, "plain"), **first}
+            )
+            for way in WAYS:
+                if way == "plain":
+                    continue
+                arm = Arm(scale, k, way)
+                ours = {figure: of(arm, lambda cell, f=figure: cell[f]) for figure in ("judge", "reward")}
+                less = {**_less(ours, ones, "plain"), **_less(ours, best, "best of K")}
+                rows.append({"guidance": scale, "k": k, "way": way, **_means(ours), **less, **diversity(arm)})
+                for figure in ("ess", "spread", "resamplings", "unique_roots", "calls", "seconds"):
+                    rows[-1][figure] = {"mean": float(of(arm, lambda cell, f=figure: cell[f]).mean())}
+    return rows
 
 
-def summarise(
-    arm: tuple[float, int, float], arms: Sequence[Any], prompts: Sequence[ScenePrompt], seeds: Sequence[int],
-    known: dict[str, Cell], key: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Means, and paired differences to one plain draw of the same guidance."""
-    plain = (arm[0], arm[1], 0.0)
+def _means(figures: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: spread_of(values) for name, values in figures.items()}
 
-    def table(which: Any, figure: str) -> np.ndarray:
-        return np.array([np.mean([known[key(which, p, s)][figure] for s in seeds]) for p in prompts])
 
-    row: dict[str, Any] = {"guidance": arm[0], "k": arm[1], "correction": arm[2]}
-    for figure in ("judge", "reward"):
-        ours = table(arm, figure)
-        row[figure] = spread_of(ours)
-        if arm[2] > 0 and plain in arms:
-            row[f"{figure} - plain"] = spread_of(ours - table(plain, figure))
-            row[f"{figure} - best of K"] = spread_of(ours - table(plain, f"best_{figure}"))
-        if arm[2] == 0:
-            row[f"best of K: {figure}"] = spread_of(table(arm, f"best_{figure}"))
-    if len(seeds) > 1:
-        features = [[known[key(arm, p, s)]["features"] for s in seeds] for p in prompts]
-        row["diversity"] = spread_of(pairwise_distance(torch.tensor(features)).numpy())
-    for figure in ("ess", "spread", "total_spread", "resamplings", "unique_roots", "seconds"):
-        row[figure] = {"mean": float(table(arm, figure).mean())}
-    return row
+def _less(figures: dict[str, np.ndarray], others: dict[str, np.ndarray], what: str) -> dict[str, Any]:
+    return {f"{name} - {what}": spread_of(values - others[name]) for name, values in figures.items()}
 
 
 def spread_of(values: np.ndarray) -> dict[str, float]:
@@ -177,6 +225,6 @@ def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
                 interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if "low" in found else ""
                 cells.append(f"{found['mean']:.3f}{interval}")
             else:
-                cells.append("" if found is None else f"{found:g}")
+                cells.append("" if found is None else str(found))
         table.add_row(f"{row['guidance']:g}", str(row["k"]), *cells)
     console.print(table)

@@ -27,6 +27,7 @@ def correct(
     num_particles: int = 8,
     correction: float = 1.0,
     increment: GuidanceIncrement = "net_interval",
+    weigh: Schedule | None = None,
     reward: Reward | Callable[..., Any] | None = None,
     reward_scale: float | None = None,
     potential: Potential | str = "difference",
@@ -65,6 +66,9 @@ def correct(
         correction: how much of the log weights counts, from 0 (the heuristic) to 1 (exact as K grows).
         increment: "net_interval", or "kernel" (the product of reverse kernels of forward variance); see
             :func:`~fklit.correctors.guidance_weight.guidance_weight`.
+        weigh: which steps' guidance is weighed; all if not given. Left out, steps keep the heuristic's error; the
+            clean end carries most of the exact weight, but on learned models also most of their own error (see
+            :func:`~fklit.correctors.checks.prompt_divergence`).
         reward: a reward to steer by in the same run: the target is multiplied by ``exp(reward_scale * reward(x))``.
         reward_scale: at least 0; None takes the reward's ``suggested_scale``.
         potential: of the reward: "difference", "max", "sum" or "terminal".
@@ -107,6 +111,7 @@ def correct(
         num_particles=num_particles,
         correction=correction,
         increment=increment,
+        weigh=weigh,
         reward=reward,
         reward_scale=reward_scale,
         potential=potential,

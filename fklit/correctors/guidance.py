@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fklit.correctors.guidance_weight import INCREMENTS, GuidanceIncrement, guidance_weight
+from fklit.correctors.guidance_weight import INCREMENTS, GuidanceIncrement, guidance_weight, prompt_information
 from fklit.correctors.guided_result import GuidedResult
+from fklit.correctors.prompt_layout import PromptLayout
 from fklit.correctors.prompts import ComposedPrompt
 from fklit.feynman_kac._checks import check_choice, check_fraction
 from fklit.feynman_kac.genealogy import roots
@@ -29,14 +30,12 @@ from fklit.models.denoised import UnknownSchedulerError, denoised
 from fklit.models.halves import guidance_halves
 from fklit.models.images import as_unit_images
 from fklit.models.meter import Meter
-from fklit.models.noise_levels import step_levels
+from fklit.models.noise_levels import StepLevels, step_levels
 from fklit.models.pipeline import Interception, StepCall, StepChange, UnsupportedPipelineError
 from fklit.models.sampler import DeterministicSamplerError, choose_sampler
 from fklit.models.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, as_reward, chosen_scale
-
-_COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it
 
 
 class GuidanceRun:
@@ -71,6 +70,7 @@ class GuidanceRun:
         num_particles: int = 8,
         correction: float = 1.0,
         increment: GuidanceIncrement = "net_interval",
+        weigh: Schedule | None = None,
         reward: Reward | Callable[..., Any] | None = None,
         reward_scale: float | None = None,
         potential: Potential | str = "difference",
@@ -87,23 +87,19 @@ class GuidanceRun:
         on_degenerate: OnDegenerate = "error",
         decode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        parts = _check_prompts(prompts, guidance_scale)
-        self.prompts = [prompt if isinstance(prompt, str) else str(prompt) for prompt in prompts]
-        self.prompt_indices = check_indices(prompt_indices, len(parts))
-        self.texts = [text for part in parts for text in part.prompts]
-        composed = any(len(part.prompts) > 1 or isinstance(given, ComposedPrompt)
-                       for part, given in zip(parts, prompts, strict=True))  # fmt: skip
-        self.call_scale = _COMPOSING_SCALE if composed else float(guidance_scale)
-        self._composed = composed
-        self._scales = [part.scales for part in parts]
-        self._first = [sum(len(part.prompts) for part in parts[:b]) for b in range(len(parts))]
+        self._layout = PromptLayout(prompts, guidance_scale, num_particles=num_particles)
+        self.prompts = self._layout.names
+        self.prompt_indices = check_indices(prompt_indices, len(self.prompts))
+        self.texts = self._layout.texts
+        self.call_scale = self._layout.call_scale
         self._correction = check_fraction("correction", correction)
         self._increment: GuidanceIncrement = increment
         check_choice("increment", increment, INCREMENTS)
         self._pipeline = pipeline
+        self._weigh = Schedule() if weigh is None else weigh
         self._resample = Schedule() if resample is None else resample
         self._system = ParticleSystem(
-            len(parts),
+            len(self.prompts),
             num_particles,
             resampler=resampler_by_name(resampler),
             ess_threshold=ess_threshold,
@@ -111,14 +107,7 @@ class GuidanceRun:
             on_nan=on_nan,
             on_degenerate=on_degenerate,
         )
-        # The copies of a composed prompt's particle, one for each of its prompts, draw the same noise.
-        sources = [
-            source
-            for index, part in zip(self.prompt_indices, parts, strict=True)
-            for _ in part.prompts
-            for source in group_generators(seed, [index])
-        ]
-        self.generators = [source for source in sources for _ in range(num_particles)]
+        self.generators = self._layout.generators(seed, self.prompt_indices)
         self._reward: Reward | None = None if reward is None else as_reward(reward)
         self._reward_scale = _check_scale(reward_scale, self._reward)
         self._potential = potential_by_name(potential)
@@ -130,6 +119,8 @@ class GuidanceRun:
         self._scored: tuple[int, ...] = ()
         self._rewards: list[Tensor] = []
         self._spread: list[Tensor] = []
+        self._information: list[Tensor] = []
+        self._weighed: frozenset[int] = frozenset()
         self._may_resample: frozenset[int] = frozenset()
         self._decode = decode
         self._own_decodes = 0
@@ -148,6 +139,7 @@ class GuidanceRun:
             "guidance_scale": guidance_scale,
             "correction": self._correction,
             "increment": increment,
+            "weigh": repr(self._weigh),
             "reward": None if self._reward is None else type(self._reward).__name__,
             "reward_scale": None if self._reward is None else self._reward_scale,
             "potential": None if self._reward is None else repr(self._potential),
@@ -162,7 +154,7 @@ class GuidanceRun:
     @property
     def _weighs(self) -> bool:
         """Whether the guidance changes the weights: one particle, and one exponent of 1, need no correction."""
-        guided = any(scales != (1.0,) for scales in self._scales)
+        guided = any(scales != (1.0,) for scales in self._layout.scales) and self._weigh.indices != ()
         return self._correction > 0 and self._system.num_particles > 1 and guided
 
     @property
@@ -196,6 +188,8 @@ class GuidanceRun:
                 f"{type(self._interception.scheduler).__name__} clips or thresholds its predictions, which the weights "
                 "of guidance do not account for; build it with clip_sample=False and thresholding=False."
             )
+        if self._weighs:
+            self._weighed = frozenset(self._weigh.resolve(num_steps))
         if self._reward is not None:
             if self._potential.scores_intermediate:
                 self._scored = self._schedule.resolve(num_steps)
@@ -217,11 +211,11 @@ class GuidanceRun:
     @torch.no_grad()
     def step(self, call: StepCall) -> Tensor | StepChange | None:
         """Weigh and resample the parents of one step (called by the interception)."""
-        groups, particles = self._system.num_groups, self._system.num_particles
-        output = self._combined(call) if self._composed else None
-        exact = self._exact_weights(call)
-        self._spread.append(self._spread_of(exact))
-        increment = self._correction * exact if self._weighs else torch.zeros_like(exact)
+        halves = self._halves(call)
+        output = None
+        if self._layout.composed and halves is not None:
+            output = self._layout.combine(*halves, call.model_output)
+        increment = self._weigh_step(call, halves)
         if call.index in self._scored:
             increment = increment + self._reward_potential(call, output).to(increment.device)
         ancestors = self._system.update(increment, may_resample=call.index in self._may_resample)
@@ -229,16 +223,13 @@ class GuidanceRun:
             return None if output is None else StepChange(model_output=output)
         if self._path is not None:
             self._path.select(ancestors)
-        rows = []
-        for b in range(groups):
-            rows += [(self._first[b] + j) * particles + ancestors[b] for j in range(len(self._scales[b]))]
-        return StepChange(torch.cat(rows), output)
+        return StepChange(self._layout.flat_ancestors(ancestors), output)
 
     def _halves(self, call: StepCall) -> tuple[Tensor, Tensor] | None:
         halves = guidance_halves(call, self.call_scale)
         if halves is not None:
             return halves.conditional, halves.unconditional
-        if not self._weighs and not self._composed:
+        if not self._weighs and not self._layout.composed:
             return None
         raise UnsupportedPipelineError(
             f"at step {call.index} the model output of {type(self._pipeline).__name__} is not unconditional + "
@@ -247,62 +238,48 @@ class GuidanceRun:
             "guidance, no perturbed attention) with a scale above 1."
         )
 
-    def _combined(self, call: StepCall) -> Tensor:
-        """The model output of composed prompts, the same for all copies of a particle."""
-        halves = self._halves(call)
-        assert halves is not None
-        conditional, unconditional = halves
-        output = call.model_output.clone()
-        for b, scales in enumerate(self._scales):
-            blocks = [self._rows(b, j) for j in range(len(scales))]
-            nothing = unconditional[blocks[0]]
-            mixed = nothing.clone()
-            for scale, block in zip(scales, blocks, strict=True):
-                mixed = mixed + scale * (conditional[block] - nothing)
-            for block in blocks:
-                output[block] = mixed.to(output.dtype)
-        return output
-
-    def _exact_weights(self, call: StepCall) -> Tensor:
-        """Log weights (B, K) of the step for a full correction; zeros where there is nothing to weigh."""
+    def _weigh_step(self, call: StepCall, halves: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Log weights (B, K) of a step; remembers how far the exact ones spread and how much the prompts tell."""
         groups, particles = self._system.num_groups, self._system.num_particles
-        nothing = torch.zeros(groups, particles, dtype=torch.float64, device=call.sample.device)
-        halves = None if particles == 1 else self._halves(call)
-        if halves is None:
-            return nothing
-        try:
-            levels = step_levels(call.scheduler, call.timestep)
-        except UnknownSchedulerError:
-            if self._weighs:
-                raise
-            return nothing
-        conditional, unconditional = (denoised(call.scheduler, h, call.timestep, call.sample) for h in halves)
-        weights = []
-        for b, scales in enumerate(self._scales):
-            predictions = [unconditional[self._rows(b, 0)]]
-            predictions += [conditional[self._rows(b, j)] for j in range(len(scales))]
-            weights.append(guidance_weight(predictions, (1 - sum(scales), *scales), levels, self._increment))
-        return torch.stack(weights)
+        exact = torch.zeros(groups, particles, dtype=torch.float64, device=call.sample.device)
+        nats = torch.full_like(exact, math.nan)
+        known = halves is not None
+        if halves is not None:
+            try:
+                levels = step_levels(call.scheduler, call.timestep)
+            except UnknownSchedulerError:
+                if self._weighs:
+                    raise
+                known = False
+            else:
+                exact, nats = self._exact(call, halves, levels)
+        unguided = all(scales == (1.0,) for scales in self._layout.scales)
+        deviation = self._moments(exact)[1]
+        self._spread.append(deviation if known or unguided else torch.full_like(deviation, math.nan))
+        self._information.append(self._moments(nats)[0])
+        weighed = self._weighs and call.index in self._weighed
+        return self._correction * exact if weighed else torch.zeros_like(exact)
 
-    def _spread_of(self, increment: Tensor) -> Tensor:
-        weights = normalise(self._system.log_weights).to(increment.device)
-        values = torch.where(weights > 0, increment, 0.0)
+    def _exact(self, call: StepCall, halves: tuple[Tensor, Tensor], levels: StepLevels) -> tuple[Tensor, Tensor]:
+        conditional, unconditional = (denoised(call.scheduler, half, call.timestep, call.sample) for half in halves)
+        weights, nats = [], []
+        for b in range(self._system.num_groups):
+            predictions, exponents = self._layout.experts(b, conditional, unconditional)
+            weights.append(guidance_weight(predictions, exponents, levels, self._increment))
+            nats.append(prompt_information(predictions, levels))
+        return torch.stack(weights), torch.stack(nats)
+
+    def _moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean and standard deviation within each swarm, (B,)."""
+        weights = normalise(self._system.log_weights).to(values.device)
+        values = torch.where(weights > 0, values, 0.0)
         mean = (weights * values).sum(dim=1, keepdim=True)
-        return (weights * (values - mean).square()).sum(dim=1).sqrt().cpu()
-
-    def _rows(self, b: int, j: int) -> slice:
-        """Rows of the particles of prompt b in their copy for its j-th part."""
-        start = (self._first[b] + j) * self._system.num_particles
-        return slice(start, start + self._system.num_particles)
-
-    def _own(self, rows: Tensor) -> Tensor:
-        """The first copy of every particle, (B * K, ...)."""
-        return torch.cat([rows[self._rows(b, 0)] for b in range(self._system.num_groups)]) if self._composed else rows
+        return mean.squeeze(1).cpu(), (weights * (values - mean).square()).sum(dim=1).sqrt().cpu()
 
     def _reward_potential(self, call: StepCall, output: Tensor | None) -> Tensor:
         assert self._path is not None and self._scorer is not None
         combined = call.model_output if output is None else output
-        latents = self._own(denoised(call.scheduler, combined, call.timestep, call.sample))
+        latents = self._layout.own(denoised(call.scheduler, combined, call.timestep, call.sample))
         if self._decode is None:
             images = decode_latents(self._pipeline, latents)
         else:
@@ -339,17 +316,17 @@ class GuidanceRun:
             )
         self._finished = True
         groups, particles = self._system.num_groups, self._system.num_particles
-        found = self._own(_as_tensor(samples, len(self.generators)))
+        found = self._layout.own(_as_tensor(samples, len(self.generators)))
         rewards = None
         if self._scorer is not None:
             assert self._path is not None
             rewards = self._scorer(found, where="at the finished samples")
             self._system.update(self._path.terminal(rewards, self._reward_scale), may_resample=False)
             rewards = rewards.cpu()
-        shown = found if returned is None else self._own(_as_tensor(returned, len(self.generators)))
+        shown = found if returned is None else self._layout.own(_as_tensor(returned, len(self.generators)))
         shown = shown.cpu().reshape(groups, particles, *shown.shape[1:])
         if flagged is not None:
-            flags = self._own(torch.tensor(list(flagged))).reshape(groups, particles).tolist()
+            flags = self._layout.own(torch.tensor(list(flagged))).reshape(groups, particles).tolist()
             return self._result(shown, rewards, flags)
         return self._result(shown, rewards, None)
 
@@ -372,6 +349,7 @@ class GuidanceRun:
             log_z=system.log_z.cpu(),
             ess=torch.stack(system.ess_trace).cpu(),
             spread=torch.stack(self._spread),
+            information=torch.stack(self._information),
             ancestors=torch.stack(ancestors),
             resampled=torch.stack(system.resampled_trace[:steps]).cpu(),
             degenerate=system.degenerate.cpu(),
@@ -390,22 +368,6 @@ class GuidanceRun:
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),
         )
-
-
-def _check_prompts(prompts: Sequence[str | ComposedPrompt], scale: float) -> list[ComposedPrompt]:
-    if isinstance(prompts, str | ComposedPrompt) or not prompts:
-        raise ValueError(f"prompts={prompts!r} was given; give a list of at least one prompt.")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale < math.inf:
-        raise ValueError(
-            f"guidance_scale={scale!r} was given; give a finite number of at least 1 (1 is no guidance): below 1 "
-            "pipelines evaluate no unconditional prediction (ComposedPrompt takes any scale)."
-        )
-    parts = []
-    for prompt in prompts:
-        if not isinstance(prompt, str | ComposedPrompt):
-            raise ValueError(f"a prompt of type {type(prompt).__name__} was given; give a string or a ComposedPrompt.")
-        parts.append(ComposedPrompt([prompt], [float(scale)]) if isinstance(prompt, str) else prompt)
-    return parts
 
 
 def _check_scale(scale: float | None, reward: Reward | None) -> float:

@@ -44,6 +44,28 @@ def guidance_weight(
     return 0.5 * step_factor(levels, increment) * total
 
 
+def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Float64[Tensor, " K"]:
+    """Return the nats that a prompt tells about the sample between two levels.
+
+    The divergence of two laws is the integral over the noise of how far their denoised predictions part (Verdu 2010,
+    "Mismatched estimation and relative entropy", equation 11; Guo, Shamai & Verdu 2005 for the mutual information):
+    `KL(p(x | prompt) || p(x)) = 1/2 int E |D_c - D_u|^2 d(1 / l^2)`, over samples of the conditional law, with
+    `l = sigma / a`. A step adds `(l^2 - l'^2) / (2 l^4) |D_c - D_u|^2`. Averaged over prompts the sum is the mutual
+    information of prompts and samples: at most the entropy of the prompts. What a learned model has beyond that is the
+    error of its predictions.
+
+    Args:
+        predictions: the unconditional denoised prediction and those of the prompt's parts, each (K, *event); parts add.
+        levels: before and after the step.
+
+    Returns:
+        Nats (K,), float64.
+    """
+    nothing = predictions[0].double()
+    apart = [(part.double() - nothing).flatten(1).square().sum(dim=1) for part in predictions[1:]]
+    return 0.5 * step_factor(levels, "net_interval") * torch.stack(apart).sum(dim=0)
+
+
 def step_factor(levels: StepLevels, increment: GuidanceIncrement) -> float:
     """Return `(l^2 - l'^2) / l^4`, for "kernel" times `(a' / a)^2`; finite where the signal is gone (`a = 0`)."""
     ratio = levels.scale / levels.next_scale

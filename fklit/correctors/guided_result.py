@@ -28,6 +28,10 @@ class GuidedResult:
         ess: effective sample size (T, B) before each step, and one more row after the terminal reward, if any.
         spread: (T, B) standard deviation within each swarm of the *exact* log weights of each step, whatever the
             correction: its size tells how much of a correction K particles can carry.
+        information: (T, B) nats that the prompt tells about the sample at each step, see
+            :func:`~fklit.correctors.guidance_weight.prompt_information`; NaN where the pipeline evaluates no
+            unconditional prediction. The sum over steps estimates the divergence of the conditional law from the
+            unconditional one, and on a learned model the error of both.
         ancestors: (T, B, K), slots whose parents each slot continued.
         resampled: (T, B).
         degenerate: (B,), prompts whose particles all died (``on_degenerate="keep"``).
@@ -48,6 +52,7 @@ class GuidedResult:
     log_z: Float64[Tensor, " B"]
     ess: Float64[Tensor, "S B"]
     spread: Float64[Tensor, "T B"]
+    information: Float64[Tensor, "T B"]
     ancestors: Int64[Tensor, "T B K"]
     resampled: Bool[Tensor, "T B"]
     degenerate: Bool[Tensor, " B"]
@@ -119,6 +124,7 @@ class GuidedResult:
             "log_z": json_numbers(self.log_z[b]),
             "ess": json_numbers(self.ess[:, b]),
             "spread": json_numbers(self.spread[:, b]),
+            "information": json_numbers(self.information[:, b]),
             "ancestors": self.ancestors[:, b].tolist(),
             "resampled": self.resampled[:, b].tolist(),
             "unique_roots": int(self.unique_roots[b]),

@@ -17,6 +17,7 @@ from fklit.feynman_kac.resampling import systematic
 from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, total_variation, wasserstein
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.models.gaussian import GaussianMixture
+from fklit.models.sampling_task import check_threads, pinned_threads
 
 
 class SwarmTask(LightningModule):
@@ -43,6 +44,7 @@ class SwarmTask(LightningModule):
         modes: Law whose means are the modes; the reference's own if None.
         unit: Length of one unit of the particles, for the metrics.
         extent: Half the side of the square of the histograms, after ``unit``.
+        num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
 
     Raises:
         ValueError, TypeError: For settings that no run accepts.
@@ -66,9 +68,11 @@ class SwarmTask(LightningModule):
         modes: GaussianMixture | None = None,
         unit: float = 1.0,
         extent: float = 50.0,
+        num_threads: int | None = 1,
     ) -> None:
         super().__init__()
         resampler_by_name(resampler)
+        self.num_threads = check_threads(num_threads)
         self.target = target
         self.seed = seed
         self.simulation: dict[str, Any] = {
@@ -94,19 +98,22 @@ class SwarmTask(LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> CorrectorRun:
         """Simulates the swarms of a batch."""
         indices: list[int] = batch["indices"]
-        return simulate(
-            self.target,
-            num_groups=len(indices),
-            generator=group_generators(self.seed, indices),
-            device=self.device,
-            **self.simulation,
-        )
+        with pinned_threads(self.num_threads):
+            return simulate(
+                self.target,
+                num_groups=len(indices),
+                generator=group_generators(self.seed, indices),
+                device=self.device,
+                **self.simulation,
+            )
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Simulates the swarms of a batch and adds them to the means."""
         run = self.predict_step(batch, batch_idx)
         for b, index in enumerate(batch["indices"]):
-            for name, value in self.figures(run, b, index).items():
+            with pinned_threads(self.num_threads):
+                figures = self.figures(run, b, index)
+            for name, value in figures.items():
                 mean = self.means[name]
                 assert isinstance(mean, PromptMean)
                 mean.update(torch.tensor([index]), torch.tensor([value], dtype=torch.float64))

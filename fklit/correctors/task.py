@@ -36,6 +36,7 @@ class CorrectorTask(SamplingTask):
         num_particles: K, samples of each prompt.
         correction: How much of the log weights counts, from 0 (the heuristic) to 1 (exact as K grows).
         increment: "net_interval" or "kernel".
+        weigh: Which steps' guidance is weighed; None for all.
         reward: A reward to steer by in the same run; None for none.
         reward_scale: At least 0; None takes the reward's ``suggested_scale``.
         potential: Of the reward.
@@ -64,6 +65,7 @@ class CorrectorTask(SamplingTask):
         num_particles: int = 8,
         correction: float = 1.0,
         increment: Literal["net_interval", "kernel"] = "net_interval",
+        weigh: Schedule | None = None,
         reward: Reward | None = None,
         reward_scale: float | None = None,
         potential: str = "difference",
@@ -97,6 +99,7 @@ class CorrectorTask(SamplingTask):
             "num_particles": num_particles,
             "correction": correction,
             "increment": chosen,
+            "weigh": weigh,
             "reward_scale": reward_scale,
             "potential": potential,
             "schedule": schedule,
