@@ -268,5 +268,9 @@ class TextToImageTask(LightningModule):
         # Without a dtype diffusers loads float32, and transformers what this file says: they must agree.
         config = Path(folder) / "text_encoder" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+        # Where the autoencoder was loaded from is nobody's business, and changes what `fingerprint` says of the folder.
+        config = Path(folder) / "vae" / "config.json"
+        kept = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
+        config.write_text(json.dumps(kept, indent=2) + "\n")
         # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
         self.tokenizer.backend_tokenizer.model.save(str(Path(folder) / "tokenizer"))

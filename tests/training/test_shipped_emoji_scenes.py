@@ -23,6 +23,8 @@ def test_it_is_small_safe_and_has_a_card():
     files = [path for path in Path(FOLDER).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10 * 2**20
     assert not [path for path in files if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+    settings = [path.read_text() for path in files if path.suffix == ".json"]
+    assert not any("_name_or_path" in text for text in settings), "a folder of whoever wrote it"
     card = (FOLDER / "README.md").read_text()
     for word in ("Apache", "CC BY 4.0", "Twitter", "fklit fit --config configs/assets/text_to_image.yaml"):
         assert word in card

@@ -91,6 +91,8 @@ def test_the_folder_is_a_pipeline_that_draws(trained):
     ]
     assert all(image.shape == (1, 3, 64, 64) and image.isfinite().all() for image in images)
     assert {path.name for path in (root / "pipeline" / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt"}
+    settings = [path.read_text() for path in (root / "pipeline").rglob("*.json")]
+    assert len(settings) >= 6 and not any("_name_or_path" in text or str(root) in text for text in settings)
     # The folder holds the averaged weights in float16, and the networks of the task were not rounded by writing it.
     mine, written = model.unet.conv_in.weight, pipeline.unet.conv_in.weight
     assert torch.equal(mine.half().float(), written) and not torch.equal(mine, written)
