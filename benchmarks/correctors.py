@@ -11,6 +11,8 @@ gmm40       the forty Gaussians of arXiv 2503.02819, section 5.2: annealing to a
 variance    standard deviation over seeds of log Z, and terminal ESS / N without resampling, with and without control.
 throughput  seconds for N = 4000, 400 steps, two analytic experts.
 emoji       one weighted draw from each swarm of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
+information nats that the prompts of the text-to-image model tell at each step, against the prompts' entropy.
+summaries   what a linear drift control on summaries of its latents explains of the weights.
 
 Every cell (method, seed) is one line of JSON under --output and is not computed again. Means are over seeds, with
 standard errors.
@@ -306,6 +308,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "variance": variance,
     "throughput": throughput,
 }
+IMAGE_PARTS = ("information", "summaries", "emoji")  # in files of their own; they need the image models
 
 
 def run_part(name: str, seeds: Sequence[int], folder: Path, console: Console) -> list[dict[str, Any]]:
@@ -365,7 +368,7 @@ def show(name: str, rows: list[dict[str, Any]], seeds: int, console: Console) ->
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "emoji"], default=[*PARTS, "emoji"])
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *IMAGE_PARTS], default=[*PARTS, *IMAGE_PARTS])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=24, help="emoji: prompts")
     parser.add_argument("--steps", type=int, default=30, help="emoji: steps")
@@ -375,6 +378,33 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def run_image_part(name: str, given: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    """Compute and print a part that needs the image models."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import correctors_emoji
+    import correctors_why
+
+    seeds = range(given.seeds)
+    if name == "information":
+        rows = correctors_why.information(given.pipeline, seeds=seeds, prompts=given.prompts, steps=given.steps)
+        correctors_why.show(rows, "information, in nats", console, hidden={"by_step"})
+    elif name == "summaries":
+        rows = correctors_why.summaries(given.pipeline, prompts=min(given.prompts, 8), steps=given.steps)
+        correctors_why.show(rows, "share of a step's log weight that a linear control explains", console)
+    else:
+        rows = correctors_emoji.run(
+            given.output,
+            console,
+            seeds=seeds,
+            prompts=given.prompts,
+            steps=given.steps,
+            pipeline=given.pipeline,
+            reward=given.reward,
+        )
+        correctors_emoji.show(rows, console)
+    return rows
+
+
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Compute what is missing, print the tables, write the JSON."""
     given = parse(words)
@@ -382,20 +412,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     console = Console(width=190)
     found: dict[str, Any] = {}
     for name in given.only:
-        if name == "emoji":
-            sys.path.insert(0, str(Path(__file__).parent))
-            import correctors_emoji
-
-            rows = correctors_emoji.run(
-                given.output,
-                console,
-                seeds=range(given.seeds),
-                prompts=given.prompts,
-                steps=given.steps,
-                pipeline=given.pipeline,
-                reward=given.reward,
-            )
-            correctors_emoji.show(rows, console)
+        if name in IMAGE_PARTS:
+            rows = run_image_part(name, given, console)
         else:
             rows = run_part(name, range(given.seeds), given.output, console)
             show(name, rows, given.seeds, console)

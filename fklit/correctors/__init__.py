@@ -5,7 +5,14 @@ the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`)
 """
 
 from fklit.correctors.api import correct
-from fklit.correctors.checks import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
+from fklit.correctors.checks import (
+    ItoCheck,
+    PromptDivergence,
+    ZetaCheck,
+    ito_against_exact,
+    prompt_divergence,
+    zeta_independence,
+)
 from fklit.correctors.control import Control, FittedControl, GaussianControl
 from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
 from fklit.correctors.corrector import Corrector
@@ -87,6 +94,7 @@ __all__ = [
     "NonFiniteScoreError",
     "Prediction",
     "Product",
+    "PromptDivergence",
     "Proposal",
     "ProposalError",
     "Ramp",
@@ -106,6 +114,7 @@ __all__ = [
     "forward_kernel",
     "from_score",
     "ito_against_exact",
+    "prompt_divergence",
     "simulate",
     "to_denoised",
     "to_score",
