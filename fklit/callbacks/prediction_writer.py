@@ -21,7 +21,7 @@ _PACKAGES = ("fklit", "torch", "diffusers", "transformers", "lightning")
 
 
 class SteeringWriter(BasePredictionWriter):
-    """Writes each steered prompt into a folder of its own.
+    """Writes each steered or corrected prompt into a folder of its own.
 
     ::
 
@@ -60,7 +60,8 @@ class SteeringWriter(BasePredictionWriter):
         task: Any = pl_module
         if not callable(getattr(task, "settings", None)):
             raise TypeError(
-                f"SteeringWriter was given to a {type(task).__name__}; it writes what a SteeringTask predicts."
+                f"SteeringWriter was given to a {type(task).__name__}; it writes what a SteeringTask or a "
+                "CorrectorTask predicts."
             )
         settings = task.settings()
         self._hash = settings_hash(settings)
@@ -154,7 +155,7 @@ def write_prompt(
 
     Args:
         folder: Where to.
-        record: ``SteeringResult.record(b)``, with ``"settings_hash"``.
+        record: ``record(b)`` of the result, with ``"settings_hash"``.
         images: K PIL images in particle order.
         metadata: The prompt's metadata, with ``"prompt"``.
         previews: Denoised predictions, uint8 (S, K, 3, h, w), or None.

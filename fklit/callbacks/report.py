@@ -8,15 +8,16 @@ import lightning as L
 class Report(L.Callback):
     """Writes ``report.html`` at the end of ``predict``, on the first process.
 
-    It reads the folder that the prediction writer filled.
+    It reads the folder that the prediction writer filled, whether ``SteeringTask`` or ``CorrectorTask`` ran.
 
     Args:
         output_dir: folder of the run; None takes the ``output_dir`` of another callback of the trainer (the prediction
             writer).
-        base: folder of an unsteered run of the same prompts, to show beside this one.
+        base: folder of an unsteered run of the same prompts (of guidance: with ``correction: 0``), to show beside this
+            one.
         best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
         name: file name of the page within ``output_dir``.
-        title: heading of the page.
+        title: heading of the page; None for one that names the method.
 
     Raises:
         ValueError: ``name`` is not the name of an HTML file.
@@ -29,7 +30,7 @@ class Report(L.Callback):
         base: str | None = None,
         best_of_n: str | None = None,
         name: str = "report.html",
-        title: str = "Steering report",
+        title: str | None = None,
     ) -> None:
         if not name.endswith(".html") or Path(name).name != name:
             raise ValueError(f"name={name!r} was given; give a file name that ends in .html, without folders.")
@@ -59,9 +60,18 @@ class Report(L.Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait until every process has written its prompts, then write the page."""
         from fklit.report.page import write_report
+        from fklit.report.reading import read_run
 
         trainer.strategy.barrier("fklit.report")
         if trainer.is_global_zero:
             folder = self._folder(trainer)
-            write_report(folder / self.name, base=self.base, best_of_n=self.best_of_n, steered=folder, title=self.title)
+            corrects = read_run(folder).corrects
+            write_report(
+                folder / self.name,
+                base=self.base,
+                best_of_n=self.best_of_n,
+                steered=None if corrects else folder,
+                corrected=folder if corrects else None,
+                title=self.title,
+            )
         trainer.strategy.barrier("fklit.report.written")

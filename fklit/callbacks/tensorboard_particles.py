@@ -1,7 +1,8 @@
 """A callback that shows a predict run in TensorBoard while it goes on: grids, rewards, ESS, weights and lineages."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning as L
 import numpy as np
@@ -11,18 +12,44 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
-    from fklit.steering.result import SteeringResult
+    from fklit.report.record import PromptRecord
+
+
+class Result(Protocol):
+    """What is logged of a ``SteeringResult`` or a ``GuidedResult``."""
+
+    @property
+    def prompt_indices(self) -> Sequence[int]:
+        """Indices of the B prompts."""
+        ...
+
+    @property
+    def samples(self) -> torch.Tensor:
+        """(B, K, C, H, W)."""
+        ...
+
+    @property
+    def previews(self) -> torch.Tensor | None:
+        """(S, B, K, 3, h, w), or None."""
+        ...
+
+    def record(self, b: int) -> dict[str, Any]:
+        """Everything about prompt b but the pictures."""
+        ...
 
 
 class TensorBoardParticles(L.Callback):
-    """Logs each steered prompt under its index, in an event file of its own process, so that all of a DDP run are seen.
+    """Logs each steered or corrected prompt under its index, in an event file of its own process.
+
+    So all prompts of a DDP run are seen.
 
     For prompt 7 (tags ``00007/...``; scalars are over scheduler steps, 0 the noisiest, the last one is the end):
     ``images`` the K samples, ``previews`` the denoised predictions (a row a scored step, a column a slot), ``lineages``
-    the family tree, ``ess``, ``reward/min``, ``reward/mean``, ``reward/max``, ``log_weights`` the histogram at the end.
+    the family tree, ``ess``, ``log_weights`` the histogram at the end; with a reward ``reward/min``, ``reward/mean``,
+    ``reward/max``; of corrected guidance ``spread``, the standard deviation of the step's log weights.
     Over prompts (tags ``prompts/...``, the step is the prompt index): ``ess``, ``log_weight_spread`` (standard
-    deviation of the log weights of living particles at the end), ``log_z``, ``reward_mean`` (by weight),
-    ``reward_best``, ``unique_roots``, ``seconds``.
+    deviation of the log weights of living particles at the end), ``log_z``, ``unique_roots``, ``seconds``; with a
+    reward ``reward_mean`` (by weight) and ``reward_best``; of corrected guidance ``spread``, the mean over steps.
 
     Args:
         max_prompts: prompts a process draws in full; of later ones only the scalars over prompts are kept. None draws
@@ -58,10 +85,10 @@ class TensorBoardParticles(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log what the step returned: a ``SteeringResult``, or nothing if all prompts of the batch were done before."""
+        """Log what the step returned: a result, or nothing if all prompts of the batch were done before."""
         if not outputs or self._writer is None:
             return
-        log_result(self._writer, outputs, drawn=self._room(len(outputs.prompts)))
+        log_result(self._writer, outputs, drawn=self._room(len(outputs.prompt_indices)))
         self._writer.flush()
 
     def _room(self, prompts: int) -> int:
@@ -83,72 +110,81 @@ class TensorBoardParticles(L.Callback):
             self._writer = None
 
 
-def log_result(writer: "SummaryWriter", result: "SteeringResult", *, drawn: int | None = None) -> None:
-    """Log a result without a trainer, for example what ``fklit.steer`` returned.
+def log_result(writer: "SummaryWriter", result: Result, *, drawn: int | None = None) -> None:
+    """Log a result without a trainer, for example what ``fklit.steer`` or ``fklit.correct`` returned.
 
     Args:
         writer: an open ``torch.utils.tensorboard.SummaryWriter``.
-        result: what a steered call returned.
+        result: what a steered or corrected call returned.
         drawn: prompts to draw in full, from the first; None for all. The others only get the scalars over prompts.
     """
+    from fklit.report.record import parse_record
+
     for b, index in enumerate(result.prompt_indices):
-        log_weights = result.log_weights[b]
-        living = log_weights[log_weights.isfinite()]
-        writer.add_scalar("prompts/ess", float(result.ess[-1, b]), index)
-        writer.add_scalar(
-            "prompts/log_weight_spread", float(living.std(correction=0)) if len(living) else math.nan, index
-        )
-        writer.add_scalar("prompts/log_z", float(result.log_z[b]), index)
-        writer.add_scalar("prompts/reward_mean", float(result.reward_mean[b]), index)
-        writer.add_scalar("prompts/reward_best", float(result.rewards[b, result.best_index[b]]), index)
-        writer.add_scalar("prompts/unique_roots", int(result.unique_roots[b]), index)
-        writer.add_scalar("prompts/seconds", result.budget.seconds / len(result.prompts), index)
+        record = parse_record(result.record(b))
+        living = record.log_weights[np.isfinite(record.log_weights)]
+        over_prompts = {
+            "ess": float(record.ess[-1]),
+            "log_weight_spread": float(living.std()) if len(living) else math.nan,
+            "log_z": math.nan if record.raw["log_z"] is None else float(record.raw["log_z"]),
+            "unique_roots": record.unique_roots,
+            "seconds": record.budget["seconds"],
+        }
+        if record.rewards is not None:
+            over_prompts["reward_mean"] = record.weighted_mean(record.rewards)
+            over_prompts["reward_best"] = float(record.rewards[record.chosen])
+        if record.spread is not None:
+            over_prompts["spread"] = float(record.spread.mean())
+        for name, value in over_prompts.items():
+            writer.add_scalar(f"prompts/{name}", value, index)
         if drawn is None or b < drawn:
-            _draw(writer, result, b, f"{index:05d}")
+            _draw(writer, result, record, b)
 
 
-def _draw(writer: "SummaryWriter", result: "SteeringResult", b: int, tag: str) -> None:
+def _draw(writer: "SummaryWriter", result: Result, record: "PromptRecord", b: int) -> None:
     from torchvision.utils import make_grid
 
-    writer.add_text(f"{tag}/prompt", result.prompts[b] or "(no prompt)")
-    writer.add_image(
-        f"{tag}/images", make_grid(result.samples[b], nrow=result.samples.shape[1], padding=2, pad_value=0.5)
-    )
+    tag, slots = f"{record.prompt_index:05d}", record.num_particles
+    writer.add_text(f"{tag}/prompt", record.prompt or "(no prompt)")
+    writer.add_image(f"{tag}/images", make_grid(result.samples[b], nrow=slots, padding=2, pad_value=0.5))
     if result.previews is not None and len(result.previews):
         shots = result.previews[:, b].flatten(0, 1)
-        writer.add_image(f"{tag}/previews", make_grid(shots, nrow=result.previews.shape[2], padding=2, pad_value=128))
-    rewards = torch.cat([result.reward_path[:, b], result.rewards[None, b]])
-    for s, step in enumerate([*result.steps, result.num_steps]):
-        writer.add_scalar(f"{tag}/ess", float(result.ess[s, b]), step)
-        row = rewards[s][rewards[s].isfinite()]
+        writer.add_image(f"{tag}/previews", make_grid(shots, nrow=slots, padding=2, pad_value=128))
+    for s, step in enumerate([*record.steps.tolist(), record.num_steps]):
+        writer.add_scalar(f"{tag}/ess", record.ess[s], step)
+        if record.spread is not None and s < len(record.spread):
+            writer.add_scalar(f"{tag}/spread", record.spread[s], step)
+        row = record.values[s][np.isfinite(record.values[s])]
         if len(row):
-            writer.add_scalar(f"{tag}/reward/min", float(row.min()), step)
-            writer.add_scalar(f"{tag}/reward/mean", float(row.mean()), step)
-            writer.add_scalar(f"{tag}/reward/max", float(row.max()), step)
-    living = result.log_weights[b][result.log_weights[b].isfinite()]
+            writer.add_scalar(f"{tag}/reward/min", row.min(), step)
+            writer.add_scalar(f"{tag}/reward/mean", row.mean(), step)
+            writer.add_scalar(f"{tag}/reward/max", row.max(), step)
+    living = record.log_weights[np.isfinite(record.log_weights)]
     if len(living):
-        writer.add_histogram(f"{tag}/log_weights", living, result.num_steps)
-    if len(result.steps):
+        writer.add_histogram(f"{tag}/log_weights", living, record.num_steps)
+    if len(record.steps):
         writer.add_figure(f"{tag}/lineages", lineage_figure(result, b))
 
 
-def lineage_figure(result: "SteeringResult", b: int) -> "Figure":
+def lineage_figure(result: Result, b: int) -> "Figure":
     """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, coloured by root, faded where it died out.
 
     Args:
-        result: what a steered call returned, with at least one scored step.
+        result: what a steered or corrected call returned, with at least one step that weighed.
         b: position of the prompt in the result.
     """
     from matplotlib.figure import Figure
 
     from fklit.report.lineages import trace
+    from fklit.report.record import parse_record
     from fklit.report.svg import root_colour
 
-    family = trace(np.asarray(result.ancestors[:, b].numpy()), int(result.best_index[b]))
-    xs = [*result.steps, result.num_steps]
+    record = parse_record(result.record(b))
+    family = trace(record.ancestors, record.chosen)
+    xs = [*record.steps.tolist(), record.num_steps]
     slots = family.alive.shape[1]
     # Not through pyplot: it keeps every figure and picks a backend for the whole process.
-    figure = Figure(figsize=(1.2 + 0.6 * len(xs), 1.0 + 0.35 * slots), layout="constrained")
+    figure = Figure(figsize=(1.2 + 0.6 * min(len(xs), 30), 1.0 + 0.35 * slots), layout="constrained")
     axes = figure.add_subplot()
     for s, slot in np.ndindex(family.parents.shape):
         alive, chosen = family.alive[s + 1, slot], family.chosen[s + 1, slot]
@@ -170,5 +206,5 @@ def lineage_figure(result: "SteeringResult", b: int) -> "Figure":
         )
     axes.set(xlabel="scheduler step", ylabel="slot", yticks=range(slots) if slots <= 16 else [0, slots - 1])
     axes.invert_yaxis()
-    axes.set_title(result.prompts[b][:80] or "(no prompt)", fontsize=9, parse_math=False)
+    axes.set_title(record.prompt[:80] or "(no prompt)", fontsize=9, parse_math=False)
     return figure

@@ -1,4 +1,4 @@
-"""The family tree of one prompt: a column a scored step, a row a slot, each node a denoised preview."""
+"""The family tree of one prompt: a column a step that weighed, a row a slot, each node a denoised preview or a dot."""
 
 import math
 
@@ -8,9 +8,11 @@ from PIL import Image
 
 from fklit.report import svg
 from fklit.report.lineages import thin, trace
-from fklit.report.reading import PromptRecord
+from fklit.report.record import PromptRecord
 
 _HEAD, _CAPTION = 40.0, 13.0
+_HALF_LABEL = 26.0
+_PREVIEW_COLUMNS, _DOT_COLUMNS, _DOT = 14, 24, 10.0
 
 
 def _node_size(slots: int, columns: int) -> float:
@@ -24,7 +26,7 @@ def family_tree(
     images: list[Image.Image],
     previews: npt.NDArray[np.uint8] | None,
     *,
-    max_columns: int = 14,
+    max_columns: int | None = None,
     width: float = 1240,
 ) -> str:
     """Draw who descends from whom.
@@ -35,35 +37,39 @@ def family_tree(
         record: the prompt's record.
         images: the K returned pictures.
         previews: ``(S, K, h, w, 3)`` denoised previews, or None (dots instead of thumbnails).
-        max_columns: most scored steps to draw; the others are joined.
+        max_columns: most steps to draw, the others are joined; None for as many as fit.
         width: pixels to fill when the tree is narrower.
     """
-    kept, ancestors = thin(record.ancestors, record.resampled, max_columns)
-    family = trace(ancestors, record.best)
+    fits = max_columns or (_DOT_COLUMNS if previews is None else _PREVIEW_COLUMNS)
+    kept, ancestors = thin(record.ancestors, record.resampled, fits)
+    family = trace(ancestors, record.chosen)
     slots, columns = record.num_particles, len(kept) + 1
-    side = _node_size(slots, columns)
-    last = side * 1.25
-    pitch = max(last + _CAPTION + 11 if slots <= 16 else last + 4, 24.0)
-    gap = max(side + 26.0, min(230.0, (width - last - 20) / max(columns - 1, 1)))
-    total = 20 + gap * (columns - 1) + last
+    size = _node_size(slots, columns)
+    side, last = (size, size * 1.25) if previews is not None else (_DOT, 0.85 * size)
+    captioned = slots <= 16 and record.rewards is not None
+    pitch = max(last + (_CAPTION + 11 if captioned else 11 if slots <= 16 else 4), 24.0)
+    gap = max(side + 26.0, 44.0, min(230.0, (width - last - 40) / max(columns - 1, 1)))
+    edge = max(10.0, _HALF_LABEL - side / 2)  # room for the words above the first column
+    total = edge + 10 + gap * (columns - 1) + last
     height = _HEAD + pitch * slots + 6
-    xs = [10 + side / 2 + gap * i for i in range(columns - 1)] + [10 + gap * (columns - 1) + last / 2]
+    xs = [edge + side / 2 + gap * i for i in range(columns - 1)] + [edge + gap * (columns - 1) + last / 2]
     ys = [_HEAD + pitch * k + last / 2 for k in range(slots)]
-    values = np.vstack([record.reward_path[kept], record.rewards[None]])
+    values = record.values[[*kept, -1]]
 
     parts: list[str] = []
     for i, step in enumerate([*record.steps[kept].tolist(), None]):
         end = step is None
         parts.append(svg.text(xs[i], 13, "returned" if end else f"step {step}", "label", "middle"))
-        size = record.ess[-1] if end else record.ess[kept[i]]
+        left = record.ess[-1] if end else record.ess[kept[i]]
         again = not end and bool(record.resampled[kept[i]])
         parts.append(
-            svg.text(xs[i], 28, f"ESS {svg.number(float(size), 1)}", "tick hit" if again else "tick", "middle")
+            svg.text(xs[i], 28, f"ESS {svg.number(float(left), 1)}", "tick hit" if again else "tick", "middle")
         )
         if again and i + 1 < columns:
             x = (xs[i] + xs[i + 1]) / 2
             parts.append(svg.line(x, 20, x, height - 4, "event"))
-            parts.append(svg.text(x, 13, "resampled", "tick hit", "middle"))
+            if gap >= 100:  # else the words would touch; red figures and lines say it
+                parts.append(svg.text(x, 13, "resampled", "tick hit", "middle"))
     edges: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for i, row in enumerate(family.parents):
         for slot, parent in enumerate(row.tolist()):
@@ -82,11 +88,11 @@ def family_tree(
             colour = svg.root_colour(int(family.roots[i, slot]))
             css = "node" if family.alive[i, slot] else "node dead"
             value = float(values[i, slot])
-            hover = f"sample {slot}, score {svg.number(value, 4)}" + (
-                f", weight {svg.number(float(weights[slot]))}" if end else ""
-            )
+            hover = f"sample {slot}"
+            hover += f", score {svg.number(value, 4)}" if math.isfinite(value) else ""
+            hover += f", weight {svg.number(float(weights[slot]))}" if end else ""
             picture = images[slot] if end else None if previews is None else previews[kept[i], slot]
-            if end and slot == record.best:
+            if end and slot == record.chosen:
                 parts.append(
                     f'<rect x="{xs[i] - box / 2 - 4:.1f}" y="{ys[slot] - box / 2 - 4:.1f}" width="{box + 8:.1f}" '
                     f'height="{box + 8:.1f}" rx="7" class="choice"/>'
@@ -101,7 +107,7 @@ def family_tree(
                     f'<image href="{svg.data_uri(picture, 128)}" {place} preserveAspectRatio="xMidYMid slice"/>'
                     f'<rect {place} rx="4" class="frame" style="stroke:{colour}"/></g>'
                 )
-            if slots <= 16 and math.isfinite(value):
+            if captioned and math.isfinite(value):
                 css = "tick" if family.alive[i, slot] else "tick dead"
                 parts.append(
                     svg.text(xs[i], ys[slot] + box / 2 + _CAPTION + (2 if end else 0), svg.number(value), css, "middle")

@@ -18,42 +18,60 @@ def write_report(
     base: Path | str | None = None,
     best_of_n: Path | str | None = None,
     steered: Path | str | None = None,
-    title: str = "Steering report",
+    corrected: Path | str | None = None,
+    title: str | None = None,
 ) -> Path:
-    """Write one self-contained HTML page (pictures inlined, no script, nothing loaded) about one to three runs.
+    """Write one self-contained HTML page (pictures inlined, no script, nothing loaded) about one to four runs.
 
     The runs may cover different prompts; a prompt shows the methods that have it. ``base`` and ``best_of_n`` may be
     the same folder: the base shows all its samples alike, best of n the one with the highest reward.
 
     Args:
         output: the file to write, replaced in one step.
-        base: folder of an unsteered run.
+        base: folder of an unsteered run, or of guidance with ``correction=0``.
         best_of_n: folder of a run whose potential is terminal.
         steered: folder of a steered run.
-        title: heading of the page.
+        corrected: folder of a run of corrected guidance, with or without a reward.
+        title: heading of the page; None for one that names the method.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: no run was given, or a record cannot be read.
+        ValueError: no run was given, one as another method's, or a record cannot be read.
         FileNotFoundError: a folder, a finished prompt or a picture is missing.
     """
-    given: dict[Method, Path | str | None] = {"base": base, "best_of_n": best_of_n, "fk": steered}
+    given: dict[Method, Path | str | None] = {
+        "base": base,
+        "best_of_n": best_of_n,
+        "fk": steered,
+        "corrected": corrected,
+    }
     folders = {Path(folder).resolve(): read_run(folder) for folder in given.values() if folder is not None}
     methods = [MethodRun(m, folders[Path(folder).resolve()]) for m, folder in given.items() if folder is not None]
     if not methods:
         raise ValueError(
-            "write_report was given no run; give the output folder of at least one as base, best_of_n or steered."
+            "write_report was given no run; give the output folder of at least one as base, best_of_n, steered or "
+            "corrected."
         )
+    for m in methods:
+        _check(m)
+    heading = title or ("Corrected guidance" if methods[-1].method == "corrected" else "Steering report")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        for piece in _page(methods, title):  # piece by piece: a run of a thousand prompts need not fit in memory
+        for piece in _page(methods, heading):  # piece by piece: a run of a thousand prompts need not fit in memory
             file.write(piece + "\n")
     os.replace(partial, output)
     return output
+
+
+def _check(m: MethodRun) -> None:
+    if m.method == "base" or m.run.corrects == (m.method == "corrected"):
+        return
+    found, name = ("corrected guidance", "corrected") if m.run.corrects else ("steering", "steered")
+    raise ValueError(f"{m.run.path} holds a run of {found} and was given as that of {m.label}; give it as {name}=.")
 
 
 def _page(methods: list[MethodRun], title: str) -> Iterable[str]:

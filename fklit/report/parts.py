@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from fklit.report.record import PromptRecord
 from fklit.report.svg import data_uri, number
 
 
@@ -14,6 +16,16 @@ def img(image: Image.Image, max_side: int, alt: str) -> str:
     """An inlined picture; small ones are enlarged without blur."""
     css = ' class="pixel"' if max(image.size) <= 128 else ""
     return f'<img{css} src="{data_uri(image, max_side)}" alt="{escape(alt)}">'
+
+
+def caption(record: PromptRecord, slot: int | None, digits: int = 3) -> str:
+    """What is said of a chosen sample: its reward, or without one its weight. None is the mean over all samples."""
+    if record.rewards is None:
+        return "" if slot is None else f"weight {100 * record.weights[slot]:.0f} %"
+    if slot is None:
+        finite = record.rewards[np.isfinite(record.rewards)]
+        return f"mean {number(float(finite.mean()) if len(finite) else None, digits)}"
+    return f"reward {number(float(record.rewards[slot]), digits)}"
 
 
 def cell(key: str, value: float | None) -> str:

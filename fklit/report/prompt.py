@@ -1,11 +1,13 @@
-"""The section of one prompt: pictures side by side, reward path, effective sample size, family tree and cost."""
+"""The section of one prompt: pictures side by side, charts over the steps, family tree and cost."""
 
 from html import escape
 
-from fklit.report import charts
+import numpy as np
+
+from fklit.report import step_charts
 from fklit.report.family_tree import family_tree
-from fklit.report.parts import as_float, cell, find_number, img
-from fklit.report.reading import PromptRecord
+from fklit.report.parts import as_float, caption, cell, find_number, img
+from fklit.report.record import PromptRecord
 from fklit.report.summary import MethodRun
 from fklit.report.svg import number
 
@@ -15,26 +17,20 @@ def prompt_section(methods: list[MethodRun], index: int) -> str:
     present = [m for m in methods if index in m.run.records]
     last = present[-1]
     record = last.run.records[index]
-    threshold = find_number(last.run.settings, "ess_threshold")
     cards = "".join(_method(m, m.run.records[index]) for m in present)
     drawn = tree = ""
     if len(record.steps):
         images, previews = record.images(), record.previews()
-        drawn = (
-            f'<div class="charts"><div><h3>reward path: a line a lineage, colour = ancestor, faded = died out</h3>'
-            f"{charts.reward_path(record)}</div><div><h3>effective sample size (red: resampled)</h3>"
-            f"{charts.ess(record, threshold=threshold)}</div></div>"
-        )
-        what = "denoised previews with their score" if previews is not None else "particles"
+        drawn = _charts(record, find_number(last.run.settings, "ess_threshold"))
         tree = (
-            f'<div class="treebox"><h3>family tree of {last.label}: {what}, thick = ancestors of the chosen one</h3>'
+            f'<div class="treebox"><h3>family tree of {last.label}: {_tree_words(record, previews is not None)}</h3>'
             f'<div class="wide">{family_tree(record, images, previews)}</div></div>'
         )
     kinds = []
     if record.raw.get("seed") is not None:
         kinds.append(f"seed {escape(str(record.raw['seed']))}")
     kinds.append(
-        f"{record.unique_roots} of {record.num_particles} ancestors left"
+        f"{record.unique_roots} of {record.num_particles} ancestors left, resampled {record.resampled.sum()} times"
         if len(record.steps)
         else f"K = {record.num_particles}"
     )
@@ -54,30 +50,59 @@ def prompt_section(methods: list[MethodRun], index: int) -> str:
     )
 
 
+def _charts(record: PromptRecord, threshold: float | None) -> str:
+    shown = {}
+    if record.rewards is not None and np.isfinite(record.values[:-1]).any():
+        heading = "reward path: a line a lineage, colour = ancestor, faded = died out"
+        shown[heading] = step_charts.reward_path(record)
+    if record.spread is not None:
+        shown[f"spread of the step's exact log weights{_correction(record)}"] = step_charts.trends(
+            [record], [record.spread], label="spread"
+        )
+    shown["effective sample size (red: resampled)"] = step_charts.ess(record, threshold=threshold)
+    return f'<div class="charts">{"".join(f"<div><h3>{k}</h3>{v}</div>" for k, v in shown.items())}</div>'
+
+
+def _correction(record: PromptRecord) -> str:
+    share = as_float(record.raw.get("correction"))
+    return f" ({100 * share:.0f} % of them counted)" if share < 1 else ""
+
+
+def _tree_words(record: PromptRecord, previews: bool) -> str:
+    what = "particles" if not previews else "denoised previews"
+    if previews and record.rewards is not None:
+        what += " with their score"
+    return f"{what}, thick = ancestors of the {'chosen' if record.rewards is not None else 'drawn'} one"
+
+
 def _method(m: MethodRun, record: PromptRecord) -> str:
     images, weights, slot = record.images(), record.weights, m.chosen(record)
     shown = images[slot or 0]
-    right = f"{'mean' if slot is None else 'reward'} {number(m.of_chosen(record, record.rewards))}"
     extras = " ".join(f"{escape(n)} {number(m.of_chosen(record, v), 2)}" for n, v in record.scores.items())
-    left = "sample 0" if slot is None else f"\N{BLACK STAR} sample {slot}"
+    star, draw = "\N{BLACK STAR}", "\N{BLACK DIAMOND}"
+    left = "sample 0" if slot is None else f"{star if record.rewards is not None else draw} sample {slot}"
     thumbs = []
     for k, image in enumerate(images):
         best = k == slot
         weight = 1 / len(images) if m.method == "base" else float(weights[k])
-        hover = f"sample {k}: reward {number(float(record.rewards[k]), 4)}, weight {number(weight)}"
+        reward = "" if record.rewards is None else number(float(record.rewards[k]), 2)
+        hover = f"sample {k}: " + (f"reward {reward}, " if reward else "") + f"weight {number(weight)}"
+        hover += ", drawn by weight" if k == record.drawn else ""
         marks = "".join(_mark(name, float(v[k])) for name, v in record.scores.items())
         bar = (
             ""
             if slot is None
-            else f'<div class="weight"><i style="width:{100 * weight:.0f}%"></i></div>{100 * weight:.0f} %<br>'
+            else f'<div class="weight"><i style="width:{100 * weight:.0f}%"></i></div>{100 * weight:.0f} %'
+            + (f" {draw}" if k == record.drawn else "")
+            + "<br>"
         )
         thumbs.append(
             f'<figure class="thumb{" best" if best else ""}" title="{escape(hover)}">{img(image, 128, hover)}'
-            f"{bar}<span>{number(float(record.rewards[k]), 2)}{marks}</span></figure>"
+            f"{bar}<span>{reward}{marks}</span></figure>"
         )
     return (
         f'<div class="method"><h3><span class="swatch b-{m.method}"></span>{m.label}</h3><figure class="big">'
-        f"{img(shown, 512, record.prompt)}<figcaption><span>{left}</span><b>{right}</b></figcaption>"
+        f"{img(shown, 512, record.prompt)}<figcaption><span>{left}</span><b>{caption(record, slot)}</b></figcaption>"
         f'<div class="soft" style="font-size:12.5px">{extras}</div></figure>'
         f'<div class="thumbs">{"".join(thumbs)}</div></div>'
     )

@@ -2,15 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from fklit.report.reading import PromptRecord, RunFolder
+from fklit.report.reading import RunFolder
+from fklit.report.record import Floats, PromptRecord
 
-Method = Literal["base", "best_of_n", "fk"]
-METHODS: tuple[Method, ...] = get_args(Method)
-LABELS: dict[Method, str] = {"base": "base", "best_of_n": "best of n", "fk": "FK steering"}
+Method = Literal["base", "best_of_n", "fk", "corrected"]
+LABELS: dict[Method, str] = {
+    "base": "base",
+    "best_of_n": "best of n",
+    "fk": "FK steering",
+    "corrected": "corrected guidance",
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class MethodRun:
     """A run in the part it plays in a comparison.
 
     Attributes:
-        method: ``"base"`` (unsteered samples, all alike), ``"best_of_n"`` (the same, the best one chosen) or ``"fk"``.
+        method: ``"base"`` (unsteered samples, all alike), ``"best_of_n"`` (the same, the best one chosen), ``"fk"`` or
+            ``"corrected"`` (guidance; without a reward the chosen one is drawn by weight).
         run: the folder.
     """
 
@@ -31,14 +37,19 @@ class MethodRun:
         return LABELS[self.method]
 
     def reward_mean(self, record: PromptRecord) -> float:
-        """Mean reward of the K samples; by weight unless the method is the base, whose samples count alike."""
+        """Mean reward of the K samples; by weight unless the method is the base, whose samples count alike.
+
+        NaN without a reward.
+        """
+        if record.rewards is None:
+            return math.nan
         return _mean(record.rewards) if self.method == "base" else record.weighted_mean(record.rewards)
 
     def chosen(self, record: PromptRecord) -> int | None:
         """Slot of the chosen sample; None for the base, which does not choose."""
-        return None if self.method == "base" else record.best
+        return None if self.method == "base" else record.chosen
 
-    def of_chosen(self, record: PromptRecord, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    def of_chosen(self, record: PromptRecord, values: Floats) -> float:
         """The chosen sample's value; for the base what a sample has on average."""
         slot = self.chosen(record)
         return _mean(values) if slot is None else float(values[slot])
@@ -56,9 +67,9 @@ class MethodRun:
         """The method's line in the table: means over prompts and total costs.
 
         Returns:
-            ``reward_mean``, ``reward_best``, ``<score>_mean`` for each further score, ``unique_roots`` (means over
-            prompts) and ``denoiser_calls``, ``decodes``, ``reward_calls``, ``seconds`` (totals), ``peak_memory_bytes``
-            (highest).
+            ``reward_mean``, ``reward_best`` (NaN without a reward), ``<score>_mean`` for each further score,
+            ``unique_roots``, of corrected guidance ``ess`` at the end and ``spread`` of a step (means over prompts);
+            ``denoiser_calls``, ``decodes``, ``reward_calls``, ``seconds`` (totals); ``peak_memory_bytes`` (highest).
         """
         records = list(self.run.records.values())
         figures: dict[str, float | None] = {
@@ -67,6 +78,9 @@ class MethodRun:
         }
         for name in score_names([self]):
             figures[f"{name}_mean"] = _mean(list(self.per_prompt(name).values()))
+        if self.run.corrects and self.method != "base":
+            figures["ess"] = _mean([float(record.ess[-1]) for record in records])
+            figures["spread"] = _mean([_mean(record.spread) for record in records if record.spread is not None])
         figures["unique_roots"] = _mean([float(record.unique_roots) for record in records])
         for key in ("denoiser_calls", "decodes", "reward_calls", "seconds", "peak_memory_bytes"):
             figures[key] = self.run.total(key)

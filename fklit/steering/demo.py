@@ -29,7 +29,7 @@ from fklit.models.describe import describe, settings_hash
 from fklit.models.source import PipelineSource
 from fklit.report.page import write_report
 from fklit.report.reading import read_run, write_scores
-from fklit.report.summary import METHODS, Method, MethodRun
+from fklit.report.summary import Method, MethodRun
 from fklit.rewards.base import Reward
 from fklit.steering.api import steer
 
@@ -208,7 +208,8 @@ class Demo:
     def _metrics(self, output: Path) -> dict[str, Any]:
         runs: dict[Run, Any] = {"best_of_n": read_run(output / "best_of_n"), "fk": read_run(output / "fk")}
         table: dict[str, Any] = {}
-        for method in METHODS:
+        methods: tuple[Method, ...] = ("base", "best_of_n", "fk")
+        for method in methods:
             figures = MethodRun(method, runs["fk" if method == "fk" else "best_of_n"]).figures()
             table[method] = {name: figures[name] for name in _FIGURES if name in figures}
         return {

@@ -6,7 +6,7 @@ from fklit.report.lineages import thin, trace
 def test_trace_follows_returned_samples_back():
     # step 0: slots 0 and 1 both continue slot 1; step 1: nothing; step 2: slot 2 continues slot 0
     ancestors = np.array([[1, 1, 2], [0, 1, 2], [0, 1, 0]])
-    family = trace(ancestors, best=2)
+    family = trace(ancestors, chosen=2)
     assert family.roots[-1].tolist() == [1, 1, 1]
     assert family.alive.tolist() == [[False, True, False], [True, True, False], [True, True, False], [True] * 3]
     assert family.chosen.tolist() == [
@@ -18,7 +18,7 @@ def test_trace_follows_returned_samples_back():
 
 
 def test_trace_without_scored_steps():
-    family = trace(np.zeros((0, 3), dtype=np.int64), best=1)
+    family = trace(np.zeros((0, 3), dtype=np.int64), chosen=1)
     assert family.roots.tolist() == [[0, 1, 2]]
     assert family.alive.all()
 

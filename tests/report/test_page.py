@@ -149,7 +149,7 @@ def test_figures_follow_their_definitions(runs):
     weights /= weights.sum(axis=1, keepdims=True)
     assert best["reward_mean"] == pytest.approx((weights * rewards).sum(axis=1).mean())
     assert plain["judge_mean"] == pytest.approx(4 / 12)
-    chosen = [record.scores["judge"][record.best] for record in run.records.values()]
+    chosen = [record.scores["judge"][record.chosen] for record in run.records.values()]
     assert best["judge_mean"] == pytest.approx(np.mean(chosen))
     assert best["denoiser_calls"] == sum(record.budget["denoiser_calls"] for record in run.records.values())
     assert best["peak_memory_bytes"] == 512 * 2**20

@@ -1,0 +1,179 @@
+"""What a run did for one prompt, the same for every method; figures that a method lacks are None."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+BUDGET_KEYS = ("denoiser_calls", "decodes", "reward_calls", "seconds", "peak_memory_bytes")
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """What a run did for one prompt. K particles in particle order, S steps that weighed them before the end.
+
+    Steering weighs at the steps that score a reward, corrected guidance at every step of the scheduler.
+
+    Attributes:
+        folder: where the files of the prompt are.
+        prompt: the text; empty for an unconditional model.
+        prompt_index: position of the prompt in the run's list.
+        rewards: ``(K,)`` reward of each returned sample; None without a reward.
+        log_weights: ``(K,)`` log weight of each returned sample, up to a constant.
+        drawn: slot of one draw by weight; None where the record holds none.
+        chosen: slot of the highest reward, or without a reward ``drawn``.
+        steps: ``(S,)`` scheduler steps that weighed, 0 is the noisiest.
+        num_steps: scheduler steps of the run.
+        ess: ``(S + 1,)`` effective sample size at those steps and at the end.
+        spread: ``(S,)`` standard deviation of the step's log weights under a full correction; None for steering.
+        reward_path: ``(S, K)`` score of each slot before the resampling of that step, NaN at steps that scored nothing;
+            None without a reward.
+        ancestors: ``(S, K)`` slot of the parent of each slot after the resampling of that step.
+        resampled: ``(S,)`` whether that step resampled.
+        unique_roots: different slots of the first of the S steps that the returned samples descend from.
+        degenerate: whether all weights vanished.
+        budget: numbers under ``BUDGET_KEYS``; missing ones are None.
+        scores: further scores of the samples by name, each ``(K,)``, from ``scores.json`` (never seen by the run).
+        raw: the record as it was read.
+    """
+
+    folder: Path
+    prompt: str
+    prompt_index: int
+    rewards: Floats | None
+    log_weights: Floats
+    drawn: int | None
+    chosen: int
+    steps: Integers
+    num_steps: int
+    ess: Floats
+    spread: Floats | None
+    reward_path: Floats | None
+    ancestors: Integers
+    resampled: npt.NDArray[np.bool_]
+    unique_roots: int
+    degenerate: bool
+    budget: Mapping[str, float | None]
+    scores: Mapping[str, Floats]
+    raw: Mapping[str, Any]
+
+    @property
+    def num_particles(self) -> int:
+        """K."""
+        return len(self.log_weights)
+
+    @property
+    def weights(self) -> Floats:
+        """``(K,)`` normalised weights; all zero when every weight vanished."""
+        return _normalised(self.log_weights)
+
+    @property
+    def values(self) -> Floats:
+        """``(S + 1, K)`` rewards at the S steps and at the end; NaN where nothing was scored."""
+        unknown = np.full((len(self.steps) + 1, self.num_particles), np.nan)
+        if self.rewards is None:
+            return unknown
+        return np.vstack([unknown[:-1] if self.reward_path is None else self.reward_path, self.rewards[None]])
+
+    def weighted_mean(self, values: Floats) -> float:
+        """Mean of ``values`` (K,) under the weights; samples of weight zero do not count, whatever their value."""
+        weights = self.weights
+        alive = weights > 0
+        return float((weights[alive] * values[alive]).sum()) if alive.any() else math.nan
+
+    def images(self) -> list[Image.Image]:
+        """The K returned pictures.
+
+        Raises:
+            FileNotFoundError: a picture is missing.
+        """
+        pictures = []
+        for slot in range(self.num_particles):
+            path = self.folder / "samples" / f"{slot:04d}.png"
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing, {self.num_particles} pictures were expected; run the prompt again."
+                )
+            with Image.open(path) as picture:
+                pictures.append(picture.convert("RGB"))
+        return pictures
+
+    def previews(self) -> npt.NDArray[np.uint8] | None:
+        """Denoised previews ``(S, K, h, w, 3)`` at the S steps, or None when the run kept none."""
+        path = self.folder / "previews.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as archive:
+            previews: npt.NDArray[np.uint8] = archive["previews"]
+        return previews if previews.shape[:2] == (len(self.steps), self.num_particles) and previews.ndim == 5 else None
+
+
+def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
+    """Bring what a result's ``record(b)`` holds into one form.
+
+    Args:
+        raw: the record of one prompt, of a ``SteeringResult`` or a ``GuidedResult``.
+        folder: where the prompt's files are; needed by what reads pictures alone.
+
+    Raises:
+        KeyError, TypeError, ValueError: ``raw`` is no such record.
+    """
+    log_weights, num_steps = floats(raw["log_weights"]), int(raw["num_steps"])
+    scored = np.array(raw["steps"], dtype=np.int64)
+    rewards = None if raw["rewards"] is None else floats(raw["rewards"])
+    spread = floats(raw["spread"]) if "spread" in raw else None
+    steps = scored if spread is None else np.arange(num_steps)
+    shape = (len(steps), len(log_weights))
+    ess = floats(raw["ess"])
+    if len(ess) == len(steps):  # nothing was weighed after the last step: what it left is what is returned
+        ess = np.append(ess, 1 / (_normalised(log_weights) ** 2).sum() if np.isfinite(log_weights).any() else np.nan)
+    reward_path = None
+    if rewards is not None:
+        reward_path = np.full(shape, np.nan)
+        reward_path[np.searchsorted(steps, scored)] = floats(raw["reward_path"]).reshape(len(scored), shape[1])
+    drawn = raw.get("drawn")
+    budget = raw.get("budget") or {}
+    return PromptRecord(
+        folder=folder,
+        prompt=str(raw.get("prompt") or ""),
+        prompt_index=int(raw["prompt_index"]),
+        rewards=rewards,
+        log_weights=log_weights,
+        drawn=None if drawn is None else int(drawn),
+        chosen=int(raw["drawn"] if rewards is None else raw["best"]),
+        steps=steps,
+        num_steps=num_steps,
+        ess=ess,
+        spread=spread,
+        reward_path=reward_path,
+        ancestors=np.array(raw["ancestors"], dtype=np.int64).reshape(shape),
+        resampled=np.array(raw["resampled"], dtype=np.bool_),
+        unique_roots=int(raw["unique_roots"]),
+        degenerate=bool(raw.get("degenerate", False)),
+        budget={key: budget.get(key) for key in BUDGET_KEYS},
+        scores={},
+        raw=raw,
+    )
+
+
+def floats(values: Any) -> Floats:
+    """Numbers of a record, which may spell those that JSON lacks as null or as text ("-inf")."""
+    flat = np.array(values, dtype=object)
+    return np.array([math.nan if v is None else float(v) for v in flat.ravel()], dtype=np.float64).reshape(flat.shape)
+
+
+def _normalised(log_weights: Floats) -> Floats:
+    finite = np.where(np.isnan(log_weights), -np.inf, log_weights)
+    top = finite.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return np.zeros(len(finite))
+    weights = np.exp(finite - top)
+    return cast(Floats, weights / weights.sum())
