@@ -82,7 +82,8 @@ class BatchOrder(DistributedSampler[Draw]):
 class BatchLoader(DataLoader[ImageBatch]):
     """A loader of whole batches that knows how far it is, so that a checkpoint in mid-epoch resumes exactly.
 
-    Lightning stores ``state_dict`` in its checkpoints and gives it back before the first batch of a resumed run.
+    Lightning stores ``state_dict`` in its checkpoints and gives it back before the first batch of a resumed run. It is
+    for ``fit``, ``validate`` and ``test``; ``predict`` needs a loader whose batches Lightning can make.
 
     Args:
         dataset: Answers a :class:`fklit.data.image_batches.Draw` with a batch.

@@ -1,5 +1,6 @@
 """Labelled images, read a batch at a time: what a batch is, where its pixels come from, what is done to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -154,3 +155,7 @@ class ImageDataset(Dataset[ImageBatch]):
             y=torch.from_numpy(self.source.labels[rows]),
             index=torch.from_numpy(rows.copy()),
         )
+
+    def __getitems__(self, rows: Sequence[int]) -> ImageBatch:
+        """What ``DataLoader`` asks for where it makes the batches itself; it is collated already."""
+        return self[Draw(0, np.array(rows, dtype=np.int64))]

@@ -1,11 +1,11 @@
 """What the data modules of labelled images share: splits, subsets, loaders, and their checks."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from fklit.data.batch_order import BatchLoader, BatchOrder
 from fklit.data.counter_random import shuffled
@@ -19,7 +19,8 @@ class ImageDataModule(LightningDataModule):
 
     Every batch is an :class:`fklit.data.image_batches.ImageBatch`. The order of training depends on the seed and the
     epoch only, the augmentation of an image on the seed, the epoch and its index only: neither on the number of
-    workers or processes. A checkpoint in the middle of an epoch resumes with the next batch.
+    workers or processes. A checkpoint in the middle of an epoch resumes with the next batch. ``predict`` gives the test
+    images, each once and on one process, in the order of the files.
 
     Args:
         batch_size: Images in a batch of one process.
@@ -119,6 +120,22 @@ class ImageDataModule(LightningDataModule):
         """The test images, each once, in the order of the files."""
         return self._loader(self.test_images, self.test_rows, shuffle=False, augmentation=None)
 
+    def predict_dataloader(self) -> DataLoader[ImageBatch]:
+        """The test images, each once, in the order of the files; ``index`` tells which each is.
+
+        Process r of W gets images r, r + W, ... of them, from Lightning.
+        """
+        # Not a BatchLoader: for `predict` Lightning rebuilds the loader around a batch sampler of its own.
+        images = ImageDataset(self.test_images, self.normalisation(), seed=self.seed)
+        return DataLoader(
+            Subset(images, self.test_rows.tolist()),
+            batch_size=self.batch_size,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # DataLoader draws a seed for its workers: not from the global generator
+        )
+
     def _loader(
         self, source: ImageSource, rows: Rows, *, shuffle: bool, augmentation: FlipAndCrop | None
     ) -> DataLoader[ImageBatch]:
@@ -132,3 +149,7 @@ class ImageDataModule(LightningDataModule):
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         order = BatchOrder(rows, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, num_processes=world)
         return BatchLoader(dataset, order, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -57,7 +57,8 @@ class EqPropTask(LightningModule):
     probes). Logs ``train/loss``, ``train/top1``, ``train/homeostasis`` and its weight, quantiles of residual and
     sweeps, and the shares of unsettled, period-two and diverged samples, for the free phase and (``train/nudge_...``)
     the nudged ones; for validation and test the loss, ``top1``, the share of unsettled samples and, with more than
-    five classes, ``top5``.
+    five classes, ``top5``. ``predict`` gives classes and scores, which
+    :class:`fklit.eqprop.classification_writer.ClassificationWriter` writes to a file.
 
     Diverged samples count in no gradient, nor do unsettled ones if the network's policy is ``"drop"``.
 
@@ -170,8 +171,14 @@ class EqPropTask(LightningModule):
         return out.flatten(1)
 
     def predict_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
-        """``index`` of each sample and its ``output``, ``(samples, classes)``."""
-        return {"index": batch["index"], "output": self(batch["x"])}
+        """What the network takes each sample for.
+
+        Returns:
+            ``index`` of each sample, its ``prediction``, the class with the highest score, int64 ``(samples,)``, and
+            its ``scores``, ``(samples, classes)``: logits, or without a readout the output's activities.
+        """
+        scores = self(batch["x"])
+        return {"index": batch["index"], "prediction": scores.argmax(1), "scores": scores}
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Logs ``val/loss``, ``val/top1`` and ``val/top5``."""

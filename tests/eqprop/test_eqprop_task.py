@@ -174,4 +174,6 @@ def test_predict(tmp_path):
     batches = trainer(tmp_path).predict(task, loader())
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(24))
     x = torch.stack([Samples()[i]["x"] for i in range(24)])
-    torch.testing.assert_close(torch.cat([batch["output"] for batch in batches]), task.network(x).detach())
+    scores = torch.cat([batch["scores"] for batch in batches])
+    torch.testing.assert_close(scores, task.network(x).detach())
+    assert torch.equal(torch.cat([batch["prediction"] for batch in batches]), scores.argmax(1))
