@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fklit.correctors.prompts import ComposedPrompt
+from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.randomness import group_generators
 
 _COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it
@@ -41,7 +42,7 @@ class PromptLayout:
         self.scales = [part.scales for part in parts]
         self.composed = any(isinstance(prompt, ComposedPrompt) for prompt in prompts)
         self.call_scale = _COMPOSING_SCALE if self.composed else float(guidance_scale)
-        self._num_particles = num_particles
+        self._num_particles = check_count("num_particles", num_particles)
         self._first = [sum(len(scales) for scales in self.scales[:b]) for b in range(len(parts))]
 
     def generators(self, seed: int, prompt_indices: Sequence[int]) -> list[torch.Generator]:

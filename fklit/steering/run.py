@@ -1,41 +1,33 @@
 """One steered pipeline call: scores the parents at the scheduled steps, resamples them, weighs the finished samples."""
 
-import math
-import warnings
 from collections.abc import Callable, Collection, Sequence
-from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac.genealogy import roots
-from fklit.feynman_kac.particles import ParticleSystem
-from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.potentials import potential as potential_by_name
 from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import Resampler
-from fklit.feynman_kac.resampling import resampler as resampler_by_name
-from fklit.feynman_kac.result import Budget
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.models.call import check_indices, check_prompts
-from fklit.models.decode import decode_latents
 from fklit.models.denoised import is_known
 from fklit.models.images import as_unit_images, thumbnails
-from fklit.models.meter import Meter
-from fklit.models.pipeline import Interception, StepCall, UnsupportedPipelineError
-from fklit.models.sampler import DeterministicSamplerError, choose_sampler
-from fklit.models.stochasticity import SchedulerSwapWarning
+from fklit.models.pipeline import StepCall, UnsupportedPipelineError
+from fklit.models.population_run import PopulationRun
+from fklit.models.reward_term import RewardTerm
+from fklit.models.sampler import DeterministicSamplerError
 from fklit.rewards.base import Reward
-from fklit.rewards.scoring import Scorer, as_reward, chosen_scale
+from fklit.rewards.scoring import as_reward, chosen_scale
 from fklit.steering.result import SteeringResult
 
-DEFAULT_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
+__all__ = ["DeterministicSamplerError", "SteeringRun"]
 
 
-class SteeringRun:
+class SteeringRun(PopulationRun):
     """Context manager that steers whatever the pipeline is called with inside of it.
 
     ::
@@ -106,142 +98,86 @@ class SteeringRun:
         decode: Callable[[Tensor], Tensor] | None = None,
         previews: bool = True,
     ) -> None:
-        self.prompts = check_prompts(prompts)
-        self.prompt_indices = check_indices(prompt_indices, len(self.prompts))
-        self._pipeline = pipeline
-        self._reward = as_reward(reward)
-        self._reward_scale = chosen_scale(self._reward, reward_scale)
-        self._potential = potential_by_name(potential)
-        self._tempering = Constant() if tempering is None else tempering
-        self._schedule = DEFAULT_SCHEDULE if schedule is None else schedule
-        self._system = ParticleSystem(
-            len(self.prompts),
+        texts = check_prompts(prompts)
+        indices = check_indices(prompt_indices, len(texts))
+        chosen = as_reward(reward)
+        term = RewardTerm(
+            pipeline,
+            chosen,
+            texts,
             num_particles,
-            resampler=resampler_by_name(resampler),
+            reward_scale=chosen_scale(chosen, reward_scale),
+            potential=potential_by_name(potential),
+            schedule=schedule,
+            max_batch=max_batch,
+            on_nan=on_nan,
+            decode=decode,
+        )
+        super().__init__(
+            pipeline,
+            prompts=texts,
+            prompt_indices=indices,
+            generators=[source for source in group_generators(seed, indices) for _ in range(num_particles)],
+            num_particles=num_particles,
+            reward=term,
+            resamples=term.steers and term.schedule.resample_at != (),
+            resampler=resampler,
             ess_threshold=ess_threshold,
-            generator=group_generators(seed, self.prompt_indices, stream="resampling"),
             on_nan=on_nan,
             on_degenerate=on_degenerate,
-        )
-        per_prompt = group_generators(seed, self.prompt_indices)
-        self.generators = [generator for generator in per_prompt for _ in range(num_particles)]
-        self._scorer = Scorer(self._reward, self.prompts, num_particles, max_batch=max_batch, on_nan=on_nan)
-        self._decode = decode
-        self._keep_previews = previews
-        self._path: RewardPath | None = None
-        self._scored: tuple[int, ...] = ()
-        self._may_resample: frozenset[int] = frozenset()
-        self._rewards: list[Tensor] = []
-        self._previews: list[Tensor] = []
-        self._own_decodes = 0
-        self._finished = False
-        sampler = choose_sampler(pipeline, scheduler, eta=eta, resamples=self._can_resample)
-        self._swap = sampler.swap
-        self._interception = Interception(
-            pipeline,
-            self,
-            generators=self.generators,
-            scheduler=sampler.scheduler,
-            eta=sampler.eta,
+            seed=seed,
+            scheduler=scheduler,
+            eta=eta,
             max_batch=max_batch,
         )
-        self._meter: Meter | None = None
-        self._settings = {
-            "seed": seed,
-            "num_particles": num_particles,
-            "reward": type(self._reward).__name__,
-            "potential": repr(self._potential),
-            "reward_scale": self._reward_scale,
+        self._term = term
+        self._tempering = Constant() if tempering is None else tempering
+        self._previews: list[Tensor] | None = [] if previews else None
+        self._settings |= {
+            "reward": type(chosen).__name__,
+            "potential": repr(term.potential),
+            "reward_scale": term.reward_scale,
             "tempering": repr(self._tempering),
-            "schedule": repr(self._schedule),
-            "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
-            "ess_threshold": ess_threshold,
-            "sampler": sampler.name,
-            "max_batch": max_batch,
+            "schedule": repr(term.schedule),
         }
-
-    @property
-    def _can_resample(self) -> bool:
-        """Whether any resampling before the end is possible: if not, every sampler will do."""
-        intermediate = self._potential.scores_intermediate and self._schedule.indices != ()
-        several = self._system.num_particles > 1 and self._system.ess_threshold > 0 and self._reward_scale > 0
-        return several and intermediate and self._schedule.resample_at != ()
-
-    def __enter__(self) -> "SteeringRun":
-        if self._swap is not None:
-            warnings.warn(self._swap, SchedulerSwapWarning, stacklevel=3)
-        self._reward.load()  # before the clock starts, and before a denoiser call is spent on a reward that cannot load
-        self._meter = Meter(getattr(self._pipeline, "_execution_device", "cpu"))
-        self._interception.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        return self._interception.__exit__(kind, error, trace)
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Resolves the schedule, once the number of steps is known (called by the interception)."""
-        if self._potential.scores_intermediate:
-            self._scored = self._schedule.resolve(num_steps)
-        self._path = RewardPath(
-            self._potential, len(self.prompts), self._system.num_particles, num_points=len(self._scored)
-        )
-        if self._scored and not is_known(self._interception.scheduler):
+        self._term.begin(num_steps)
+        if self._term.steps and not is_known(self._interception.scheduler):
             raise UnsupportedPipelineError(
                 f"{type(self._interception.scheduler).__name__} was given, for which the denoised prediction is not "
                 "known; use DDIM, DDPM, Euler ancestral or DPM-Solver++ (SDE), or potential='terminal'."
             )
-        if not self._can_resample:
-            return
-        # The last call is weighed only: whatever its noise, clones could not separate by more than that.
-        wanted = [step for step in self._schedule.resolve_resampling(num_steps) if step < num_steps - 1]
-        found = noisy(wanted)
-        self._may_resample = frozenset(step for step in wanted if found[step])
-        if wanted and not self._may_resample:
-            raise DeterministicSamplerError(
-                f"the sampler {self._settings['sampler']} injects no noise at any scheduled step, so clones of a "
-                "particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' "
-                "(DPM-Solver++) or scheduler='auto', or ask for best-of-n with potential='terminal'."
-            )
+        if self._resamples:
+            steps = self._term.schedule.resolve_resampling(num_steps)
+            self._allow_resampling(steps, noisy, otherwise="ask for best-of-n with potential='terminal'")
 
     @torch.no_grad()
     def step(self, call: StepCall) -> Tensor | None:
         """Scores and resamples the parents of one step (called by the interception); returns flat ancestors or None."""
-        if call.index not in self._scored:
+        term = self._term
+        if call.index not in term.steps:
             return None
-        assert self._path is not None
-        images = self._to_images(call.denoised())
-        rewards = self._scorer(images, where=f"at step {call.index} of {call.num_steps}")
-        self._rewards.append(rewards.cpu())
-        if self._keep_previews:
+        rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}")
+        if self._previews is not None:
             small = thumbnails(images)
             self._previews.append(small.reshape(*rewards.shape, *small.shape[1:]))
         scale = self._tempering.scale(
-            self._path,
+            term.path,
             rewards,
             log_weights=self._system.log_weights,
-            reward_scale=self._reward_scale,
-            point=len(self._rewards) - 1,
-            num_points=len(self._scored),
+            reward_scale=term.reward_scale,
+            point=term.num_scored - 1,
+            num_points=len(term.steps),
         )
-        log_potential = self._path.update(rewards, scale)
+        log_potential = term.path.update(rewards, scale)
         ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
         if ancestors is None:
             return None
-        self._path.select(ancestors)
+        term.path.select(ancestors)
         offsets = torch.arange(ancestors.shape[0], device=ancestors.device).unsqueeze(1) * ancestors.shape[1]
         return (ancestors + offsets).flatten()
-
-    def _to_images(self, latents: Tensor) -> Tensor:
-        if self._decode is None:
-            return decode_latents(self._pipeline, latents)
-        self._own_decodes += latents.shape[0]
-        return as_unit_images(self._decode(latents), latents.shape[0])
-
-    def decoded(self) -> Tensor | None:
-        """What the pipeline decoded last, (N, 3, H, W) in [-1, 1], before checker and watermark; None without one."""
-        return self._interception.decoder.last
 
     def finish(self, images: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None) -> SteeringResult:
         """Scores the finished samples and closes the weights.
@@ -258,57 +194,24 @@ class SteeringRun:
         Raises:
             RuntimeError: if the pipeline has not run, stopped before the last scheduled step, or finish ran before.
         """
-        if self._path is None or self._meter is None:
-            raise RuntimeError(
-                "finish() was called before the pipeline ran; call the pipeline inside the context first."
-            )
-        if self._finished:
-            raise RuntimeError("finish() was called twice; make a new SteeringRun for another call of the pipeline.")
-        if len(self._rewards) < len(self._scored):
+        term = self._term
+        self._check_finished()
+        if term.num_scored < len(term.steps):
             raise RuntimeError(
                 f"the pipeline stopped after {self._interception.steps_taken} of {self._interception.num_steps} steps, "
-                f"before scheduled steps {self._scored[len(self._rewards) :]}; schedule steps that the call reaches."
+                f"before scheduled steps {term.steps[term.num_scored :]}; schedule steps that the call reaches."
             )
         groups, particles = len(self.prompts), self._system.num_particles
         samples = as_unit_images(images, groups * particles)
-        rewards = self._scorer(samples, where="at the finished samples")
-        self._system.update(self._path.terminal(rewards, self._reward_scale), may_resample=False)
-        self._finished = True
+        rewards, log_potential = term.close(samples)
+        self._system.update(log_potential, may_resample=False)
         shown = samples if returned is None else as_unit_images(returned, groups * particles)
-        return self._result(shown.cpu().reshape(groups, particles, *shown.shape[1:]), rewards.cpu(), flagged)
-
-    def _result(self, samples: Tensor, rewards: Tensor, flagged: Sequence[bool] | None) -> SteeringResult:
-        system, (groups, particles) = self._system, rewards.shape
-        identity = torch.arange(particles).expand(groups, particles)
-        ancestors = [identity if a is None else a.cpu() for a in system.ancestors[:-1]]
-        living = system.log_weights.cpu() > -math.inf
-        origin = roots(ancestors, num_groups=groups, num_particles=particles)[-1] if ancestors else identity
-        unique = [len(set(row[alive].tolist())) for row, alive in zip(origin, living, strict=True)]
-        meter = self._meter
-        assert meter is not None
         return SteeringResult(
-            prompts=self.prompts,
-            prompt_indices=self.prompt_indices,
-            samples=samples,
-            rewards=rewards,
-            log_weights=torch.log_softmax(system.log_weights, dim=1).cpu(),
-            log_z=system.log_z.cpu(),
-            steps=self._scored,
-            num_steps=int(self._interception.num_steps or 0),
-            ess=torch.stack(system.ess_trace).cpu(),
-            reward_path=torch.stack(self._rewards) if self._rewards else torch.zeros(0, groups, particles).double(),
-            ancestors=torch.stack(ancestors) if ancestors else torch.zeros(0, groups, particles, dtype=torch.long),
-            resampled=torch.stack(system.resampled_trace[:-1]).cpu() if ancestors else torch.zeros(0, groups).bool(),
-            degenerate=system.degenerate.cpu(),
-            unique_roots=torch.tensor(unique),
+            **self._shared_results(len(term.steps)),
+            samples=shown.cpu().reshape(groups, particles, *shown.shape[1:]),
+            rewards=rewards.cpu(),
+            steps=term.steps,
+            reward_path=term.reward_path,
             previews=torch.stack(self._previews) if self._previews else None,
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
-            settings=self._settings,
-            budget=Budget(
-                denoiser_calls=self._interception.denoiser_calls,
-                decodes=self._interception.decoder.decodes + self._own_decodes,
-                reward_calls=self._scorer.reward_calls,
-                seconds=meter.seconds(),
-                peak_memory_bytes=meter.peak_memory_bytes(),
-            ),
         )

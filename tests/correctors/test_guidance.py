@@ -15,6 +15,7 @@ from fklit.correctors import (
     GuidanceRun,
     Guided,
     Interval,
+    prompt_divergence,
 )
 from fklit.correctors.guidance_weight import guidance_weight, step_factor
 from fklit.correctors.increments import kernel_weight, spread_rate
@@ -31,6 +32,7 @@ from fklit.models.sampler import DeterministicSamplerError
 
 STEPS = 5
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+NOTHING_WEIGHED = ({"weigh": fklit.Schedule(indices=())}, {"correction": 0.0})
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler")
 
 
@@ -133,6 +135,47 @@ def test_a_reward_in_the_same_run(steps, bound):
     assert sum(_w1(result, mass) for result in results) / 2 < bound
     assert sum(_w1(result, mass) for result in heuristic) / 2 > 0.35
     assert results[0].rewards.shape == (1, 4000) and results[0].reward_path.shape[1:] == (1, 4000)
+
+
+def test_only_chosen_steps_are_weighed():
+    pipeline = _mixtures()
+    run = {"steps": 12, "particles": 50, "ess_threshold": 0.0}
+    whole, early = (_correct_mixtures(pipeline, weigh=weigh, **run) for weigh in (None, fklit.Schedule(0, 4)))
+    none, heuristic = (_correct_mixtures(pipeline, **options, **run) for options in NOTHING_WEIGHED)
+    assert torch.equal(whole.ess[:5], early.ess[:5]) and torch.equal(early.ess[4:], early.ess[4:5].expand(8, 1))
+    assert torch.equal(whole.spread[:6], early.spread[:6]) and (early.spread[6:] > 0).all(), "of the exact weights"
+    assert torch.equal(none.log_weights, heuristic.log_weights) and torch.equal(none.samples, early.samples)
+    assert early.settings["weigh"] == repr(fklit.Schedule(0, 4))
+
+
+def test_steps_without_guidance_need_no_halves_unless_they_are_weighed(monkeypatch):
+    import fklit.correctors.guidance as guidance
+
+    real = guidance.guidance_halves
+    monkeypatch.setattr(guidance, "guidance_halves", lambda call, scale: real(call, scale) if call.index < 3 else None)
+    given = {"steps": 6, "particles": 20}
+    result = _correct_mixtures(_mixtures(), weigh=fklit.Schedule(0, 2), **given)
+    assert torch.isfinite(result.spread[:3]).all() and torch.isnan(result.spread[3:]).all()
+    assert torch.isnan(result.information[3:]).all() and result.record(0)["information"][3] is None
+    with pytest.raises(UnsupportedPipelineError, match="at step 3"):
+        _correct_mixtures(_mixtures(), **given)
+
+
+def test_the_information_of_a_prompt_is_a_divergence():
+    """KL(p(x | prompt) || p(x)) by quadrature, against the sum over steps, which grows to it as steps become small."""
+    points = GRID[:, None]
+    first, second = (law.log_density(points) for law in (FIRST, SECOND))
+    exact = float((second.exp() * (second - first)).sum()) * SPACING
+    found = []
+    for steps in (15, 100):
+        call = {"num_inference_steps": steps, "eta": 1.0}
+        check = prompt_divergence(_mixtures(), ["second"], num_samples=3000, scheduler="keep", call=call)
+        found.append(check.mean)
+        assert check.nats.shape == (steps, 1) and math.isnan(check.error)
+    assert abs(found[1] - exact) < 0.1 * exact < 0.2 * exact < exact - found[0]
+    assert check.steps_within(math.inf) == 100 and 0 < check.steps_within(exact / 2) < 100
+    with pytest.raises(ValueError, match="sets them itself"):
+        prompt_divergence(_mixtures(), ["second"], correction=1.0)
 
 
 def test_the_weight_is_that_of_the_pure_functions():
@@ -296,7 +339,7 @@ def test_refusals():
     with pytest.raises(UnknownSchedulerError, match="noise levels are not known"):
         fklit.correct(pipeline, "a", **{**given, "call": {"num_inference_steps": 3}})
     run = GuidanceRun(tiny_stable_diffusion(), ["a"], scheduler="keep")
-    with pytest.raises(RuntimeError, match="one finished call"):
+    with pytest.raises(RuntimeError, match="before the pipeline ran"):
         run.finish([])
 
 
