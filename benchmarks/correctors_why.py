@@ -2,10 +2,10 @@
 
 information  nats that the prompts tell at each step of a plain conditional run, against the entropy of the prompts that
              the model was trained on (`fklit.correctors.prompt_divergence`).
-summaries    share of the variance of one step's log weight, between particles of one prompt, that a linear drift control
-             explains if its coefficients are shared by all coordinates, by the coordinates of a channel, or by low
-             spatial frequencies. Fitted by ridge regression on other prompts, or on other particles of the same prompt;
-             the best of five penalties is reported, which flatters the control.
+summaries    share of the variance of one step's log weight, between particles of one prompt, that a linear drift
+             control explains if its coefficients are shared by all coordinates, by the coordinates of a channel, or by
+             low spatial frequencies. Fitted by ridge regression on other prompts, or on other particles of the same
+             prompt; the best of five penalties is reported, which flatters the control.
 """
 
 import math
@@ -34,7 +34,7 @@ KINDS = ("all coordinates", "channels", "frequencies 2 x 2", "frequencies 4 x 4"
 
 
 def prompt_entropy(draws: int = 50_000) -> float:
-    """An upper bound of the entropy of training's captions, in nats: that of the kinds and of equal captions in each."""
+    """An upper bound of the entropy of training's captions, in nats: as if the captions of a kind were equally likely."""
     rng = np.random.default_rng(0)
     prompts = [sample_prompt(rng) for _ in range(draws)]
     shares = Counter(prompt.tag for prompt in prompts)

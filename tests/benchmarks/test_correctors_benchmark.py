@@ -76,12 +76,46 @@ def test_emoji_part(tmp_path, monkeypatch):
     judge = SimpleNamespace(judge=lambda images, metadata: [SimpleNamespace(correct=True)] * len(images))
     monkeypatch.setattr(module, "load", lambda pipeline, reward: (tiny_stable_diffusion(), Reward(), judge))
     options = {"seeds": (0, 1), "prompts": 2, "steps": 3, "pipeline": "", "reward": ""}
-    options |= {"scales": (4.0,), "particles": (2,), "corrections": (1.0, 0.0)}
+    options |= {"scales": (4.0,), "particles": (2, 4)}
     console = Console(file=open(tmp_path / "log", "w"), width=200)  # noqa: SIM115
     rows = module.run(tmp_path, console, **options)
     again = module.run(tmp_path, console, **options)
     module.show(rows, console)
-    assert rows == again and [row["correction"] for row in rows] == [1.0, 0.0]
-    assert rows[0]["judge - plain"]["mean"] == 0 and rows[0]["spread"]["mean"] > 0
-    assert torch.isfinite(torch.tensor(rows[0]["diversity"]["mean"]))
+    ways = ["best of K", "exact", "early", "tempered"]
+    assert rows == again and [row["way"] for row in rows] == ["one plain draw", *ways, *ways]
+    exact = rows[2]
+    assert exact["k"] == 2 and exact["judge - plain"]["mean"] == 0 and exact["spread"]["mean"] > 0
+    assert exact["calls"]["mean"] == 2 * 2 * 3, "rows of a step, both halves of guidance"
+    assert rows[1]["reward - plain"]["mean"] >= 0
+    assert torch.isfinite(torch.tensor(exact["diversity"]["mean"]))
     console.file.close()
+
+
+def test_best_of_k_is_the_mean_over_all_choices():
+    from itertools import combinations
+
+    best_of = _load("correctors_emoji").best_of
+    rewards, values = [0.3, 0.9, -1.0, 0.5], [1.0, 0.0, 3.0, 7.0]
+    for k in (1, 2, 3, 4):
+        chosen = [max(group, key=rewards.__getitem__) for group in combinations(range(4), k)]
+        assert best_of(k, rewards, values) == pytest.approx(sum(values[i] for i in chosen) / len(chosen))
+
+
+def test_why_parts(monkeypatch):
+    module = _load("correctors_why")
+    monkeypatch.setattr(module, "PipelineSource", lambda name: SimpleNamespace(pipeline=tiny_stable_diffusion()))
+    row = module.information("", seeds=(0,), prompts=2, steps=3)[0]
+    assert len(row["by_step"]) == 3 and sum(row["by_step"]) == pytest.approx(row["nats"], abs=1e-2)
+    assert 7 < row["entropy"] < 8
+    found = module.summaries("", prompts=2, steps=2, k=8)
+    assert [row["kind"] for row in found] == list(module.KINDS)
+
+
+def test_a_control_that_explains_everything_is_found():
+    module = _load("correctors_why")
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(40, 3, generator=generator, dtype=torch.float64) for _ in range(3)]
+    weights = [f @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) for f in features]
+    total = sum(float(w.square().sum()) for w in weights)
+    for explained in (module._across, module._within):
+        assert explained(features, weights, 1e-6) < 1e-4 * total
