@@ -34,7 +34,7 @@ KINDS = ("all coordinates", "channels", "frequencies 2 x 2", "frequencies 4 x 4"
 
 
 def prompt_entropy(draws: int = 50_000) -> float:
-    """An upper bound of the entropy of training's captions, in nats: as if the captions of a kind were equally likely."""
+    """Upper bound of the entropy of training's captions, in nats: as if those of a kind were equally likely."""
     rng = np.random.default_rng(0)
     prompts = [sample_prompt(rng) for _ in range(draws)]
     shares = Counter(prompt.tag for prompt in prompts)

@@ -7,7 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fklit.correctors.guidance_weight import INCREMENTS, GuidanceIncrement, guidance_weight, prompt_information
+from fklit.correctors.guidance_weight import (
+    INCREMENTS,
+    GuidanceIncrement,
+    as_double,
+    guidance_weight,
+    prompt_information,
+)
 from fklit.correctors.guided_result import GuidedResult
 from fklit.correctors.prompt_layout import PromptLayout
 from fklit.correctors.prompts import ComposedPrompt
@@ -194,7 +200,7 @@ class GuidanceRun(PopulationRun):
     def _weigh_step(self, call: StepCall, halves: tuple[Tensor, Tensor] | None) -> Tensor:
         """Log weights (B, K) of a step; remembers how far the exact ones spread and how much the prompts tell."""
         groups, particles = self._system.num_groups, self._system.num_particles
-        exact = torch.zeros(groups, particles, dtype=torch.float64, device=call.sample.device)
+        exact = as_double(call.sample.new_zeros(groups, particles))
         nats = torch.full_like(exact, math.nan)
         known = halves is not None
         if halves is not None:

@@ -37,10 +37,11 @@ def guidance_weight(
     Returns:
         Log weights (K,), float64.
     """
-    centre = sum((e * p.double() for e, p in zip(exponents, predictions, strict=True)), torch.zeros(()).double())
-    total = torch.zeros(predictions[0].shape[0], dtype=torch.float64, device=predictions[0].device)
-    for exponent, prediction in zip(exponents, predictions, strict=True):
-        total = total - exponent * (prediction.double() - centre).flatten(1).square().sum(dim=1)
+    experts = [as_double(prediction) for prediction in predictions]
+    pairs = list(zip(exponents, experts, strict=True))
+    centre = torch.stack([exponent * expert for exponent, expert in pairs]).sum(dim=0)
+    apart = [exponent * (expert - centre).flatten(1).square().sum(dim=1) for exponent, expert in pairs]
+    total = -torch.stack(apart).sum(dim=0)
     return 0.5 * step_factor(levels, increment) * total
 
 
@@ -61,9 +62,14 @@ def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Flo
     Returns:
         Nats (K,), float64.
     """
-    nothing = predictions[0].double()
-    apart = [(part.double() - nothing).flatten(1).square().sum(dim=1) for part in predictions[1:]]
+    nothing = as_double(predictions[0])
+    apart = [(as_double(part) - nothing).flatten(1).square().sum(dim=1) for part in predictions[1:]]
     return 0.5 * step_factor(levels, "net_interval") * torch.stack(apart).sum(dim=0)
+
+
+def as_double(values: Tensor) -> Tensor:
+    """Return values in float64, on the CPU where the device has none (MPS)."""
+    return values.cpu().double() if values.device.type == "mps" else values.double()
 
 
 def step_factor(levels: StepLevels, increment: GuidanceIncrement) -> float:
