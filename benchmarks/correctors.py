@@ -15,7 +15,7 @@ information nats that the prompts of the text-to-image model tell at each step, 
 summaries   what a linear drift control on summaries of its latents explains of the weights.
 
 Every cell (method, seed) is one line of JSON under --output and is not computed again. Means are over seeds, with
-standard errors.
+standard errors. `benchmarks/correctors_tables.py` makes the tables of the guide, with the paper's figures beside ours.
 """
 
 import argparse
@@ -71,12 +71,6 @@ FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
 THIRD = GaussianMixture([[0.4]], 1.0)
 GRID = torch.linspace(-8, 8, 16001, dtype=torch.float64)
-PAPER = {  # arXiv 2503.02819, table A1, mean and standard deviation over five runs
-    "target score": {"w1": (11.304, 0.296), "w2": (15.671, 0.269), "tv": (0.487, 0.007), "mmd": (0.020, 0.001)},
-    "tempered noise": {"w1": (16.051, 0.123), "w2": (19.627, 0.101), "tv": (0.638, 0.002), "mmd": (0.058, 0.001)},
-    "target score, FKC": {"w1": (6.256, 3.960), "w2": (11.265, 5.629), "tv": (0.372, 0.020), "mmd": (0.007, 0.005)},
-    "tempered noise, FKC": {"w1": (9.974, 1.229), "w2": (14.045, 1.308), "tv": (0.512, 0.017), "mmd": (0.027, 0.011)},
-}
 Figures = dict[str, float]
 Part = Iterator[tuple[dict[str, Any], Callable[[int], Figures]]]
 
@@ -358,10 +352,6 @@ def show(name: str, rows: list[dict[str, Any]], seeds: int, console: Console) ->
             found = row["figures"].get(figure)
             cells.append("" if found is None else f"{found['mean']:.3f} ± {found['se']:.3f}")
         table.add_row(*[row[label] for label in labels], *cells)
-        if name == "gmm40" and row["method"] in PAPER:
-            paper = PAPER[row["method"]]
-            told = [f"{paper[f][0]:.3f} (sd {paper[f][1]:.3f})" if f in paper else "" for f in figures]
-            table.add_row("  the paper's table A1", *told, style="dim")
     console.print(table)
 
 

@@ -3,6 +3,7 @@
 python benchmarks/correctors_pictures.py [FOLDER]
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -22,14 +23,17 @@ from fklit.correctors import (
     Uncorrected,
     VarianceExploding,
     VariancePreserving,
+    prompt_divergence,
     simulate,
 )
 from fklit.feynman_kac.resampling import systematic
 from fklit.models.gaussian import GaussianMixture
+from fklit.models.mixture_pipeline import MixturePipeline
 from fklit.models.mixtures import forty_gaussians, power
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "correctors.json"
 GRID = torch.linspace(-4, 4, 1601, dtype=torch.float64)
 
 
@@ -84,8 +88,35 @@ def forty(folder: Path) -> None:
     figure.savefig(folder / "correctors_forty.png", dpi=80, bbox_inches="tight")
 
 
+def information(folder: Path) -> None:
+    """Nats that a prompt tells, step by step: of exact denoisers, and of the shipped text-to-image model."""
+    import diffusers
+
+    pipeline = MixturePipeline({"second": SECOND}, FIRST, diffusers.DDIMScheduler(clip_sample=False))
+    call = {"num_inference_steps": 100, "eta": 1.0}
+    exact = prompt_divergence(pipeline, ["second"], num_samples=4000, scheduler="keep", call=call)
+    logs = [law.log_density(GRID[:, None]) for law in (SECOND, FIRST)]
+    divergence = float((logs[0].exp() * (logs[0] - logs[1])).sum() * (GRID[1] - GRID[0]))
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["information"]["rows"]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2))
+    axes[0].plot(exact.nats.sum(dim=1).cumsum(dim=0), color="C0", label="sum over steps")
+    axes[0].axhline(divergence, color="k", lw=1, label="divergence, by quadrature")
+    axes[0].set(title="two exact mixtures", xlabel="step", ylabel="nats")
+    for number, row in enumerate(rows):
+        label = f"sum over steps, {len(rows)} seeds" if number == 0 else None
+        axes[1].plot(torch.tensor(row["by_step"]).cumsum(dim=0), color="C1", label=label)
+    axes[1].axhline(rows[0]["entropy"], color="k", lw=1, label="entropy of the prompts: no more is possible")
+    axes[1].axvspan(-0.5, rows[0]["steps_within"] - 0.5, color="0.9", label="early steps")
+    axes[1].set(title="the shipped text-to-image model", xlabel="step", xlim=(-0.5, None))
+    for axis in axes:
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / "correctors_information.png", dpi=80)
+
+
 if __name__ == "__main__":
     where = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/pictures")
     where.mkdir(parents=True, exist_ok=True)
     densities(where)
     forty(where)
+    information(where)

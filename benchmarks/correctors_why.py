@@ -1,7 +1,7 @@
 """Why weights of learned guidance vary: `python benchmarks/correctors.py --only information summaries`.
 
-information  nats that the prompts tell at each step of a plain conditional run, against the entropy of the prompts that
-             the model was trained on (`fklit.correctors.prompt_divergence`).
+information  nats that the prompts tell at each step of a plain conditional run, for prompts drawn as in training,
+             against the entropy of that draw (`fklit.correctors.prompt_divergence`).
 summaries    share of the variance of one step's log weight, between particles of one prompt, that a linear drift
              control explains if its coefficients are shared by all coordinates, by the coordinates of a channel, or by
              low spatial frequencies. Fitted by ridge regression on other prompts, or on other particles of the same
@@ -46,9 +46,10 @@ def information(pipeline: str, *, seeds: Sequence[int], prompts: int, steps: int
     """One row a seed."""
     loaded = PipelineSource(pipeline).pipeline
     entropy = prompt_entropy()
-    texts = [prompt.text for prompt in test_prompts(prompts)]
     rows = []
     for seed in seeds:
+        rng = np.random.default_rng(seed)  # as training draws them: the bound is on the mean over that draw
+        texts = [sample_prompt(rng).text for _ in range(prompts)]
         call = {"num_inference_steps": steps, "eta": 1.0}
         found = prompt_divergence(loaded, texts, num_samples=4, seed=seed, scheduler="keep", max_batch=32, call=call)
         rows.append(

@@ -1,5 +1,7 @@
 """The examples of the correctors' guide run as they stand, and what it names exists."""
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -21,3 +23,12 @@ def test_files_exist():
         assert (ROOT / name).is_file(), f"the guide names {name}"
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", GUIDE):
         assert (ROOT / "docs" / target).exists(), f"the guide links to {target}"
+
+
+def test_the_tables_are_those_of_the_stored_results():
+    spec = importlib.util.spec_from_file_location("correctors_tables", ROOT / "benchmarks" / "correctors_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    results = json.loads((ROOT / "docs" / "results" / "correctors.json").read_text())
+    for name, table in module.tables(results).items():
+        assert table in GUIDE, f"the guide's table of {name} is not that of docs/results/correctors.json"
