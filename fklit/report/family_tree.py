@@ -12,7 +12,7 @@ from fklit.report.record import PromptRecord
 
 _HEAD, _CAPTION = 40.0, 13.0
 _HALF_LABEL = 26.0
-_PREVIEW_COLUMNS, _DOT_COLUMNS, _DOT = 14, 24, 10.0
+_PREVIEW_COLUMNS, _DOT_COLUMNS, _DOT = 14, 20, 10.0
 
 
 def _node_size(slots: int, columns: int) -> float:

@@ -115,8 +115,11 @@ def _notes(methods: list[MethodRun]) -> str:
     notes = []
     if any(m.method == "base" for m in methods):
         notes.append("The base does not choose: its figures are means over all samples.")
-    if any(record.rewards is None for m in methods if m.method != "base" for record in m.run.records.values()):
-        notes.append("Without a reward the chosen sample is one draw by weight.")
+    choosing = [record for m in methods if m.method != "base" for record in m.run.records.values()]
+    if any(record.rewards is None for record in choosing):
+        notes.append("Without a reward the chosen sample is one draw by weight (\N{BLACK DIAMOND}).")
+    elif any(record.drawn is not None for record in choosing):
+        notes.append("\N{BLACK STAR} has the highest reward, \N{BLACK DIAMOND} is one draw by weight.")
     return "".join(f'<p class="soft" style="font-size:13px">{note}</p>' for note in notes)
 
 

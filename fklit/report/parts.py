@@ -21,7 +21,7 @@ def img(image: Image.Image, max_side: int, alt: str) -> str:
 def caption(record: PromptRecord, slot: int | None, digits: int = 3) -> str:
     """What is said of a chosen sample: its reward, or without one its weight. None is the mean over all samples."""
     if record.rewards is None:
-        return "" if slot is None else f"weight {100 * record.weights[slot]:.0f} %"
+        return "" if slot is None else f"weight {100 * record.weights[slot]:.0f}\N{NO-BREAK SPACE}%"
     if slot is None:
         finite = record.rewards[np.isfinite(record.rewards)]
         return f"mean {number(float(finite.mean()) if len(finite) else None, digits)}"

@@ -30,7 +30,8 @@ def prompt_section(methods: list[MethodRun], index: int) -> str:
     if record.raw.get("seed") is not None:
         kinds.append(f"seed {escape(str(record.raw['seed']))}")
     kinds.append(
-        f"{record.unique_roots} of {record.num_particles} ancestors left, resampled {record.resampled.sum()} times"
+        f"{record.unique_roots} of {record.num_particles} ancestors left, "
+        f"{record.resampled.sum()} resampling{'' if record.resampled.sum() == 1 else 's'}"
         if len(record.steps)
         else f"K = {record.num_particles}"
     )

@@ -1,10 +1,10 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_page import parse
 from synthetic_runs import write_run
 
 from fklit.report import read_run, write_report
@@ -14,39 +14,6 @@ from fklit.report.summary import MethodRun
 from fklit.report.svg import number, ticks
 
 PROMPTS = ["a green heart", '<script>alert(1)</script> & "co"', "two cats"]
-VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
-class _Balanced(HTMLParser):
-    """Every element is closed where it should be; collects addresses."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.addresses, self.ids, self.tags = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        attributes = dict(attrs)
-        self.addresses += [value for key, value in attributes.items() if key in ("src", "href")]
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)  # an SVG element without children
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-
-def parse(path):
-    parser = _Balanced()
-    parser.feed(path.read_text())
-    parser.close()
-    assert parser.open == []
-    return parser
 
 
 @pytest.fixture
