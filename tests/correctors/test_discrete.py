@@ -16,9 +16,9 @@ STATES = 6
 
 def world():
     generator = torch.Generator().manual_seed(0)
-    forward = torch.rand(STATES, STATES, generator=generator, dtype=torch.float64)
+    forward = 1.5 * torch.rand(STATES, STATES, generator=generator, dtype=torch.float64)
     forward = forward - torch.diag(forward.diagonal())
-    starts = [torch.rand(STATES, generator=generator, dtype=torch.float64) + 0.1 for _ in range(3)]
+    starts = [torch.rand(STATES, generator=generator, dtype=torch.float64).square() + 0.1 for _ in range(3)]
     reward = torch.randn(STATES, generator=generator, dtype=torch.float64)
     return forward, [start / start.sum() for start in starts], reward
 
@@ -81,7 +81,7 @@ def test_the_weighted_kolmogorov_equation_gives_the_unnormalised_target(name, er
     if error == 1.0:
         assert wrong < 1e-7
     else:
-        assert wrong > 0.02  # a tenth too much weight is seen by far
+        assert wrong > 0.1  # a tenth too much weight is seen by far
 
 
 class Enumerated:
