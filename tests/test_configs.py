@@ -86,13 +86,14 @@ def test_the_debug_twin_runs_as_it_is(tmp_path):
     assert float(cli.trainer.callback_metrics["test/denoiser_calls"]) == 6 * 2 * 2
 
 
-def test_the_production_file_runs_with_fewer_steps_and_writes_the_report(tmp_path):
+@pytest.mark.parametrize(("config", "folder"), [("steering", "emoji"), ("correctors", "emoji_guidance")])
+def test_the_production_file_runs_with_fewer_steps_and_writes_the_report(config, folder, tmp_path):
     main([
-        *("predict", "--config", "configs/steering/emoji.yaml", "--data.init_args.limit", "2"),
+        *("predict", "--config", f"configs/{config}/emoji.yaml", "--data.init_args.limit", "2"),
         *("--model.init_args.call", json.dumps({"num_inference_steps": 10, "eta": 1.0})),
         *("--trainer.enable_progress_bar", "false"),
     ])  # fmt: skip
-    out = tmp_path / "outputs" / "emoji"
+    out = tmp_path / "outputs" / folder
     assert (out / "report.html").stat().st_size > 10_000 and list(out.glob("events.out.tfevents.*"))
     assert json.loads((out / "00000" / "metadata.jsonl").read_text())["include"]
     assert {path.name for path in tmp_path.iterdir()} == {"configs", "outputs"}

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +7,7 @@ from synthetic_runs import write_run
 from tiny import tiny_stable_diffusion
 
 from fklit.callbacks import Report, SteeringWriter, TensorBoardParticles
+from fklit.correctors.task import CorrectorTask
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
 from fklit.models.source import PipelineSource
@@ -55,6 +57,50 @@ def test_says_before_the_run_that_there_is_no_folder():
 def test_refuses_other_names(name):
     with pytest.raises(ValueError, match="file name that ends in"):
         Report(name=name)
+
+
+def test_names_the_method_that_ran(tmp_path):
+    for corrects, title in ((False, "Steering report"), (True, "Corrected guidance")):
+        run = write_run(tmp_path / title, ["a star"])
+        path = run / "00000" / "record.json"
+        record = json.loads(path.read_text())
+        if corrects:
+            record |= {"rewards": None, "reward_path": None, "drawn": 2, "num_steps": 5, "spread": [0.1] * 5}
+        path.write_text(json.dumps(record))
+        report = Report(str(run))
+        report.on_predict_end(_trainer(report), None)
+        assert f"<title>{title}</title>" in (run / "report.html").read_text()
+
+
+def test_a_run_of_corrected_guidance_is_reported_and_goes_on_where_it_was_stopped(tmp_path):
+    tiny_stable_diffusion(tmp_path / "pipeline")
+    out = tmp_path / "out"
+
+    def predict():
+        task = CorrectorTask(
+            PipelineSource(str(tmp_path / "pipeline")),
+            num_particles=2,
+            ess_threshold=1.0,
+            call={"num_inference_steps": 4, "eta": 1.0},
+        )
+        Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+            callbacks=[SteeringWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))],
+        ).predict(task, PromptDataModule(prompts=["a star", "two cats"], batch_size=1), return_predictions=False)
+        return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.png"))}
+
+    first, kept = predict(), (out / "00000" / "record.json").stat().st_mtime_ns
+    assert (out / "report.html").read_text().count('class="card prompt"') == 2
+    (out / "report.html").unlink()
+    (out / "00001" / "record.json").unlink()  # as if it had been stopped while it wrote the second prompt
+    assert predict() == first
+    assert (out / "00000" / "record.json").stat().st_mtime_ns == kept
+    assert (out / "report.html").read_text().count('class="card prompt"') == 2
 
 
 def test_a_predict_run_ends_with_a_page_and_event_files(tmp_path):

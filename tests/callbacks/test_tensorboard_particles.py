@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles, lineage_figure, log_result
+from fklit.correctors.guided_result import GuidedResult
 from fklit.feynman_kac.result import Budget
 from fklit.steering.result import SteeringResult
 
@@ -69,6 +70,44 @@ def test_logs_pictures_and_scalars(tmp_path):
     highest = [e.value for e in events.Scalars("00009/reward/max")]
     assert highest[0] == pytest.approx(float(result.reward_path[0, 1].max()), rel=1e-6)
     assert events.Scalars("prompts/seconds")[0].value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, rewarded):
+    steps, particles = 4, 3
+    generator = torch.Generator().manual_seed(0)
+    result = GuidedResult(
+        prompts=["a green heart"],
+        prompt_indices=[4],
+        samples=torch.rand(1, particles, 3, 8, 8, generator=generator),
+        log_weights=torch.log_softmax(torch.randn(1, particles, generator=generator, dtype=torch.float64), dim=1),
+        log_z=torch.zeros(1).double(),
+        ess=torch.rand(steps + rewarded, 1, generator=generator).double() + 1,
+        spread=torch.rand(steps, 1, generator=generator).double(),
+        information=torch.rand(steps, 1, generator=generator).double(),
+        ancestors=torch.randint(0, particles, (steps, 1, particles), generator=generator),
+        resampled=torch.ones(steps, 1, dtype=torch.bool),
+        degenerate=torch.zeros(1, dtype=torch.bool),
+        unique_roots=torch.ones(1, dtype=torch.int64),
+        num_steps=steps,
+        rewards=torch.rand(1, particles, generator=generator).double() if rewarded else None,
+        reward_path=torch.rand(1, 1, particles, generator=generator).double() if rewarded else None,
+        steps=[2] if rewarded else [],
+        flagged=None,
+        settings={},
+        budget=Budget(seconds=2.0),
+    )
+    _run(TensorBoardParticles(), [result], tmp_path)
+    events = _read(tmp_path)
+    tags = events.Tags()
+    assert {"00004/images", "00004/lineages"} <= set(tags["images"]) and "00004/previews" not in tags["images"]
+    assert [e.step for e in events.Scalars("00004/ess")] == [0, 1, 2, 3, 4]
+    assert [e.value for e in events.Scalars("00004/spread")] == pytest.approx(result.spread[:, 0].tolist(), rel=1e-6)
+    assert events.Scalars("prompts/spread")[0].value == pytest.approx(float(result.spread.mean()), rel=1e-6)
+    assert ("prompts/reward_best" in tags["scalars"]) == ("00004/reward/max" in tags["scalars"]) == rewarded
+    if rewarded:
+        assert [e.step for e in events.Scalars("00004/reward/max")] == [2, 4]
+        assert events.Scalars("prompts/reward_best")[0].value == pytest.approx(float(result.rewards.max()), rel=1e-6)
 
 
 def test_draws_few_prompts_but_counts_all(tmp_path):

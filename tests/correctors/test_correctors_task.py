@@ -124,4 +124,5 @@ def test_the_debug_twins_run_as_they_are(in_a_copy):
     assert {f"test/{name}" for name in ("w1", "w2", "tv", "mmd", "energy_w2", "mode_tv", "ess", "log_z")} <= set(logged)
     assert 0 < float(logged["test/w1"]) < 40
     main(["predict", "--config", "configs/debug/correctors_emoji.yaml", *quiet])
-    assert (in_a_copy / "outputs" / "debug" / "emoji_guidance" / "00001" / "record.json").is_file()
+    out = in_a_copy / "outputs" / "debug" / "emoji_guidance"
+    assert (out / "00001" / "record.json").is_file() and (out / "report.html").is_file()
