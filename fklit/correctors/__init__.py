@@ -18,7 +18,7 @@ from fklit.correctors.conversions import Prediction, from_score, to_denoised, to
 from fklit.correctors.corrector import Corrector
 from fklit.correctors.expert import Expert, ModelExpert, ScoreModel
 from fklit.correctors.exponents import Exponent, LateRamp, Ramp
-from fklit.correctors.guidance import GuidanceRun
+from fklit.correctors.guidance import GuidanceRun, SwarmCollapseWarning
 from fklit.correctors.guided_result import GuidedResult
 from fklit.correctors.increments import ExactRatio, IncompatibleError, Increment, KernelWeight, Rate, Uncorrected
 from fklit.correctors.masked import MaskedCorrector, MaskedExpert, MaskedPath
@@ -102,6 +102,7 @@ __all__ = [
     "ReverseKernel",
     "ScoreModel",
     "Start",
+    "SwarmCollapseWarning",
     "Target",
     "Tilt",
     "Tilted",

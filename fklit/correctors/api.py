@@ -89,6 +89,9 @@ def correct(
     Returns:
         All particles with weights, their spread at each step, lineages and the cost.
 
+    Warns:
+        SwarmCollapseWarning: if the weights left little more than one particle of most swarms.
+
     Raises:
         ValueError, TypeError: for arguments that do not fit, each with a sentence that says the fix.
         UnsupportedPipelineError: if the pipeline's guidance is not ``u + w (c - u)``, or cannot be intercepted.

@@ -1,6 +1,7 @@
 """One corrected pipeline call: weighs the guidance of every step, resamples the parents, closes with a reward."""
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
@@ -33,6 +34,13 @@ from fklit.models.population_run import PopulationRun
 from fklit.models.reward_term import RewardTerm
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward, chosen_scale
+
+
+_ALONE = 1.5  # effective particles below which a swarm is one particle with copies
+
+
+class SwarmCollapseWarning(UserWarning):
+    """The weights left little more than one particle of each swarm."""
 
 
 class GuidanceRun(PopulationRun):
@@ -257,6 +265,7 @@ class GuidanceRun(PopulationRun):
             rewards, log_potential = term.close(found)
             self._system.update(log_potential, may_resample=False)
         shown = found if returned is None else self._layout.own(_as_tensor(returned, len(self.generators)))
+        self._warn_of_collapse(steps)
         flags = None if flagged is None else self._layout.own(torch.tensor(list(flagged))).reshape(groups, particles)
         return GuidedResult(
             **self._shared_results(steps),
@@ -267,6 +276,22 @@ class GuidanceRun(PopulationRun):
             reward_path=None if term is None else term.reward_path,
             steps=() if term is None else term.steps,
             flagged=None if flags is None else flags.tolist(),
+        )
+
+    def _warn_of_collapse(self, steps: int) -> None:
+        particles = self._system.num_particles
+        if not self._weighs or particles < 4:
+            return
+        alone = torch.stack(self._system.ess_trace[:steps]).amin(dim=0) < _ALONE
+        if 2 * int(alone.sum()) <= len(self.prompts):
+            return
+        warnings.warn(
+            f"the weights of guidance left fewer than {_ALONE} effective particles of {particles} in "
+            f"{int(alone.sum())} of {len(self.prompts)} swarms, whose samples are copies of one that a few steps chose; "
+            "raise num_particles, lower correction or guidance_scale, or weigh fewer steps "
+            "(fklit.correctors.prompt_divergence tells which of them a learned model can be trusted with).",
+            SwarmCollapseWarning,
+            stacklevel=4,
         )
 
 
