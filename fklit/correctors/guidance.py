@@ -35,7 +35,6 @@ from fklit.models.reward_term import RewardTerm
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward, chosen_scale
 
-
 _ALONE = 1.5  # effective particles below which a swarm is one particle with copies
 
 
@@ -287,8 +286,8 @@ class GuidanceRun(PopulationRun):
             return
         warnings.warn(
             f"the weights of guidance left fewer than {_ALONE} effective particles of {particles} in "
-            f"{int(alone.sum())} of {len(self.prompts)} swarms, whose samples are copies of one that a few steps chose; "
-            "raise num_particles, lower correction or guidance_scale, or weigh fewer steps "
+            f"{int(alone.sum())} of {len(self.prompts)} swarms, whose samples are copies of one; raise num_particles, "
+            "lower correction or guidance_scale, or weigh fewer steps "
             "(fklit.correctors.prompt_divergence tells which of them a learned model can be trusted with).",
             SwarmCollapseWarning,
             stacklevel=4,
