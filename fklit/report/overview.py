@@ -90,11 +90,12 @@ def headline(methods: list[MethodRun]) -> str:
         else ""
     )
     pictures = f'<div><div class="plots">{"".join(drawn)}</div>{note}</div>' if drawn else ""
-    words = _verdict(methods, scores) + _notes(methods)
-    below = f'<div class="{"top" if words and pictures else "solo"}">'
-    below += f"<div>{words}</div>{pictures}</div>" if words else f"{pictures}</div>"
-    steps = "".join(map(_over_steps, corrected))
-    return f'<section class="card"><h3>means over prompts, costs in all</h3>{table}{below}{steps}</section>'
+    words = _verdict(methods, scores) + _notes(methods) + "".join(map(_over_steps, corrected))
+    if words and pictures:
+        below = f'<div class="top"><div>{words}</div>{pictures}</div>'
+    else:
+        below = f'<div class="solo">{words or pictures}</div>'
+    return f'<section class="card"><h3>means over prompts, costs in all</h3>{table}{below}</section>'
 
 
 def _over_steps(m: MethodRun) -> str:

@@ -86,7 +86,8 @@ def _page(methods: list[MethodRun], title: str) -> Iterable[str]:
     yield header(title, main_run, len(indices))
     yield headline(methods)
     if len(indices) > 1:
-        width = 130 if len(methods) == 1 else 70 * len(methods)
+        label = 90 if any(m.method == "corrected" for m in methods) else 70
+        width = 130 if len(methods) == 1 else label * len(methods)
         yield f'<section class="card" id="prompts"><h2>Prompts</h2><div class="index" style="--card:{width}px">'
         for index in indices:
             yield index_entry(methods, index)
