@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
+
+from fklit.data.every_nth import shared
 
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl")
 
@@ -133,20 +135,6 @@ def _with_prompt(row: dict[str, Any], column: str, where: str) -> dict[str, Any]
     return {**row, "prompt": prompt}
 
 
-class _EveryNth(DistributedSampler[int]):
-    """Rank r takes prompts r, r + world, ...: none twice.
-
-    PyTorch's own sampler repeats prompts until every rank has as many. A repeated prompt would cost a whole run, and
-    count twice in a mean.
-    """
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
-
-
 class PromptDataModule(LightningDataModule):
     """Prompts for ``predict`` and ``test``, from a file or a list.
 
@@ -239,15 +227,7 @@ class PromptDataModule(LightningDataModule):
 
     def _loader(self) -> DataLoader[PromptItem]:
         items: Any = self.items
-        world = self.trainer.world_size if self.trainer is not None else 1
-        sampler = None
-        if world > 1:
-            assert self.trainer is not None
-            if world > len(items):  # Lightning would wait for ever for the metrics of a process without a batch
-                raise ValueError(
-                    f"{len(items)} prompt(s) were given to {world} processes; use at most {len(items)} devices."
-                )
-            sampler = _EveryNth(items, num_replicas=world, rank=self.trainer.global_rank, shuffle=False)
+        sampler = shared(items, self.trainer, noun="prompt")
         return DataLoader(items, batch_size=self.batch_size, sampler=sampler, collate_fn=collate_prompts)
 
 

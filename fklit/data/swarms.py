@@ -5,6 +5,8 @@ from typing import Any, TypedDict
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fklit.data.every_nth import shared
+
 
 class SwarmBatch(TypedDict):
     """Swarms side by side."""
@@ -17,7 +19,7 @@ def _collate(items: list[int]) -> SwarmBatch:
 
 
 class SwarmDataModule(LightningDataModule):
-    """Swarms 0 .. num_swarms - 1; Lightning shares them among the processes.
+    """Swarms 0 .. num_swarms - 1, each on exactly one process; its number and the task's seed determine its noise.
 
     Args:
         num_swarms: Independent swarms.
@@ -36,8 +38,13 @@ class SwarmDataModule(LightningDataModule):
         self.batch_size = batch_size
 
     def predict_dataloader(self) -> "DataLoader[Any]":
-        """The swarms."""
+        """The swarms of this process.
+
+        Raises:
+            ValueError: There are fewer swarms than processes.
+        """
         swarms: Any = range(self.num_swarms)
-        return DataLoader(swarms, batch_size=self.batch_size, collate_fn=_collate)
+        sampler = shared(swarms, self.trainer, noun="swarm")
+        return DataLoader(swarms, batch_size=self.batch_size, sampler=sampler, collate_fn=_collate)
 
     test_dataloader = predict_dataloader

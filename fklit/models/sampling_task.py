@@ -43,13 +43,9 @@ class SamplingTask(LightningModule):
         num_threads: int | None = 1,
     ) -> None:
         super().__init__()
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(
-                f"num_threads={num_threads} was given; give an integer of at least 1, or null for no limit."
-            )
         self.source = source
         self.done: frozenset[int] = frozenset()  # prompts that are on disk already; set by the writer
-        self.num_threads = num_threads
+        self.num_threads = check_threads(num_threads)
         self.means = nn.ModuleDict({name: PromptMean() for name in reported})
         self.metrics = nn.ModuleDict(dict(metrics or {}))
 
@@ -172,6 +168,13 @@ def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
             "(PromptDataModule does): the noise of a prompt follows from its index."
         )
     return list(batch["prompts"]), [int(index) for index in batch["indices"]]
+
+
+def check_threads(number: int | None) -> int | None:
+    """Return `num_threads`, or raise a ValueError if it is below 1."""
+    if number is not None and number < 1:
+        raise ValueError(f"num_threads={number} was given; give an integer of at least 1, or null for no limit.")
+    return number
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""Items shared among processes, each on exactly one."""
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import DistributedSampler
+
+
+class EveryNth(DistributedSampler[int]):
+    """Rank r takes items r, r + world, ...: none twice.
+
+    PyTorch's own sampler repeats items until every rank has as many. A repeated prompt or swarm would cost a whole run,
+    and count twice in a mean.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
+def shared(items: Sized, trainer: Trainer | None, *, noun: str) -> EveryNth | None:
+    """Return the sampler of this process, or None where there is only one.
+
+    Args:
+        items: What is shared.
+        trainer: Of the data module; None outside of a run.
+        noun: What messages call an item.
+
+    Raises:
+        ValueError: There are fewer items than processes.
+    """
+    if trainer is None or trainer.world_size == 1:
+        return None
+    world = trainer.world_size
+    if world > len(items):  # Lightning would wait for ever for the metrics of a process without a batch
+        raise ValueError(f"{len(items)} {noun}(s) were given to {world} processes; use at most {len(items)} devices.")
+    dataset: Any = items
+    return EveryNth(dataset, num_replicas=world, rank=trainer.global_rank, shuffle=False)
