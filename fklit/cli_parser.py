@@ -17,6 +17,7 @@ import fklit.eqprop.task
 import fklit.rewards
 import fklit.steering.task
 import fklit.training  # noqa: F401  (a class that is imported may be named by its short name)
+from fklit.cli_logs import look_for_checkpoints_in, protect_logs, set_logs_aside
 from fklit.cli_messages import explain
 from fklit.correctors.target import Target
 
@@ -37,7 +38,7 @@ class Parser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    """LightningCLI with safe defaults, that repeats what a constructor said about its arguments."""
+    """LightningCLI with safe defaults, that keeps earlier logs and repeats what a constructor said of its arguments."""
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -52,10 +53,20 @@ class CLI(LightningCLI):
         Raises:
             ValueError: A constructor refused its arguments; the message is the constructor's own.
         """
+        assert self.subcommand is not None
+        settings = self.config[self.subcommand]
+        given = settings.trainer.logger
+        settings.trainer.logger, checkpoints = protect_logs(given, self.subcommand)
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(explain(str(error), _short_names())) from None
+        finally:
+            settings.trainer.logger = given  # what was asked for is what is saved, and may be run again
+        if checkpoints is not None:
+            look_for_checkpoints_in(checkpoints, self.trainer)
+        if self.subcommand == "fit" and settings.ckpt_path is None:
+            set_logs_aside(self.trainer)
 
 
 def build_cli(args: Sequence[str] | dict[str, Any] | None) -> CLI:
