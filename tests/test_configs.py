@@ -46,7 +46,7 @@ def name_of(path):
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_parses_and_builds_its_classes(path, monkeypatch):
     monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, subcommand: None)
-    samples = "steering" in str(path) or "correctors" in str(path)
+    samples = ("steering" in str(path) or "correctors" in str(path)) and path.stem != "score_model"
     for subcommand in ("predict", "test") if samples else ("fit",):
         # The machine of the test has no GPU; every other key is the file's own.
         cli = main([subcommand, "--config", str(path), "--trainer.accelerator", "cpu"])

@@ -53,6 +53,7 @@ from fklit.correctors.targets import (
     Tilted,
 )
 from fklit.correctors.tilt import BlackBoxTilt, Tilt
+from fklit.correctors.trained import TrainedExpert
 
 __all__ = [
     "EDM",
@@ -106,6 +107,7 @@ __all__ = [
     "Target",
     "Tilt",
     "Tilted",
+    "TrainedExpert",
     "Uncorrected",
     "VarianceExploding",
     "VariancePreserving",

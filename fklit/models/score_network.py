@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -71,6 +72,10 @@ class DenoiserMLP(nn.Module):
         out: Tensor = self.layers(inputs)
         return (skip * x.to(kind) + level * self.data_std / total * out).to(x.dtype)
 
+    def settings(self) -> dict[str, Any]:
+        """Arguments that build a network of this shape."""
+        return {"dim": self.dim, "width": self.width, "depth": self.depth, "data_std": self.data_std}
+
     def save(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`."""
         import json
@@ -79,23 +84,42 @@ class DenoiserMLP(nn.Module):
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        settings = {"dim": self.dim, "width": self.width, "depth": self.depth, "data_std": self.data_std}
-        (target / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (target / "config.json").write_text(json.dumps(self.settings(), indent=1) + "\n", encoding="utf-8")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(weights, target / "model.safetensors")
 
     @classmethod
-    def load(cls, folder: str | Path) -> "DenoiserMLP":
-        """Read what `save` wrote.
+    def load(cls, path: str | Path) -> "DenoiserMLP":
+        """Read what `save` wrote, or a checkpoint of `ScoreModelTask`: its averaged weights if they were averaged.
+
+        Args:
+            path: the folder, or the file of a checkpoint.
 
         Raises:
-            FileNotFoundError: if there is no such folder.
+            FileNotFoundError: if there is neither.
+            ValueError: if the checkpoint is one of another task.
         """
         import json
 
         from safetensors.torch import load_file
 
-        settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        place = Path(path).expanduser()
+        if (place / "config.json").is_file():
+            settings = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            weights = load_file(place / "model.safetensors")
+        elif place.is_file():
+            # With EMAWeightAveraging Lightning keeps the average under "state_dict".
+            saved = torch.load(place, map_location="cpu", weights_only=True)
+            if "denoiser" not in saved:
+                raise ValueError(f"{place} is no checkpoint of ScoreModelTask; give one, or the folder it exported.")
+            settings = saved["denoiser"]
+            prefix = "denoiser."
+            weights = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
+        else:
+            raise FileNotFoundError(
+                f"{place} is no folder with a config.json and no checkpoint (looked for {place.absolute()}); train a "
+                "denoiser with ScoreModelTask first and give its export_dir or a .ckpt."
+            )
         model = cls(**settings)
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        model.load_state_dict(weights)
         return model.eval()

@@ -25,7 +25,8 @@ class ScoreModelTask(LightningModule):
         log_sigma_std: Its standard deviation, positive.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimiser steps of the warm-up.
-        export_dir: Folder to write at the end of ``fit`` (``DenoiserMLP.load`` reads it); None for none.
+        export_dir: Folder to write at the end of ``fit``; None for none. ``DenoiserMLP.load`` and
+            ``fklit.correctors.TrainedExpert`` read it, or a checkpoint.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -83,6 +84,10 @@ class ScoreModelTask(LightningModule):
         optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.learning_rate)
         schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the shape of the denoiser, so that ``DenoiserMLP.load`` reads the checkpoint by itself."""
+        checkpoint["denoiser"] = self.denoiser.settings()
 
     def on_fit_end(self) -> None:
         """Writes the folder."""
