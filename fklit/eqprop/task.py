@@ -58,7 +58,7 @@ class EqPropTask(LightningModule):
     sweeps, and the shares of unsettled, period-two and diverged samples, for the free phase and (``train/nudge_...``)
     the nudged ones; for validation and test the loss, ``top1``, the share of unsettled samples and, with more than
     five classes, ``top5``. ``predict`` gives classes and scores, which
-    :class:`fklit.eqprop.classification_writer.ClassificationWriter` writes to a file.
+    :class:`fklit.callbacks.classification_writer.ClassificationWriter` writes to a file.
 
     Diverged samples count in no gradient, nor do unsettled ones if the network's policy is ``"drop"``.
 
