@@ -12,7 +12,6 @@ import fklit.callbacks
 import fklit.correctors.swarm_task
 import fklit.correctors.task
 import fklit.data
-import fklit.callbacks.classification_writer
 import fklit.eqprop.task
 import fklit.rewards
 import fklit.steering.task
