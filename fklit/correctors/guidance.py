@@ -270,6 +270,7 @@ class GuidanceRun(PopulationRun):
             **self._shared_results(steps),
             samples=shown.cpu().reshape(groups, particles, *shown.shape[1:]),
             spread=torch.stack(self._spread),
+            weighed=tuple(sorted(self._weighed)),
             information=torch.stack(self._information),
             rewards=None if rewards is None else rewards.cpu(),
             reward_path=None if term is None else term.reward_path,

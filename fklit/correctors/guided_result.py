@@ -36,6 +36,7 @@ class GuidedResult:
         resampled: (T, B).
         degenerate: (B,), prompts whose particles all died (``on_degenerate="keep"``).
         unique_roots: (B,), initial particles with a living descendant.
+        weighed: the steps whose weights counted.
         num_steps: T.
         rewards: terminal rewards (B, K), float64; None without a reward.
         reward_path: rewards (S, B, K) at the scored steps; None without a reward.
@@ -57,6 +58,7 @@ class GuidedResult:
     resampled: Bool[Tensor, "T B"]
     degenerate: Bool[Tensor, " B"]
     unique_roots: Int64[Tensor, " B"]
+    weighed: Sequence[int]
     num_steps: int
     rewards: Float64[Tensor, "B K"] | None
     reward_path: Float64[Tensor, "S B K"] | None
@@ -123,6 +125,7 @@ class GuidedResult:
             "log_weights": json_numbers(self.log_weights[b]),
             "log_z": json_numbers(self.log_z[b]),
             "ess": json_numbers(self.ess[:, b]),
+            "weighed": list(self.weighed),
             "spread": json_numbers(self.spread[:, b]),
             "information": json_numbers(self.information[:, b]),
             "ancestors": self.ancestors[:, b].tolist(),

@@ -66,7 +66,10 @@ def _charts(record: PromptRecord, threshold: float | None) -> str:
 
 def _correction(record: PromptRecord) -> str:
     share = as_float(record.raw.get("correction"))
-    return f" ({100 * share:.0f} % of them counted)" if share < 1 else ""
+    words = [f"{100 * share:.0f} % of them counted"] if share < 1 else []
+    if record.weighed.any() and not record.weighed.all():
+        words.append("hollow: not counted")
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _tree_words(record: PromptRecord, previews: bool) -> str:

@@ -34,6 +34,7 @@ class PromptRecord:
         num_steps: scheduler steps of the run.
         ess: ``(S + 1,)`` effective sample size at those steps and at the end.
         spread: ``(S,)`` standard deviation of the step's log weights under a full correction; None for steering.
+        weighed: ``(S,)`` whether the step's weights counted; all True for steering.
         reward_path: ``(S, K)`` score of each slot before the resampling of that step, NaN at steps that scored nothing;
             None without a reward.
         ancestors: ``(S, K)`` slot of the parent of each slot after the resampling of that step.
@@ -56,6 +57,7 @@ class PromptRecord:
     num_steps: int
     ess: Floats
     spread: Floats | None
+    weighed: npt.NDArray[np.bool_]
     reward_path: Floats | None
     ancestors: Integers
     resampled: npt.NDArray[np.bool_]
@@ -153,6 +155,7 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
         num_steps=num_steps,
         ess=ess,
         spread=spread,
+        weighed=np.isin(steps, raw.get("weighed", steps)),
         reward_path=reward_path,
         ancestors=np.array(raw["ancestors"], dtype=np.int64).reshape(shape),
         resampled=np.array(raw["resampled"], dtype=np.bool_),

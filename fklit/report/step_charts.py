@@ -117,6 +117,8 @@ def trends(
 ) -> str:
     """A figure of each step from zero up: a thin line a prompt with a bold mean, or one line where there is one prompt.
 
+    Steps whose weights did not count have hollow dots.
+
     Args:
         records: of prompts that took the same steps; their resamplings are marked where it is one.
         rows: for each the figure, ``(S,)`` or with one more for the end.
@@ -141,7 +143,9 @@ def trends(
     counts = np.isfinite(stacked).sum(axis=0)
     mean = np.where(counts > 0, np.nansum(np.where(np.isfinite(stacked), stacked, 0), axis=0) / counts.clip(1), np.nan)
     parts.append(line(mean, "trend"))
-    for x, v in zip(xs, mean.tolist(), strict=False):
+    counted = [*records[0].weighed.tolist(), True]
+    for x, v, counts in zip(xs, mean.tolist(), counted, strict=False):
         if math.isfinite(v):
-            parts.append(svg.circle(x, to_y(v), 2.6, "trenddot", title=f"{label} {svg.number(v)}"))
+            css = "trenddot" if counts else "trenddot idle"
+            parts.append(svg.circle(x, to_y(v), 2.6, css, title=f"{label} {svg.number(v)}"))
     return svg.svg(width, height, parts, label=f"{label} over the steps")

@@ -131,6 +131,15 @@ def test_a_partial_correction_is_named(pipeline, tmp_path):
     assert "25 % of them counted" in text_of(write_report(tmp_path / "report.html", corrected=folder))
 
 
+def test_steps_that_are_not_weighed_are_marked(pipeline, tmp_path):
+    result = run(pipeline, weigh=Schedule(0, 1))
+    assert result.weighed == (0, 1) and parse_record(result.record(0)).weighed.tolist() == [True] * 2 + [False] * 4
+    page = write_report(tmp_path / "report.html", corrected=write(tmp_path / "run", result)).read_text()
+    assert "(hollow: not counted)" in page and page.count("trenddot idle") == 4 * 4, (
+        "two prompts, and two means over them"
+    )
+
+
 def test_one_particle_and_dead_weights(pipeline, plain, tmp_path):
     parse(write_report(tmp_path / "one.html", corrected=write(tmp_path / "one", run(pipeline, num_particles=1))))
     folder = write(tmp_path / "dead", plain)
