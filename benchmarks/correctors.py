@@ -13,6 +13,7 @@ throughput  seconds for N = 4000, 400 steps, two analytic experts.
 emoji       one weighted draw from each swarm of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
 information nats that the prompts of the text-to-image model tell at each step, against the prompts' entropy.
 summaries   what a linear drift control on summaries of its latents explains of the weights.
+pictures    guidance with exact denoisers of 1,800 pictures (needs `python -m fklit.data fetch emoji`).
 
 Every cell (method, seed) is one line of JSON under --output and is not computed again. Means are over seeds, with
 standard errors. `benchmarks/correctors_tables.py` makes the tables of the guide, with the paper's figures beside ours.
@@ -302,7 +303,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "variance": variance,
     "throughput": throughput,
 }
-IMAGE_PARTS = ("information", "summaries", "emoji")  # in files of their own; they need the image models
+IMAGE_PARTS = ("information", "summaries", "pictures", "emoji")  # in files of their own
 
 
 def run_part(name: str, seeds: Sequence[int], folder: Path, console: Console) -> list[dict[str, Any]]:
@@ -369,15 +370,19 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run_image_part(name: str, given: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Compute and print a part that needs the image models."""
+    """Compute and print a part about pictures."""
     sys.path.insert(0, str(Path(__file__).parent))
     import correctors_emoji
+    import correctors_exact_pictures
     import correctors_why
 
     seeds = range(given.seeds)
     if name == "information":
         rows = correctors_why.information(given.pipeline, seeds=seeds, prompts=given.prompts, steps=given.steps)
         correctors_why.show(rows, "information, in nats", console, hidden={"by_step"})
+    elif name == "pictures":
+        rows = correctors_exact_pictures.run(seeds=seeds, steps=given.steps)
+        correctors_exact_pictures.show(rows, console)
     elif name == "summaries":
         rows = correctors_why.summaries(given.pipeline, prompts=min(given.prompts, 8), steps=given.steps)
         correctors_why.show(rows, "share of a step's log weight that a linear control explains", console)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("mixtures", "pipelines", "variance", "gmm40", "throughput", "information", "summaries", "emoji")
+PARTS = ("mixtures", "pipelines", "variance", "gmm40", "throughput", "information", "summaries", "pictures", "emoji")
 SCHEDULERS = {
     "DDIMScheduler": "DDIM, eta 1",
     "DDPMScheduler": "DDPM",
@@ -37,6 +37,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         "gmm40": _gmm40(rows["gmm40"]),
         "summaries": _summaries(rows["summaries"]),
     }
+    if "pictures" in rows:
+        found["pictures"] = _pictures(rows["pictures"])
     if "emoji" in rows:
         found["emoji"] = _emoji(rows["emoji"])
     return found
@@ -105,6 +107,18 @@ def _summaries(rows: list[Row]) -> str:
     return _table(
         ["coefficients shared by", *names], [[r["kind"], *(f"{r[name]:+.3f}" for name in names)] for r in rows]
     )
+
+
+def _pictures(rows: list[Row]) -> str:
+    body = []
+    for row in rows[1:]:
+        shares = " ".join(f"{share:.2f}" for share in row["shares"])
+        body.append(
+            [f"{row['guidance']:g}", "heuristic" if row["k"] == 1 else f"corrected, K = {row['k']}",
+             f"{row['distance']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", shares,
+             f"{row['least_ess']:.1f}", f"{row['unique_roots']:.1f}"]
+        )  # fmt: skip
+    return _table(["w", "way", "distance", "shares of the five colours", "least ESS", "roots"], body)
 
 
 def _emoji(rows: list[Row]) -> str:

@@ -85,6 +85,7 @@ def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, reward
         ess=torch.rand(steps + rewarded, 1, generator=generator).double() + 1,
         spread=torch.rand(steps, 1, generator=generator).double(),
         information=torch.rand(steps, 1, generator=generator).double(),
+        weighed=tuple(range(steps)),
         ancestors=torch.randint(0, particles, (steps, 1, particles), generator=generator),
         resampled=torch.ones(steps, 1, dtype=torch.bool),
         degenerate=torch.zeros(1, dtype=torch.bool),
