@@ -49,7 +49,7 @@ def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Flo
     """Return the nats that a prompt tells about the sample between two levels.
 
     The divergence of two laws is the integral over the noise of how far their denoised predictions part (Verdu 2010,
-    "Mismatched estimation and relative entropy", equation 11; Guo, Shamai & Verdu 2005 for the mutual information):
+    "Mismatched estimation and relative entropy"; Guo, Shamai & Verdu 2005 for the mutual information):
     `KL(p(x | prompt) || p(x)) = 1/2 int E |D_c - D_u|^2 d(1 / l^2)`, over samples of the conditional law, with
     `l = sigma / a`. A step adds `(l^2 - l'^2) / (2 l^4) |D_c - D_u|^2`. Averaged over prompts the sum is the mutual
     information of prompts and samples: at most the entropy of the prompts. What a learned model has beyond that is the
