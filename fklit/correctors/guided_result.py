@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from fklit.feynman_kac.result import Budget
-from fklit.models.population import draw_slots, json_numbers, pil_images
+from fklit.models.population import draw_slots, json_numbers, pil_images, shared_record
 
 
 @dataclass(frozen=True)
@@ -106,34 +106,12 @@ class GuidedResult:
 
     def record(self, b: int) -> dict[str, Any]:
         """Return everything about prompt `b` except for the samples, JSON-able; the budget is the prompt's share."""
-        share = 1 / len(self.prompts)
-        budget = {
-            "denoiser_calls": round(self.budget.denoiser_calls * share),
-            "decodes": round(self.budget.decodes * share),
-            "reward_calls": round(self.budget.reward_calls * share),
-            "seconds": self.budget.seconds * share,
-            "peak_memory_bytes": self.budget.peak_memory_bytes,
-        }
         return {
-            "prompt": self.prompts[b],
-            "prompt_index": self.prompt_indices[b],
-            **self.settings,
-            "num_steps": self.num_steps,
-            "steps": list(self.steps),
+            **shared_record(self, b),
             "rewards": None if self.rewards is None else json_numbers(self.rewards[b]),
             "reward_path": None if self.reward_path is None else json_numbers(self.reward_path[:, b]),
-            "log_weights": json_numbers(self.log_weights[b]),
-            "log_z": json_numbers(self.log_z[b]),
-            "ess": json_numbers(self.ess[:, b]),
+            "drawn": self.sample_slots(1)[b][0],
             "weighed": list(self.weighed),
             "spread": json_numbers(self.spread[:, b]),
             "information": json_numbers(self.information[:, b]),
-            "ancestors": self.ancestors[:, b].tolist(),
-            "resampled": self.resampled[:, b].tolist(),
-            "unique_roots": int(self.unique_roots[b]),
-            "degenerate": bool(self.degenerate[b]),
-            "best": int(self.best_index[b]),
-            "drawn": self.sample_slots(1)[b][0],
-            "flagged": None if self.flagged is None else self.flagged[b],
-            "budget": budget,
         }

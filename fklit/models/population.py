@@ -39,6 +39,39 @@ def draw_slots(log_weights: Tensor, prompt_indices: Sequence[int], n: int, *, se
     return drawn
 
 
+def shared_record(result: Any, b: int) -> dict[str, Any]:
+    """Return what the records of all methods hold about prompt b, JSON-able.
+
+    Args:
+        result: a ``SteeringResult`` or ``GuidedResult``.
+        b: the prompt. The budget is its share: all prompts of a call cost the same.
+    """
+    share, budget = 1 / len(result.prompts), result.budget
+    return {
+        "prompt": result.prompts[b],
+        "prompt_index": result.prompt_indices[b],
+        **result.settings,
+        "num_steps": result.num_steps,
+        "steps": list(result.steps),
+        "log_weights": json_numbers(result.log_weights[b]),
+        "log_z": json_numbers(result.log_z[b]),
+        "ess": json_numbers(result.ess[:, b]),
+        "ancestors": result.ancestors[:, b].tolist(),
+        "resampled": result.resampled[:, b].tolist(),
+        "unique_roots": int(result.unique_roots[b]),
+        "degenerate": bool(result.degenerate[b]),
+        "best": int(result.best_index[b]),
+        "flagged": None if result.flagged is None else result.flagged[b],
+        "budget": {
+            "denoiser_calls": round(budget.denoiser_calls * share),
+            "decodes": round(budget.decodes * share),
+            "reward_calls": round(budget.reward_calls * share),
+            "seconds": budget.seconds * share,
+            "peak_memory_bytes": budget.peak_memory_bytes,
+        },
+    }
+
+
 def json_numbers(values: Tensor) -> Any:
     """Nested lists of floats; infinities and NaN, which JSON lacks, become None."""
 

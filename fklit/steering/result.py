@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fklit.feynman_kac.result import Budget
-from fklit.models.population import draw_slots, json_numbers, pil_images
+from fklit.models.population import draw_slots, json_numbers, pil_images, shared_record
 
 
 @dataclass(frozen=True)
@@ -111,30 +111,8 @@ class SteeringResult:
 
         The budget is the prompt's share of the call: an equal part, since every prompt costs the same.
         """
-        share = 1 / len(self.prompts)
-        budget = {
-            "denoiser_calls": round(self.budget.denoiser_calls * share),
-            "decodes": round(self.budget.decodes * share),
-            "reward_calls": round(self.budget.reward_calls * share),
-            "seconds": self.budget.seconds * share,
-            "peak_memory_bytes": self.budget.peak_memory_bytes,
-        }
         return {
-            "prompt": self.prompts[b],
-            "prompt_index": self.prompt_indices[b],
-            **self.settings,
-            "num_steps": self.num_steps,
-            "steps": list(self.steps),
+            **shared_record(self, b),
             "rewards": json_numbers(self.rewards[b]),
-            "log_weights": json_numbers(self.log_weights[b]),
-            "log_z": json_numbers(self.log_z[b]),
-            "ess": json_numbers(self.ess[:, b]),
             "reward_path": json_numbers(self.reward_path[:, b]),
-            "ancestors": self.ancestors[:, b].tolist(),
-            "resampled": self.resampled[:, b].tolist(),
-            "unique_roots": int(self.unique_roots[b]),
-            "degenerate": bool(self.degenerate[b]),
-            "best": int(self.best_index[b]),
-            "flagged": None if self.flagged is None else self.flagged[b],
-            "budget": budget,
         }
