@@ -119,3 +119,30 @@ def test_a_control_that_explains_everything_is_found():
     total = sum(float(w.square().sum()) for w in weights)
     for explained in (module._across, module._within):
         assert explained(features, weights, 1e-6) < 1e-4 * total
+
+
+def test_the_distance_of_colours_is_unbiased():
+    module = _load("correctors_exact_pictures")
+    generator = torch.Generator().manual_seed(0)
+    equal = torch.full((5,), 0.2, dtype=torch.float64)
+    tilted = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1], dtype=torch.float64)
+    for law in (equal, tilted):
+        draws = torch.multinomial(law, 2000 * 10, replacement=True, generator=generator).reshape(2000, 10)
+        shares = torch.nn.functional.one_hot(draws, 5).double()
+        found = torch.tensor([module.squared_distance(each) for each in shares], dtype=torch.float64)
+        wanted = float((law - 0.2).square().sum())
+        assert abs(float(found.mean()) - wanted) < 4 * float(found.std()) / 2000**0.5
+
+
+def test_pictures_part(monkeypatch):
+    from fklit.models.gaussian import GaussianMixture
+
+    module = _load("correctors_exact_pictures")
+    hearts = torch.randn(5 * module.EACH, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    masses = torch.tensor([module.SHARE / len(hearts)] * len(hearts) + [1 - module.SHARE], dtype=torch.float64)
+    everything = GaussianMixture(torch.cat([hearts, torch.zeros(1, 3)]), 0.01, masses)
+    monkeypatch.setattr(module, "laws", lambda: (GaussianMixture(hearts, 0.01), everything))
+    rows = module.run(seeds=(0,), steps=4, swarms=6, scales=(2.0,), particles=(1, 4))
+    assert [row["k"] for row in rows[1:]] == [1, 4] and rows[0]["exact_nats"] == pytest.approx(2.9957, abs=1e-3)
+    assert all(sum(row["shares"]) == pytest.approx(1, abs=1e-2) for row in rows[1:])
+    assert rows[1]["least_ess"] == rows[1]["unique_roots"] == 1
