@@ -401,7 +401,7 @@ def run_image_part(name: str, given: argparse.Namespace, console: Console) -> li
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Compute what is missing, print the tables, write the JSON."""
+    """Compute what is missing, print the tables and a line of JSON for each part, write the JSON."""
     given = parse(words)
     given.output.mkdir(parents=True, exist_ok=True)
     console = Console(width=190)
@@ -422,6 +422,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         part = target.with_suffix(".part")
         part.write_text(json.dumps(found[name], indent=2), encoding="utf-8")
         os.replace(part, target)
+        print(json.dumps({name: found[name]}))
         console.print(f"Written to {target}.")
     return found
 
