@@ -178,9 +178,9 @@ def fit(folder, data, ckpt_path=None, every=False, **limits):
     [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 8}, {"max_epochs": 3, "limit_train_batches": 2}],
     ids=["epochs", "steps", "limited epochs"],
 )
-def test_a_run_resumed_from_any_checkpoint_sees_the_batches_it_would_have_seen(tmp_path, limits, every):
+def test_a_run_resumed_from_any_checkpoint_sees_the_batches_it_would_have_seen(tmp_path, limits, every, caplog):
     """Also when it is resumed twice (from inside of an epoch: Lightning 2.6 loses count after resuming at its end)."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="lightning.pytorch")  # for this test alone
 
     def data():
         return BatchLoader(dataset(augmentation=FlipAndCrop()), BatchOrder(np.arange(13), 4, shuffle=True, seed=1))
