@@ -10,6 +10,7 @@ gmm40       the forty Gaussians of arXiv 2503.02819, section 5.2: annealing to a
             squared MMD, energy W1 and W2, and that of the masses of modes; lengths in the units of the data.
 variance    standard deviation over seeds of log Z, and terminal ESS / N without resampling, with and without control.
 throughput  seconds for N = 4000, 400 steps, two analytic experts.
+overhead    a corrected call of the shipped pipeline over a plain one, in seconds.
 emoji       one weighted draw from each swarm of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
 information nats that the prompts of the text-to-image model tell at each step, against the prompts' entropy.
 summaries   what a linear drift control on summaries of its latents explains of the weights.
@@ -253,6 +254,29 @@ def throughput() -> Part:
         yield {"method": way}, cell
 
 
+def overhead() -> Part:
+    """A corrected call of the shipped pipeline over a plain one of the same samples, seeds as repetitions."""
+    from fklit.models.source import PipelineSource
+
+    loaded: list[Any] = []
+
+    def cell(seed: int) -> Figures:
+        if not loaded:
+            loaded.append(PipelineSource("fklit:emoji_scenes").pipeline)
+            loaded[0].set_progress_bar_config(disable=True)
+            cell(seed)  # the first calls warm up
+        options = {"num_inference_steps": 30, "eta": 1.0}
+        generators = [torch.Generator().manual_seed(seed)] * 8
+        start = time.perf_counter()
+        loaded[0]("a dog", guidance_scale=2.0, num_images_per_prompt=8, generator=generators, **options)
+        middle = time.perf_counter()
+        correct(loaded[0], "a dog", guidance_scale=2.0, num_particles=8, scheduler="keep", seed=seed, call=options)
+        end = time.perf_counter()
+        return {"plain": middle - start, "corrected": end - middle, "ratio": (end - middle) / (middle - start)}
+
+    yield {"method": "shipped text-to-image model, K = 8, 30 steps"}, cell
+
+
 def through_schedulers() -> Part:
     """Guidance through diffusers' schedulers and the interception: what a user's pipeline gets."""
     import diffusers
@@ -302,6 +326,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "gmm40": gmm40,
     "variance": variance,
     "throughput": throughput,
+    "overhead": overhead,
 }
 IMAGE_PARTS = ("information", "summaries", "pictures", "emoji")  # in files of their own
 

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("mixtures", "pipelines", "variance", "gmm40", "throughput", "information", "summaries", "pictures", "emoji")
+PARTS = (
+    "mixtures",
+    "pipelines",
+    "variance",
+    "gmm40",
+    "throughput",
+    "overhead",
+    "information",
+    "summaries",
+    "pictures",
+    "emoji",
+)
 SCHEDULERS = {
     "DDIMScheduler": "DDIM, eta 1",
     "DDPMScheduler": "DDPM",
