@@ -1,6 +1,7 @@
 """No log of an earlier run is lost to a run with the same configuration, although its logger names a fixed folder."""
 
 import csv
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def rows(path):
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_other_runs_than_fit_leave_the_log_of_a_training_alone(subcommand, caplog):
+    caplog.set_level(logging.INFO, logger="lightning.pytorch")  # whatever another test made of it
     before = files()
     assert {"metrics.csv", "config.yaml", "hparams.yaml", "checkpoints/last.ckpt"} <= before.keys()
     cli = run(subcommand, "--ckpt_path=last")
