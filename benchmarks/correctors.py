@@ -358,11 +358,12 @@ def run_part(name: str, seeds: Sequence[int], folder: Path, console: Console) ->
     return rows
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation and standard error."""
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, standard deviation and standard error; the last two are None for one seed."""
     tensor = torch.tensor(values, dtype=torch.float64)
-    deviation = float(tensor.std()) if len(values) > 1 else math.nan
-    return {"mean": float(tensor.mean()), "sd": deviation, "se": deviation / math.sqrt(len(values))}
+    deviation = float(tensor.std()) if len(values) > 1 else None
+    error = None if deviation is None else deviation / math.sqrt(len(values))
+    return {"mean": float(tensor.mean()), "sd": deviation, "se": error}
 
 
 def show(name: str, rows: list[dict[str, Any]], seeds: int, console: Console) -> None:
@@ -376,7 +377,8 @@ def show(name: str, rows: list[dict[str, Any]], seeds: int, console: Console) ->
         cells = []
         for figure in figures:
             found = row["figures"].get(figure)
-            cells.append("" if found is None else f"{found['mean']:.3f} ± {found['se']:.3f}")
+            spread = "" if found is None or found["se"] is None else f" ± {found['se']:.3f}"
+            cells.append("" if found is None else f"{found['mean']:.3f}{spread}")
         table.add_row(*[row[label] for label in labels], *cells)
     console.print(table)
 

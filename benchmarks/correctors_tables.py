@@ -152,7 +152,9 @@ def _grouped(rows: list[Row], name: str) -> dict[str, dict[str, Row]]:
 
 def _number(row: Row, figure: str, digits: int = 3) -> str:
     found = row["figures"].get(figure)
-    return "" if found is None else f"{found['mean']:.{digits}f} ± {found['se']:.{digits}f}"
+    if found is None:
+        return ""
+    return f"{found['mean']:.{digits}f}" + ("" if found["se"] is None else f" ± {found['se']:.{digits}f}")
 
 
 def _interval(found: dict[str, float] | None, *, signed: bool) -> str:

@@ -1,7 +1,6 @@
 """Writes the swarms that ``predict`` simulates."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter
+
+from fklit.data.atomic import write_atomically
 
 
 class SwarmWriter(BasePredictionWriter):
@@ -47,10 +48,8 @@ class SwarmWriter(BasePredictionWriter):
                 "ess": prediction.ess[:, b],
                 "spread": prediction.spread[:, b],
             }
-            part = folder / f"{index:05d}.part"
-            with open(part, "wb") as file:
+            with write_atomically(folder / f"{index:05d}.npz") as file:
                 np.savez_compressed(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
-            os.replace(part, folder / f"{index:05d}.npz")
             record = {
                 "log_z": float(prediction.log_z[b]),
                 "ess": float(prediction.ess[-1, b]),
@@ -59,5 +58,5 @@ class SwarmWriter(BasePredictionWriter):
                 "denoiser_calls": prediction.budget.denoiser_calls // len(batch["indices"]),
                 "seconds": prediction.budget.seconds / len(batch["indices"]),
             }
-            part.write_text(json.dumps(record), encoding="utf-8")
-            os.replace(part, folder / f"{index:05d}.json")
+            with write_atomically(folder / f"{index:05d}.json") as file:
+                file.write(json.dumps(record).encode())

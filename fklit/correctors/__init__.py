@@ -5,14 +5,7 @@ the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`)
 """
 
 from fklit.correctors.api import correct
-from fklit.correctors.checks import (
-    ItoCheck,
-    PromptDivergence,
-    ZetaCheck,
-    ito_against_exact,
-    prompt_divergence,
-    zeta_independence,
-)
+from fklit.correctors.checks import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
 from fklit.correctors.control import Control, FittedControl, GaussianControl
 from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
 from fklit.correctors.corrector import Corrector
@@ -32,6 +25,7 @@ from fklit.correctors.path import (
     VariancePreserving,
     forward_kernel,
 )
+from fklit.correctors.prompt_divergence import PromptDivergence, prompt_divergence
 from fklit.correctors.prompts import ComposedPrompt
 from fklit.correctors.proposals import EulerMaruyama, Heun, Proposal, ProposalError, ReverseKernel
 from fklit.correctors.simulate import CorrectorRun, simulate

@@ -68,7 +68,7 @@ def correct(
             :func:`~fklit.correctors.guidance_weight.guidance_weight`.
         weigh: which steps' guidance is weighed; all if not given. Left out, steps keep the heuristic's error; the
             clean end carries most of the exact weight, but on learned models also most of their own error (see
-            :func:`~fklit.correctors.checks.prompt_divergence`).
+            :func:`~fklit.correctors.prompt_divergence`).
         reward: a reward to steer by in the same run: the target is multiplied by ``exp(reward_scale * reward(x))``.
         reward_scale: at least 0; None takes the reward's ``suggested_scale``.
         potential: of the reward: "difference", "max", "sum" or "terminal".

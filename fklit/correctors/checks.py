@@ -3,11 +3,9 @@
 The target does not depend on zeta, the noise of the proposal. If the weighted means of runs with other zeta disagree
 by more than their errors, then steps are too large, particles too few, or the scores are not those of one law (learned
 scores need not be gradients, nor fit each other at different times). And where log densities are known, their Ito
-estimate along the paths can be held to them. Of a pipeline, the nats by which its conditional predictions part from the
-unconditional ones are bounded by the entropy of the prompts.
+estimate along the paths can be held to them. For guided pipelines see `prompt_divergence`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +20,6 @@ from fklit.correctors.simulate import simulate
 from fklit.correctors.target import Target
 from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.randomness import group_generators
-
-_BARELY_GUIDED = 1.001  # at 1 pipelines evaluate no unconditional prediction
 
 
 @dataclass(frozen=True)
@@ -160,66 +156,3 @@ def ito_against_exact(
 def _coordinates(x: Tensor) -> Tensor:
     flat = x.flatten(2)
     return torch.cat([flat, flat.square()], dim=2)
-
-
-@dataclass(frozen=True)
-class PromptDivergence:
-    """How far the conditional laws of a pipeline are from its unconditional law, as its own predictions tell.
-
-    Attributes:
-        nats: (T, B) float64, what each step adds for each prompt, from the noise end.
-        total: (B,) float64, the estimates of `KL(p(x | prompt) || p(x))`.
-        mean: their mean: the mutual information of prompts and samples, if the prompts are a fair draw.
-        error: standard error of the mean, over prompts; NaN for one prompt.
-    """
-
-    nats: Float64[Tensor, "T B"]
-    total: Float64[Tensor, " B"]
-    mean: float
-    error: float
-
-    def steps_within(self, entropy: float) -> int:
-        """Return how many steps from the noise end the mean stays within the entropy of the prompts, in nats.
-
-        What later steps add is certainly error of the network; `weigh=Schedule(stop=steps - 1)` leaves them out.
-        """
-        return int((self.nats.mean(dim=1).cumsum(dim=0) <= entropy).sum())
-
-
-def prompt_divergence(
-    pipeline: Any, prompts: Sequence[str], *, num_samples: int = 16, seed: int = 0, **settings: Any
-) -> PromptDivergence:
-    """Measure how many nats a pipeline's prompts tell about its samples, and at which noise levels.
-
-    On average over prompts this is a mutual information, which the entropy of the prompts bounds: that of a uniform
-    draw among n captions is log n. A learned model's predictions part further than that at the clean end, where a small
-    error of the network is divided by a small noise; there the weights of guidance are not to be trusted. The samples
-    are those of the conditional law (guidance of scale 1.001, nothing weighed), so the cost is that of one plain call.
-
-    Args:
-        pipeline: see `correct`.
-        prompts: B prompts.
-        num_samples: samples of each.
-        seed: of the noise.
-        settings: further arguments of `correct`, such as `call` and `max_batch`.
-
-    Returns:
-        Nats by step and in total.
-    """
-    from fklit.correctors.api import correct
-
-    refused = {"guidance_scale", "correction", "num_particles", "reward"} & settings.keys()
-    if refused:
-        raise ValueError(f"{sorted(refused)} were given; this check sets them itself.")
-    run = correct(
-        pipeline,
-        list(prompts),
-        guidance_scale=_BARELY_GUIDED,
-        correction=0.0,
-        num_particles=num_samples,
-        seed=seed,
-        **settings,
-    )
-    total = run.information.sum(dim=0)
-    error = float(total.std() / len(total) ** 0.5) if len(total) > 1 else math.nan
-    return PromptDivergence(run.information, total, float(total.mean()), error)

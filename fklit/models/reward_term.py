@@ -80,11 +80,6 @@ class RewardTerm:
         return self._path
 
     @property
-    def begun(self) -> bool:
-        """Whether the pipeline has taken a step."""
-        return self._path is not None
-
-    @property
     def num_scored(self) -> int:
         """Steps scored so far."""
         return len(self._rewards)

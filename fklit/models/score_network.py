@@ -84,9 +84,10 @@ class DenoiserMLP(nn.Module):
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        (target / "config.json").write_text(json.dumps(self.settings(), indent=1) + "\n", encoding="utf-8")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(weights, target / "model.safetensors")
+        # Last: it is what makes the folder one that `load` reads.
+        (target / "config.json").write_text(json.dumps(self.settings(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "DenoiserMLP":

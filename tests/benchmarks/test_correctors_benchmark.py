@@ -49,6 +49,8 @@ def test_cells_are_computed_once(benchmark, tmp_path, monkeypatch):
         "mean": 1.0, "sd": 1.0, "se": pytest.approx(3**-0.5)
     }  # fmt: skip
     assert json.loads((tmp_path / "variance.json").read_text())["rows"] == found["variance"]["rows"]
+    benchmark.main([*words, "--seeds", "1"])
+    assert "NaN" not in (tmp_path / "variance.json").read_text(), "one seed has no error, and JSON no NaN"
 
 
 def test_figures_of_a_small_run(benchmark):

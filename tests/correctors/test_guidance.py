@@ -178,6 +178,17 @@ def test_the_information_of_a_prompt_is_a_divergence():
     assert check.steps_within(math.inf) == 100 and 0 < check.steps_within(exact / 2) < 100
     with pytest.raises(ValueError, match="sets them itself"):
         prompt_divergence(_mixtures(), ["second"], correction=1.0)
+    one = prompt_divergence(_mixtures(), "second", num_samples=2, scheduler="keep", call={"num_inference_steps": 3})
+    assert one.nats.shape == (3, 1), "one prompt, not its letters"
+
+
+def test_the_information_of_predictions_that_are_not_found_is_refused(monkeypatch):
+    import fklit.correctors.guidance as guidance
+
+    real = guidance.guidance_halves
+    monkeypatch.setattr(guidance, "guidance_halves", lambda call, scale: real(call, scale) if call.index < 3 else None)
+    with pytest.raises(UnsupportedPipelineError, match=r"at 3 of 6 steps of MixturePipeline .* use plain"):
+        prompt_divergence(_mixtures(), ["second"], num_samples=2, scheduler="keep", call={"num_inference_steps": 6})
 
 
 def test_the_weight_is_that_of_the_pure_functions():

@@ -1,6 +1,6 @@
 """Draws the pictures of docs/correctors.md: the wrong and the right density side by side.
 
-python benchmarks/correctors_pictures.py [FOLDER]
+python benchmarks/correctors_figures.py [FOLDER]
 """
 
 import json
