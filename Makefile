@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 setup: $(VENV)/.installed
 
 demo: setup
-	$(BIN)/python -m fklit.steering.demo
+	$(BIN)/python -m fklit.demo
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ gmm40       the forty Gaussians of arXiv 2503.02819, section 5.2: annealing to a
 variance    standard deviation over seeds of log Z, and terminal ESS / N without resampling, with and without control.
 throughput  seconds for N = 4000, 400 steps, two analytic experts.
 overhead    a corrected call of the shipped pipeline over a plain one, in seconds.
-emoji       one weighted draw from each swarm of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
+emoji       one weighted draw from each group of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
 information nats that the prompts of the text-to-image model tell at each step, against the prompts' entropy.
 summaries   what a linear drift control on summaries of its latents explains of the weights.
 pictures    guidance with exact denoisers of 1,800 pictures (needs `python -m fklit.data fetch emoji`).
@@ -36,6 +36,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic.mixture_pipeline import MixturePipeline
+from fklit.analytic.mixtures import forty_gaussians, power
 from fklit.correctors import (
     Annealed,
     EulerMaruyama,
@@ -65,9 +68,6 @@ from fklit.metrics.distributions import (
     w1_to_density,
     wasserstein,
 )
-from fklit.models.gaussian import GaussianMixture
-from fklit.models.mixture_pipeline import MixturePipeline
-from fklit.models.mixtures import forty_gaussians, power
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
@@ -168,7 +168,7 @@ def variance() -> Part:
                 {"target": name, "method": way},
                 lambda seed, t=known[name], o=options: one_dimensional(t, seed, num_particles=2000, **o),
             )
-    # Two modes along the first of 39 axes; Gaussian, and so favourable, in the others.
+    # Two modes along the first of 39 axes; Gaussian, and so favorable, in the others.
     means = torch.zeros(2, 39)
     means[:, 0] = torch.tensor([-1.5, 1.2])
     spreads = torch.ones(2, 39)
@@ -256,7 +256,7 @@ def throughput() -> Part:
 
 def overhead() -> Part:
     """A corrected call of the shipped pipeline over a plain one of the same samples, seeds as repetitions."""
-    from fklit.models.source import PipelineSource
+    from fklit.pipelines.source import PipelineSource
 
     loaded: list[Any] = []
 

@@ -2,7 +2,7 @@
 
 For each guidance scale one call with correction 0 gives samples of the heuristic: their mean is what one plain draw is
 worth, and the expected best by reward of K of them is best of K. For each number of particles K and each way to weigh,
-a swarm is sampled for each prompt and seed, at the denoiser calls of best of K. Its figures are those of one draw by
+a group is sampled for each prompt and seed, at the denoiser calls of best of K. Its figures are those of one draw by
 weight, in expectation over the draw. The ways:
 
 exact     every step's weight, the target of the method
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fklit import Schedule, correct
-from fklit.data.emoji_prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import ScenePrompt, test_prompts
 from fklit.metrics.diversity import pairwise_distance
 from fklit.report.charts import bootstrap_interval
 
@@ -43,7 +43,7 @@ EARLY = 0.48  # of the run: the steps in which the shipped model's prompts tell 
 def load(pipeline: str, reward: str) -> Models:
     """Pipeline, reward and judge."""
     from fklit.metrics.detector import Judge
-    from fklit.models.source import PipelineSource
+    from fklit.pipelines.source import PipelineSource
     from fklit.rewards.clip import CLIPScore
 
     return PipelineSource(pipeline).pipeline, CLIPScore(reward), Judge()
@@ -59,7 +59,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to sample: guidance scale, particles of a swarm, way to weigh."""
+    """One way to sample: guidance scale, particles of a group, way to weigh."""
 
     guidance: float
     k: int
@@ -67,7 +67,7 @@ class Arm:
 
 
 def sample(models: Models, prompts: Sequence[ScenePrompt], seed: int, arm: Arm, steps: int) -> list[Cell]:
-    """One swarm a prompt, scored."""
+    """One group a prompt, scored."""
     pipeline, reward, judge = models
     texts = [prompt.text for prompt in prompts]
     result = correct(

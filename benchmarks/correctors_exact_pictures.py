@@ -1,14 +1,14 @@
 """Guidance with exact denoisers of real pictures: `python benchmarks/correctors.py --only pictures`.
 
-The unconditional law is 1,500 training scenes and 300 hearts, 60 of each of five colours, averaged to 16 x 16 pixels
+The unconditional law is 1,500 training scenes and 300 hearts, 60 of each of five colors, averaged to 16 x 16 pixels
 (768 numbers) and blurred by Gaussians of standard deviation 0.05; the law of the prompt is that of the hearts, which
 have a twentieth of the unconditional mass. Both denoisers are exact. The hearts keep their proportions under guidance
-of any scale: `p(x | heart)^w p(x)^(1 - w)` is the law of the hearts itself, and what a sampler makes of the colours is
+of any scale: `p(x | heart)^w p(x)^(1 - w)` is the law of the hearts itself, and what a sampler makes of the colors is
 its own doing. The divergence of the two laws is log 20, known exactly.
 
 Figures: `distance`, the root of an unbiased estimate of the squared distance between the expected shares of the five
-colours in one draw by weight and a fifth each (it is not inflated by the number of swarms), with the 95 % bootstrap
-interval over swarms of the squared distance's root; and what is left of the swarms.
+colors in one draw by weight and a fifth each (it is not inflated by the number of groups), with the 95 % bootstrap
+interval over groups of the squared distance's root; and what is left of the groups.
 """
 
 import math
@@ -20,21 +20,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic.mixture_pipeline import MixturePipeline
 from fklit.correctors import correct, prompt_divergence
-from fklit.data.emoji_art import load_art
-from fklit.data.emoji_prompts import ScenePrompt, Wanted
-from fklit.data.emoji_scene_data import to_tensor
-from fklit.data.emoji_scenes import compose, place, sample_scene, scene_rng
-from fklit.models.gaussian import GaussianMixture
-from fklit.models.mixture_pipeline import MixturePipeline
+from fklit.emoji.art import load_art
+from fklit.emoji.prompts import ScenePrompt, Wanted
+from fklit.emoji.scene_data import to_tensor
+from fklit.emoji.scenes import compose, place, sample_scene, scene_rng
 
-COLOURS = ("red", "green", "blue", "yellow", "purple")
+COLORS = ("red", "green", "blue", "yellow", "purple")
 EACH, OTHERS, SHARE, BLUR = 60, 1500, 0.05, 0.05
 ROWS = 3200  # at most in one call
 
 
 def laws() -> tuple[GaussianMixture, GaussianMixture]:
-    """The laws of the hearts, in the order of the colours, and of all pictures."""
+    """The laws of the hearts, in the order of the colors, and of all pictures."""
     art = load_art()
 
     def shrink(scene: Any) -> Tensor:
@@ -42,8 +42,8 @@ def laws() -> tuple[GaussianMixture, GaussianMixture]:
         return (2 * picture - 1).flatten().double()
 
     hearts = [
-        shrink(place(ScenePrompt("colors", (Wanted("heart", colour),)), scene_rng(7, EACH * number + index)))
-        for number, colour in enumerate(COLOURS)
+        shrink(place(ScenePrompt("colors", (Wanted("heart", color),)), scene_rng(7, EACH * number + index)))
+        for number, color in enumerate(COLORS)
         for index in range(EACH)
     ]
     others = [shrink(sample_scene(3, index)) for index in range(OTHERS)]
@@ -53,22 +53,22 @@ def laws() -> tuple[GaussianMixture, GaussianMixture]:
     )
 
 
-def colour_shares(samples: Tensor, weights: Tensor, hearts: Tensor) -> Tensor:
-    """Expected share of each colour in one draw by weight from each swarm, (B, 5)."""
-    swarms, particles = weights.shape
-    nearest = torch.cdist(samples.reshape(swarms * particles, -1).double(), hearts).argmin(dim=1)
-    colours = torch.nn.functional.one_hot(nearest // EACH, len(COLOURS)).double()
-    return (weights.unsqueeze(2) * colours.reshape(swarms, particles, -1)).sum(dim=1)
+def color_shares(samples: Tensor, weights: Tensor, hearts: Tensor) -> Tensor:
+    """Expected share of each color in one draw by weight from each group, (B, 5)."""
+    groups, particles = weights.shape
+    nearest = torch.cdist(samples.reshape(groups * particles, -1).double(), hearts).argmin(dim=1)
+    colors = torch.nn.functional.one_hot(nearest // EACH, len(COLORS)).double()
+    return (weights.unsqueeze(2) * colors.reshape(groups, particles, -1)).sum(dim=1)
 
 
 def squared_distance(shares: Tensor) -> float:
-    """Unbiased estimate of the squared distance of the mean shares from equal ones, over independent swarms."""
+    """Unbiased estimate of the squared distance of the mean shares from equal ones, over independent groups."""
     noise = shares.var(dim=0) / len(shares)
     return float(((shares.mean(dim=0) - 1 / shares.shape[1]).square() - noise).sum())
 
 
 def run(
-    *, seeds: Sequence[int], steps: int, swarms: int = 900, scales: Sequence[float] = (2.0, 4.0, 7.5),
+    *, seeds: Sequence[int], steps: int, groups: int = 900, scales: Sequence[float] = (2.0, 4.0, 7.5),
     particles: Sequence[int] = (1, 4, 16),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row a guidance scale and number of particles; the first row is about the divergence."""
@@ -90,8 +90,8 @@ def run(
     for scale in scales:
         for k in particles:
             shares, ess, roots = [], [], []
-            for first in range(0, swarms, ROWS // 16):
-                indices = list(range(first, min(first + ROWS // 16, swarms)))
+            for first in range(0, groups, ROWS // 16):
+                indices = list(range(first, min(first + ROWS // 16, groups)))
                 found = correct(
                     pipeline(),
                     ["a heart"] * len(indices),
@@ -102,7 +102,7 @@ def run(
                     scheduler="keep",
                     call=call,
                 )
-                shares.append(colour_shares(found.samples, found.log_weights.exp(), hearts.means))
+                shares.append(color_shares(found.samples, found.log_weights.exp(), hearts.means))
                 ess += found.ess.amin(dim=0).tolist()
                 roots += found.unique_roots.tolist()
             joined = torch.cat(shares)
@@ -128,8 +128,8 @@ def run(
 def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print the divergence and the rows."""
     console.print(f"divergence: {rows[0]['nats']:.2f} nats, exactly {rows[0]['exact_nats']:.2f}")
-    table = Table(title="colours of guided hearts: distance from their true shares")
-    for name in ("w", "K", "distance", "shares of the colours", "least ESS", "roots"):
+    table = Table(title="colors of guided hearts: distance from their true shares")
+    for name in ("w", "K", "distance", "shares of the colors", "least ESS", "roots"):
         table.add_column(name)
     for row in rows[1:]:
         table.add_row(

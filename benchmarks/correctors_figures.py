@@ -13,6 +13,9 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic.mixture_pipeline import MixturePipeline
+from fklit.analytic.mixtures import forty_gaussians, power
 from fklit.correctors import (
     Annealed,
     FittedControl,
@@ -27,9 +30,6 @@ from fklit.correctors import (
     simulate,
 )
 from fklit.feynman_kac.resampling import systematic
-from fklit.models.gaussian import GaussianMixture
-from fklit.models.mixture_pipeline import MixturePipeline
-from fklit.models.mixtures import forty_gaussians, power
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
@@ -57,8 +57,8 @@ def densities(folder: Path) -> None:
         for row, (way, run) in enumerate(runs.items()):
             axis = axes[row, column]
             weights = torch.softmax(run.log_weights, dim=1).flatten()
-            colour = ("C1", "C0")[row]
-            axis.hist(run.particles.flatten(), weights=weights, bins=120, range=(-4, 4), density=True, color=colour)
+            color = ("C1", "C0")[row]
+            axis.hist(run.particles.flatten(), weights=weights, bins=120, range=(-4, 4), density=True, color=color)
             axis.plot(GRID, exact, color="k", lw=1)
             axis.set_yticks([])
             if column == 0:

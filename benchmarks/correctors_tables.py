@@ -129,7 +129,7 @@ def _pictures(rows: list[Row]) -> str:
              f"{row['distance']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", shares,
              f"{row['least_ess']:.1f}", f"{row['unique_roots']:.1f}"]
         )  # fmt: skip
-    return _table(["w", "way", "distance", "shares of the five colours", "least ESS", "roots"], body)
+    return _table(["w", "way", "distance", "shares of the five colors", "least ESS", "roots"], body)
 
 
 def _emoji(rows: list[Row]) -> str:

@@ -1,7 +1,7 @@
 """Why weights of learned guidance vary: `python benchmarks/correctors.py --only information summaries`.
 
 information  nats that the prompts tell at each step of a plain conditional run, for prompts drawn as in training,
-             against the entropy of that draw (`fklit.correctors.prompt_divergence`).
+             against the entropy of that draw (`fklit.correctors.guidance.prompt_divergence`).
 summaries    share of the variance of one step's log weight, between particles of one prompt, that a linear drift
              control explains if its coefficients are shared by all coordinates, by the coordinates of a channel, or by
              low spatial frequencies. Fitted by ridge regression on other prompts, or on other particles of the same
@@ -20,14 +20,14 @@ from rich.table import Table
 from torch import Tensor
 
 from fklit.correctors import prompt_divergence
-from fklit.correctors.guidance_weight import guidance_weight
-from fklit.data.emoji_prompts import test_prompts
-from fklit.data.emoji_scenes import sample_prompt
-from fklit.models.denoised import denoised
-from fklit.models.halves import guidance_halves
-from fklit.models.noise_levels import step_levels
-from fklit.models.pipeline import Interception, StepCall
-from fklit.models.source import PipelineSource
+from fklit.correctors.guidance.weight import guidance_weight
+from fklit.emoji.prompts import test_prompts
+from fklit.emoji.scenes import sample_prompt
+from fklit.pipelines.denoised import denoised
+from fklit.pipelines.guidance_predictions import guidance_predictions
+from fklit.pipelines.interception import Interception, StepCall
+from fklit.pipelines.noise_levels import step_levels
+from fklit.pipelines.source import PipelineSource
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 KINDS = ("all coordinates", "channels", "frequencies 2 x 2", "frequencies 4 x 4")
@@ -113,7 +113,7 @@ class _Recorder:
 
     def step(self, call: StepCall) -> None:
         """Record one step; changes nothing."""
-        halves = guidance_halves(call, self.guidance)
+        halves = guidance_predictions(call, self.guidance)
         assert halves is not None
         pair = (halves.unconditional, halves.conditional)
         nothing, given = (denoised(call.scheduler, half, call.timestep, call.sample).double() for half in pair)
@@ -121,7 +121,7 @@ class _Recorder:
         weights = guidance_weight([nothing, given], (1 - self.guidance, self.guidance), levels)
         x = call.sample.double() / levels.scale
         score = (nothing + self.guidance * (given - nothing) - x) / (levels.sigma / levels.scale) ** 2
-        self.steps.append(({kind: _centred(_features(x, score, kind)) for kind in KINDS}, _centred(weights)))
+        self.steps.append(({kind: _centerd(_features(x, score, kind)) for kind in KINDS}, _centerd(weights)))
 
 
 def _features(x: Tensor, score: Tensor, kind: str) -> Tensor:
@@ -141,7 +141,7 @@ def _waves(size: int, count: int) -> Tensor:
     return torch.stack([torch.cos(math.pi * number * places) for number in range(count)], dim=1) / size**0.5
 
 
-def _centred(values: Tensor) -> Tensor:
+def _centerd(values: Tensor) -> Tensor:
     return values - values.mean(dim=0)
 
 

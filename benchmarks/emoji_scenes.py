@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from fklit import assets
-from fklit.data.emoji_prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import ScenePrompt, test_prompts
 from fklit.metrics.detector import Judge
 
 PAIRS = ("two_object", "position", "color_attr")

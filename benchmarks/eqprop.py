@@ -81,7 +81,7 @@ def naive_phase(
     """Sweeps at one nudge."""
     state = list(start)
     for _ in range(sweeps):
-        for group in network.colours:
+        for group in network.colors:
             new = {}
             for i in group:
                 shape, bias = network.populations[i].shape, network.biases[network.names[i]].detach()

@@ -5,7 +5,7 @@
 
 Net time is wall time less what the decoder and the reward took (both are timed where they are called), so it is what
 the denoiser, the scheduler and the particle system need. Both methods run the same call; they alternate, and the
-figures are medians with the quartiles of the ratio of neighbours in time.
+figures are medians with the quartiles of the ratio of neighbors in time.
 """
 
 import argparse
@@ -190,8 +190,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
 
-    from fklit.data.emoji_prompts import test_prompts
-    from fklit.models.source import PipelineSource
+    from fklit.emoji.prompts import test_prompts
+    from fklit.pipelines.source import PipelineSource
     from fklit.rewards.clip import CLIPScore
 
     prompts = [prompt.text for prompt in test_prompts(given.prompts, tags=("position", "two_object"))]

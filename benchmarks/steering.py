@@ -38,10 +38,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fklit import steer
-from fklit.data.emoji_prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import ScenePrompt, test_prompts
 from fklit.feynman_kac.schedule import Schedule
-from fklit.models.describe import settings_hash
 from fklit.report.charts import bootstrap_interval
+from fklit.sampling.describe import settings_hash
 
 SAMPLES_PER_CALL = 48  # every call of every arm has about as many rows, so that seconds compare
 # Chosen with --tune: from 22 to 600 the reward of the chosen sample grows, and at 600 only one ancestor is left.
@@ -88,7 +88,7 @@ class Plan:
 def fingerprints(plan: Plan) -> dict[str, Any]:
     """Contents of the models, so that retrained ones are measured anew."""
     from fklit import assets
-    from fklit.models.fingerprint import fingerprint
+    from fklit.fingerprint import fingerprint
 
     names = (plan.pipeline, plan.reward, plan.judge)
     return {name: fingerprint(assets.path(name.split(":", 1)[1]) if ":" in name else Path(name)) for name in names}
@@ -243,7 +243,7 @@ def seconds_per_sample(cells: list[dict[str, Any]]) -> float:
     return float(np.median([cell["seconds"] / cell["k"] for cell in cells]))
 
 
-def summarise(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Means of every arm and paired differences of the steered arms."""
     by_arm: dict[Arm, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
     for arm in plan.arms:
@@ -380,7 +380,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
 def load_models(plan: Plan) -> tuple[Any, Any, Any]:
     """Pipeline, reward and judge."""
     from fklit.metrics.detector import Judge
-    from fklit.models.source import PipelineSource
+    from fklit.pipelines.source import PipelineSource
     from fklit.rewards.clip import CLIPScore
 
     judge = Judge(None if plan.judge.startswith("fklit:") else plan.judge)
@@ -453,7 +453,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         return {}
     console = Console(width=150)
     _wait(plan, folder, list(_spawn(words, given.processes)), console)
-    summary = summarise(plan, read_cells(folder))
+    summary = summarize(plan, read_cells(folder))
     summary |= {
         "settings": {
             **{name: str(getattr(given, name)) for name in ("steps", "guidance", "prompts", "seeds", "processes")}

@@ -6,37 +6,39 @@ Public names load on first use, so that ``import fklit`` costs milliseconds and 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
 _NAMES = {
-    "Annealed": "fklit.correctors.targets",
-    "ComposedPrompt": "fklit.correctors.prompts",
-    "GeometricAverage": "fklit.correctors.targets",
-    "Guided": "fklit.correctors.targets",
-    "ParticleRun": "fklit.feynman_kac.result",
+    "Annealed": "fklit.correctors.targets.compositions",
+    "ComposedPrompt": "fklit.correctors.guidance.prompts",
+    "GeometricAverage": "fklit.correctors.targets.compositions",
+    "Guided": "fklit.correctors.targets.compositions",
+    "ParticleResult": "fklit.feynman_kac.result",
     "ParticleSystem": "fklit.feynman_kac.particles",
-    "PipelineSource": "fklit.models.source",
-    "Product": "fklit.correctors.targets",
+    "PipelineSource": "fklit.pipelines.source",
+    "Product": "fklit.correctors.targets.compositions",
     "Schedule": "fklit.feynman_kac.schedule",
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
-    "Tilted": "fklit.correctors.targets",
-    "correct": "fklit.correctors.api",
-    "simulate": "fklit.correctors.simulate",
+    "Tilted": "fklit.correctors.targets.compositions",
+    "correct": "fklit.correctors.guidance.api",
+    "simulate": "fklit.correctors.simulation.simulate",
     "steer": "fklit.steering.api",
 }
 _MODULES = (
+    "analytic",
     "callbacks",
     "correctors",
     "data",
+    "emoji",
     "eqprop",
     "feynman_kac",
     "metrics",
-    "models",
+    "pipelines",
     "rewards",
+    "sampling",
     "steering",
-    "training",
 )
 
 __all__ = [
@@ -44,7 +46,7 @@ __all__ = [
     "ComposedPrompt",
     "GeometricAverage",
     "Guided",
-    "ParticleRun",
+    "ParticleResult",
     "ParticleSystem",
     "PipelineSource",
     "Product",
@@ -59,14 +61,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fklit.correctors.api import correct
-    from fklit.correctors.prompts import ComposedPrompt
-    from fklit.correctors.simulate import simulate
-    from fklit.correctors.targets import Annealed, GeometricAverage, Guided, Product, Tilted
+    from fklit.correctors.guidance.api import correct
+    from fklit.correctors.guidance.prompts import ComposedPrompt
+    from fklit.correctors.simulation.simulate import simulate
+    from fklit.correctors.targets.compositions import Annealed, GeometricAverage, Guided, Product, Tilted
     from fklit.feynman_kac.particles import ParticleSystem
-    from fklit.feynman_kac.result import ParticleRun
+    from fklit.feynman_kac.result import ParticleResult
     from fklit.feynman_kac.schedule import Schedule
-    from fklit.models.source import PipelineSource
+    from fklit.pipelines.source import PipelineSource
     from fklit.steering.api import steer
     from fklit.steering.result import SteeringResult
     from fklit.steering.run import SteeringRun

@@ -1,10 +1,10 @@
-"""Sprites that stand in for the emoji art, which must be fetched: each object a disc with its own two colours."""
+"""Sprites that stand in for the emoji art, which must be fetched: each object a disc with its own two colors."""
 
 import numpy as np
 from PIL import Image
 
-from fklit.data.emoji_art import STYLES, sprite_path
-from fklit.data.emoji_prompts import OBJECTS
+from fklit.emoji.art import STYLES, sprite_path
+from fklit.emoji.prompts import OBJECTS
 
 
 def write_fake_art(root):

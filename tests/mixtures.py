@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fklit.correctors import CorrectorRun, NoisePath, Target, VariancePreserving
-from fklit.models.gaussian import GaussianMixture, NoisedMixture
+from fklit.analytic.gaussian import GaussianMixture, NoisedMixture
+from fklit.correctors import NoisePath, SimulationResult, Target, VariancePreserving
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
@@ -53,7 +53,7 @@ class Errors:
     variance_bias: float
 
 
-def errors(run: CorrectorRun, exact: Truth) -> Errors:
+def errors(run: SimulationResult, exact: Truth) -> Errors:
     x = run.particles[..., 0].double()
     weights = torch.softmax(run.log_weights, dim=1)
     mean = (weights * x).sum(dim=1)

@@ -1,7 +1,8 @@
 """36 real emoji scenes with a right and a wrong prompt each, kept as one picture because the art must be fetched.
 
 The scenes are made of emoji of Google's Noto (Apache License 2.0) and Twitter's Twemoji (CC BY 4.0, copyright Twitter,
-Inc and other contributors). Written from ``fklit.data.emoji_exam.ExamDataset`` with seed 990001, 9 scenes a row.
+Inc and other contributors). Written from
+``fklit.emoji.evaluation_set.EvaluationDataset`` with seed 990001, 9 scenes a row.
 """
 
 import json

@@ -5,7 +5,7 @@ import signal
 
 
 def redness(images):
-    """Red above the other colours, (n,)."""
+    """Red above the other colors, (n,)."""
     return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
 
 

@@ -61,7 +61,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     from inspect import signature
 
     from fklit.data import PromptDataModule
-    from fklit.models.source import PipelineSource
+    from fklit.pipelines.source import PipelineSource
     from fklit.steering.task import SteeringTask
 
     text = path.read_text()
@@ -100,7 +100,7 @@ def test_the_production_file_runs_with_fewer_steps_and_writes_the_report(config,
 
 
 def test_the_prompts_of_the_production_file_are_geneval_metadata_of_test_prompts():
-    from fklit.data.emoji_prompts import test_prompts
+    from fklit.emoji.prompts import test_prompts
 
     rows = [json.loads(line) for line in Path("configs/steering/emoji_prompts.jsonl").read_text().splitlines()]
     assert rows == [prompt.metadata() for prompt in test_prompts(12)]

@@ -38,7 +38,7 @@ def write_tiny_clip(folder):
         torch.manual_seed(0)
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
         with torch.no_grad():
-            for module in model.modules():  # the identity at initialisation would make all images alike
+            for module in model.modules():  # the identity at initialization would make all images alike
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.weight.fill_(1.0)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fklit.models.gaussian import GaussianMixture
+from fklit.analytic.gaussian import GaussianMixture
 
 
 def forty() -> GaussianMixture:
@@ -19,13 +19,13 @@ def cubed(law: GaussianMixture, count: int, seed: int) -> Tensor:
     size = len(means)
     index = torch.cartesian_prod(*[torch.arange(size)] * 3)
     chosen = means[index]
-    centre = chosen.mean(dim=1)
-    overlap = -(chosen.square().sum(dim=(1, 2)) - 3 * centre.square().sum(dim=1)) / (2 * variance)
+    center = chosen.mean(dim=1)
+    overlap = -(chosen.square().sum(dim=(1, 2)) - 3 * center.square().sum(dim=1)) / (2 * variance)
     logits = law.weights.log()[index].sum(dim=1) + overlap
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(torch.softmax(logits, dim=0), count, replacement=True, generator=generator)
     noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    return centre[picked] + (variance / 3) ** 0.5 * noise
+    return center[picked] + (variance / 3) ** 0.5 * noise
 
 
 def assignment_w1(left: Tensor, right: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, distributed
 
-from fklit.data.atomic import write_atomically
+from fklit.atomic import write_atomically
 
 
 class ClassificationWriter(BasePredictionWriter):

@@ -8,7 +8,7 @@ import lightning as L
 class Report(L.Callback):
     """Writes ``report.html`` at the end of ``predict``, on the first process.
 
-    It reads the folder that the prediction writer filled, whether ``SteeringTask`` or ``CorrectorTask`` ran.
+    It reads the folder that the prediction writer filled, whether ``SteeringTask`` or ``GuidanceTask`` ran.
 
     Args:
         output_dir: folder of the run; None takes the ``output_dir`` of another callback of the trainer (the prediction

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Result(Protocol):
-    """What is logged of a ``SteeringResult`` or a ``GuidedResult``."""
+    """What is logged of a ``SteeringResult`` or a ``GuidanceResult``."""
 
     @property
     def prompt_indices(self) -> Sequence[int]:
@@ -167,7 +167,7 @@ def _draw(writer: "SummaryWriter", result: Result, record: "PromptRecord", b: in
 
 
 def lineage_figure(result: Result, b: int) -> "Figure":
-    """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, coloured by root, faded where it died out.
+    """Family tree of prompt ``b`` as a matplotlib figure: slots over steps, colored by root, faded where it died out.
 
     Args:
         result: what a steered or corrected call returned, with at least one step that weighed.
@@ -177,7 +177,7 @@ def lineage_figure(result: Result, b: int) -> "Figure":
 
     from fklit.report.lineages import trace
     from fklit.report.record import parse_record
-    from fklit.report.svg import root_colour
+    from fklit.report.svg import root_color
 
     record = parse_record(result.record(b))
     family = trace(record.ancestors, record.chosen)
@@ -191,7 +191,7 @@ def lineage_figure(result: Result, b: int) -> "Figure":
         axes.plot(
             xs[s : s + 2],
             [family.parents[s, slot], slot],
-            color=root_colour(int(family.roots[s + 1, slot])),
+            color=root_color(int(family.roots[s + 1, slot])),
             alpha=1.0 if alive else 0.25,
             linewidth=3.0 if chosen else 1.5,
         )
@@ -201,7 +201,7 @@ def lineage_figure(result: Result, b: int) -> "Figure":
             slot,
             "o",
             markersize=4,
-            color=root_colour(int(family.roots[s, slot])),
+            color=root_color(int(family.roots[s, slot])),
             alpha=1.0 if family.alive[s, slot] else 0.25,
         )
     axes.set(xlabel="scheduler step", ylabel="slot", yticks=range(slots) if slots <= 16 else [0, slots - 1])

@@ -4,18 +4,39 @@ A target is data (`targets`), a proposal moves particles (`proposals`), an incre
 the engine of `fklit.feynman_kac` carries the weights and resamples (`simulate`). Skreta et al. 2025, arXiv 2503.02819.
 """
 
-from fklit.correctors.api import correct
-from fklit.correctors.checks import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
-from fklit.correctors.control import Control, FittedControl, GaussianControl
-from fklit.correctors.conversions import Prediction, from_score, to_denoised, to_score
-from fklit.correctors.corrector import Corrector
-from fklit.correctors.expert import Expert, ModelExpert, ScoreModel
-from fklit.correctors.exponents import Exponent, LateRamp, Ramp
-from fklit.correctors.guidance import GuidanceRun, SwarmCollapseWarning
-from fklit.correctors.guided_result import GuidedResult
-from fklit.correctors.increments import ExactRatio, IncompatibleError, Increment, KernelWeight, Rate, Uncorrected
-from fklit.correctors.masked import MaskedCorrector, MaskedExpert, MaskedPath
-from fklit.correctors.path import (
+from fklit.correctors.discrete.masked import MaskedCorrector, MaskedExpert, MaskedPath
+from fklit.correctors.guidance.api import correct
+from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt_divergence
+from fklit.correctors.guidance.prompts import ComposedPrompt
+from fklit.correctors.guidance.result import GuidanceResult
+from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
+from fklit.correctors.simulation.control import Control, FittedControl, GaussianControl
+from fklit.correctors.simulation.corrector import Corrector
+from fklit.correctors.simulation.diagnostics import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
+from fklit.correctors.simulation.increments import (
+    ExactRatio,
+    IncompatibleError,
+    Increment,
+    KernelWeight,
+    Rate,
+    Uncorrected,
+)
+from fklit.correctors.simulation.proposals import EulerMaruyama, Heun, Proposal, ProposalError, ReverseKernel
+from fklit.correctors.simulation.simulate import SimulationResult, simulate
+from fklit.correctors.simulation.start import Start, check_proper
+from fklit.correctors.targets.compositions import (
+    Annealed,
+    Composed,
+    GeometricAverage,
+    Guided,
+    GuidedProduct,
+    Product,
+    Tilted,
+)
+from fklit.correctors.targets.conversions import Prediction, from_score, to_denoised, to_score
+from fklit.correctors.targets.expert import Expert, ModelExpert, ScoreModel
+from fklit.correctors.targets.exponents import Exponent, LateRamp, Ramp
+from fklit.correctors.targets.path import (
     EDM,
     Interval,
     LinearFlow,
@@ -25,29 +46,15 @@ from fklit.correctors.path import (
     VariancePreserving,
     forward_kernel,
 )
-from fklit.correctors.prompt_divergence import PromptDivergence, prompt_divergence
-from fklit.correctors.prompts import ComposedPrompt
-from fklit.correctors.proposals import EulerMaruyama, Heun, Proposal, ProposalError, ReverseKernel
-from fklit.correctors.simulate import CorrectorRun, simulate
-from fklit.correctors.start import Start, check_proper
-from fklit.correctors.target import (
+from fklit.correctors.targets.target import (
     DifferentPathsError,
     Evaluation,
     ImproperTargetError,
     NonFiniteScoreError,
     Target,
 )
-from fklit.correctors.targets import (
-    Annealed,
-    Composed,
-    GeometricAverage,
-    Guided,
-    GuidedProduct,
-    Product,
-    Tilted,
-)
-from fklit.correctors.tilt import BlackBoxTilt, Tilt
-from fklit.correctors.trained import TrainedExpert
+from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
+from fklit.correctors.targets.trained import TrainedExpert
 
 __all__ = [
     "EDM",
@@ -57,7 +64,6 @@ __all__ = [
     "ComposedPrompt",
     "Control",
     "Corrector",
-    "CorrectorRun",
     "DifferentPathsError",
     "EulerMaruyama",
     "Evaluation",
@@ -67,10 +73,10 @@ __all__ = [
     "FittedControl",
     "GaussianControl",
     "GeometricAverage",
+    "GuidanceResult",
     "GuidanceRun",
     "Guided",
     "GuidedProduct",
-    "GuidedResult",
     "Heun",
     "ImproperTargetError",
     "IncompatibleError",
@@ -96,8 +102,8 @@ __all__ = [
     "Rate",
     "ReverseKernel",
     "ScoreModel",
+    "SimulationResult",
     "Start",
-    "SwarmCollapseWarning",
     "Target",
     "Tilt",
     "Tilted",
@@ -105,6 +111,7 @@ __all__ = [
     "Uncorrected",
     "VarianceExploding",
     "VariancePreserving",
+    "WeightDegeneracyWarning",
     "ZetaCheck",
     "check_proper",
     "correct",

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fklit.data.emoji_art import fetch
 from fklit.data.imagenet32 import convert
 from fklit.data.verify import VERIFIERS, verify
+from fklit.emoji.art import fetch
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from fklit.data.image_batches import FlipAndCrop, ImagesInMemory, Normalisation
+from fklit.data.image_batches import FlipAndCrop, ImagesInMemory, Normalization
 from fklit.data.image_module import ImageDataModule
 from fklit.data.planar_batches import PlanarBatch, read_batch
 
@@ -77,16 +77,16 @@ class _CIFAR(ImageDataModule):
         pixels = np.concatenate([batch.data for batch in batches]).reshape(-1, 3, 32, 32)
         return ImagesInMemory(pixels, np.concatenate([batch.labels for batch in batches]))
 
-    def normalisation(self) -> Normalisation:
+    def normalization(self) -> Normalization:
         """Mean of CIFAR-10 and 1.5 times its standard deviation, for both, as published."""
-        return Normalisation(MEAN, STD)
+        return Normalization(MEAN, STD)
 
     def augmentation(self) -> FlipAndCrop | None:
         """As published: mirrored half of the time, zeros around to 36x36, any 32x32 of it."""
         return FlipAndCrop(padding=2) if self.augment else None
 
 
-class CIFAR10(_CIFAR):
+class CIFAR10DataModule(_CIFAR):
     """CIFAR-10: 50,000 and 10,000 images of 10 classes, 32x32 RGB.
 
     Args:
@@ -115,7 +115,7 @@ class CIFAR10(_CIFAR):
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class CIFAR100(_CIFAR):
+class CIFAR100DataModule(_CIFAR):
     """CIFAR-100: 50,000 and 10,000 images of 100 (fine) classes, 32x32 RGB.
 
     Args:

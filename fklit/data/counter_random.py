@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 def random_bits(seed: int, *counters: int | npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
     """64 random bits for each combination of a seed and counters.
 
-    Each counter is mixed in by the finaliser of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195).
+    Each counter is mixed in by the finalizer of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195).
 
     Args:
         seed: Of the stream, any whole number.

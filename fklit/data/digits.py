@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fklit.data.counter_random import shuffled
-from fklit.data.image_batches import ImagesInMemory, Normalisation
+from fklit.data.image_batches import ImagesInMemory, Normalization
 from fklit.data.image_module import SUBSET_SEED, ImageDataModule
 
 NUM_TRAIN = 1437  # of 1,797, four fifths
@@ -41,7 +41,7 @@ def read_digits(path: str | Path) -> ImagesInMemory:
     return ImagesInMemory(pixels.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64))
 
 
-class Digits(ImageDataModule):
+class DigitsDataModule(ImageDataModule):
     """1,797 handwritten digits, 8x8 pixels in [0, 1], of 13 writers: 1,437 to train on and 360 to test on.
 
     The file has no official split, so a fixed random one is used. ``index`` counts within each part.
@@ -97,6 +97,6 @@ class Digits(ImageDataModule):
         rows = np.sort(order[:cut] if split == "train" else order[cut:])
         return ImagesInMemory(digits.pixels[rows], digits.labels[rows])
 
-    def normalisation(self) -> Normalisation:
+    def normalization(self) -> Normalization:
         """Pixels from 0 (paper) to 1 (ink)."""
-        return Normalisation((0.0,), (1.0,), full_scale=16.0)
+        return Normalization((0.0,), (1.0,), full_scale=16.0)

@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler
 class EveryNth(DistributedSampler[int]):
     """Rank r takes items r, r + world, ...: none twice.
 
-    PyTorch's own sampler repeats items until every rank has as many. A repeated prompt or swarm would cost a whole run,
+    PyTorch's own sampler repeats items until every rank has as many. A repeated prompt or group would cost a whole run,
     and count twice in a mean.
     """
 

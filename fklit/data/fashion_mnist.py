@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fklit.data.image_batches import ImagesInMemory, Normalisation
+from fklit.data.image_batches import ImagesInMemory, Normalization
 from fklit.data.image_module import ImageDataModule
 
 FILES: dict[Literal["train", "test"], tuple[str, str]] = {
@@ -49,14 +49,14 @@ def read_idx(path: str | Path, axes: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape).copy()
 
 
-class FashionMNIST(ImageDataModule):
-    """Fashion-MNIST: 60,000 and 10,000 grey images of 10 kinds of clothing, 28x28, white on black.
+class FashionMNISTDataModule(ImageDataModule):
+    """Fashion-MNIST: 60,000 and 10,000 gray images of 10 kinds of clothing, 28x28, white on black.
 
     Args:
         data_dir: Folder of the four official ``.gz`` files.
         batch_size: Images in a batch of one process.
         padding: Black pixels added to every side: 2 gives the 32x32 that convolutional networks here take.
-        standardise: Subtract the mean (0.2860) and divide by the standard deviation (0.3530) of the training pixels.
+        standardize: Subtract the mean (0.2860) and divide by the standard deviation (0.3530) of the training pixels.
             The published runs do not: they feed pixels in [0, 1], without augmentation.
         num_train: Use this many training images, a fixed random subset; None for all.
         num_test: Use this many test images, a fixed random subset; None for all.
@@ -89,7 +89,7 @@ class FashionMNIST(ImageDataModule):
         batch_size: int = 50,
         *,
         padding: int = 0,
-        standardise: bool = False,
+        standardize: bool = False,
         num_train: int | None = None,
         num_test: int | None = None,
         holdout: int = 0,
@@ -103,7 +103,7 @@ class FashionMNIST(ImageDataModule):
             raise ValueError(f"padding={padding} was given; give a whole number of at least 0.")
         self.data_dir = Path(data_dir).expanduser()
         self.padding = padding
-        self.standardise = standardise
+        self.standardize = standardize
         self.image_shape = (1, 28 + 2 * padding, 28 + 2 * padding)
 
     def load(self, split: Literal["train", "test"]) -> ImagesInMemory:
@@ -125,6 +125,6 @@ class FashionMNIST(ImageDataModule):
         sides = (self.padding, self.padding)
         return ImagesInMemory(np.pad(pixels, ((0, 0), sides, sides))[:, None], labels.astype(np.int64))
 
-    def normalisation(self) -> Normalisation:
-        """Pixels in [0, 1], or standardised."""
-        return Normalisation(MEAN, STD) if self.standardise else Normalisation((0.0,), (1.0,))
+    def normalization(self) -> Normalization:
+        """Pixels in [0, 1], or standardized."""
+        return Normalization(MEAN, STD) if self.standardize else Normalization((0.0,), (1.0,))

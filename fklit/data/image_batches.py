@@ -1,4 +1,4 @@
-"""Labelled images, read a batch at a time: what a batch is, where its pixels come from, what is done to them."""
+"""Labeled images, read a batch at a time: what a batch is, where its pixels come from, what is done to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ Rows = npt.NDArray[np.int64]
 
 
 class ImageBatch(TypedDict):
-    """N labelled images.
+    """N labeled images.
 
     Attributes:
-        x: Images, normalised, float32 ``(N, C, H, W)``.
+        x: Images, normalized, float32 ``(N, C, H, W)``.
         y: Classes from 0, int64 ``(N,)``.
         index: Where each image is in the files of its split, int64 ``(N,)``. It stays with the image in every order,
             subset, batch size and process, so it may seed random probes.
@@ -64,7 +64,7 @@ class ImagesInMemory:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """``(pixel / full_scale - mean) / std``, channel by channel.
 
     Attributes:
@@ -78,7 +78,7 @@ class Normalisation:
     full_scale: float = 255.0
 
     def __call__(self, pixels: Pixels) -> torch.Tensor:
-        """Normalised images, float32, of the same shape ``(N, C, H, W)``."""
+        """Normalized images, float32, of the same shape ``(N, C, H, W)``."""
         images = torch.from_numpy(pixels).float() / self.full_scale
         return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
@@ -120,11 +120,11 @@ class FlipAndCrop:
 
 
 class ImageDataset(Dataset[ImageBatch]):
-    """Batches of labelled images by request; equal requests give equal bytes in every process.
+    """Batches of labeled images by request; equal requests give equal bytes in every process.
 
     Args:
         source: The stored images.
-        normalisation: From bytes to numbers.
+        normalization: From bytes to numbers.
         augmentation: What is done to the pixels before, or None.
         seed: Of the augmentation.
     """
@@ -132,13 +132,13 @@ class ImageDataset(Dataset[ImageBatch]):
     def __init__(
         self,
         source: ImageSource,
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         augmentation: FlipAndCrop | None = None,
         seed: int = 0,
     ) -> None:
         self.source = source
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.augmentation = augmentation
         self.seed = seed
 
@@ -151,7 +151,7 @@ class ImageDataset(Dataset[ImageBatch]):
         if self.augmentation is not None:
             pixels = self.augmentation(pixels, random_bits(self.seed, draw.epoch, rows))
         return ImageBatch(
-            x=self.normalisation(pixels),
+            x=self.normalization(pixels),
             y=torch.from_numpy(self.source.labels[rows]),
             index=torch.from_numpy(rows.copy()),
         )

@@ -1,4 +1,4 @@
-"""What the data modules of labelled images share: splits, subsets, loaders, and their checks."""
+"""What the data modules of labeled images share: splits, subsets, loaders, and their checks."""
 
 from typing import Any, ClassVar, Literal
 
@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader, Subset
 
 from fklit.data.batch_order import BatchLoader, BatchOrder
 from fklit.data.counter_random import shuffled
-from fklit.data.image_batches import FlipAndCrop, ImageBatch, ImageDataset, ImageSource, Normalisation, Rows
+from fklit.data.image_batches import FlipAndCrop, ImageBatch, ImageDataset, ImageSource, Normalization, Rows
 
 SUBSET_SEED = 1234  # of the subsets: fixed, so that runs with different seeds train on the same images
 
 
 class ImageDataModule(LightningDataModule):
-    """Base of the data modules of labelled images; a subclass says where the images are and how they are normalised.
+    """Base of the data modules of labeled images; a subclass says where the images are and how they are normalized.
 
     Every batch is an :class:`fklit.data.image_batches.ImageBatch`. The order of training depends on the seed and the
     epoch only, the augmentation of an image on the seed, the epoch and its index only: neither on the number of
@@ -71,9 +71,9 @@ class ImageDataModule(LightningDataModule):
         """The stored images of a split."""
         raise TypeError(f"{type(self).__name__} does not say where its images are: define load(split).")
 
-    def normalisation(self) -> Normalisation:
+    def normalization(self) -> Normalization:
         """From bytes to numbers, after the images were loaded."""
-        raise TypeError(f"{type(self).__name__} does not say how its images are normalised: define normalisation().")
+        raise TypeError(f"{type(self).__name__} does not say how its images are normalized: define normalization().")
 
     def augmentation(self) -> FlipAndCrop | None:
         """What is done to training images, or None."""
@@ -126,7 +126,7 @@ class ImageDataModule(LightningDataModule):
         Process r of W gets images r, r + W, ... of them, from Lightning.
         """
         # Not a BatchLoader: for `predict` Lightning rebuilds the loader around a batch sampler of its own.
-        images = ImageDataset(self.test_images, self.normalisation(), seed=self.seed)
+        images = ImageDataset(self.test_images, self.normalization(), seed=self.seed)
         return DataLoader(
             Subset(images, self.test_rows.tolist()),
             batch_size=self.batch_size,
@@ -145,7 +145,7 @@ class ImageDataModule(LightningDataModule):
                 f"overfit_batches={overfit} was given, for which Lightning takes the order of "
                 f"the images out of {type(self).__name__}'s hands; give the data module num_train instead."
             )
-        dataset = ImageDataset(source, self.normalisation(), augmentation=augmentation, seed=self.seed)
+        dataset = ImageDataset(source, self.normalization(), augmentation=augmentation, seed=self.seed)
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         order = BatchOrder(rows, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, num_processes=world)
         return BatchLoader(dataset, order, num_workers=self.num_workers, pin_memory=torch.cuda.is_available())

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from fklit.data.atomic import remove_leftovers, write_atomically
-from fklit.data.image_batches import FlipAndCrop, Normalisation, Pixels, Rows
+from fklit.atomic import remove_leftovers, write_atomically
+from fklit.data.image_batches import FlipAndCrop, Normalization, Pixels, Rows
 from fklit.data.image_module import ImageDataModule
 from fklit.data.planar_batches import ROW, read_batch
 
@@ -117,18 +117,18 @@ class MappedImages:
     Args:
         cache: Folder of the converted files.
         names: The batches.
-        relabelling: What each of the authors' classes is called, see :func:`label_map`.
+        relabeling: What each of the authors' classes is called, see :func:`label_map`.
 
     Raises:
         ValueError: A converted file is damaged.
     """
 
-    def __init__(self, cache: Path, names: Sequence[str], relabelling: Rows) -> None:
+    def __init__(self, cache: Path, names: Sequence[str], relabeling: Rows) -> None:
         self.cache = cache
         self.names = tuple(names)
         labels = [np.asarray(self._open(f"{name}.labels.npy", 1)) for name in names]
         self.ends = np.cumsum([len(part) for part in labels])
-        self.labels: Rows = relabelling[np.concatenate(labels)]
+        self.labels: Rows = relabeling[np.concatenate(labels)]
         self._maps: dict[int, Pixels] = {}
         for number in range(len(names)):
             self._map(number)  # a damaged file is refused before training starts
@@ -169,7 +169,7 @@ class MappedImages:
         return pixels.reshape(-1, 3, 32, 32)
 
 
-class ImageNet32(ImageDataModule):
+class ImageNet32DataModule(ImageDataModule):
     """ImageNet at 32x32: 1,281,167 training and 50,000 validation images of 1,000 classes.
 
     The official files are converted once (``prepare_data``, or ``python -m fklit.data convert imagenet32 DIR``), which
@@ -237,9 +237,9 @@ class ImageNet32(ImageDataModule):
             )
         return MappedImages(cache, names, label_map(self.label_order))
 
-    def normalisation(self) -> Normalisation:
+    def normalization(self) -> Normalization:
         """Mean and 1.5 times the standard deviation of ImageNet, as published with the homeostatic loss."""
-        return Normalisation(MEAN, STD)
+        return Normalization(MEAN, STD)
 
     def augmentation(self) -> FlipAndCrop | None:
         """As published: mirrored half of the time, zeros around to 36x36, any 32x32 of it."""

@@ -51,7 +51,7 @@ def read_batch(
     data, labels = content["data"], _whole_numbers(path, label_key, content[label_key])
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != ROW:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise ValueError(f"{path}: 'data' is {found}; it must be uint8 (n, {ROW}), 32x32 pixels in three colours.")
+        raise ValueError(f"{path}: 'data' is {found}; it must be uint8 (n, {ROW}), 32x32 pixels in three colors.")
     if len(labels) != len(data) or not len(data):
         raise ValueError(f"{path} holds {len(data)} images and {len(labels)} labels; the numbers must be equal.")
     outside = (labels < first) | (labels >= first + num_classes)
@@ -78,7 +78,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
     try:
         # np.load given a path leaves the file open when the archive is broken.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            # 'mean', the mean image of training, is not used: the published normalisation has one mean a channel.
+            # 'mean', the mean image of training, is not used: the published normalization has one mean a channel.
             return {key: archive[key] for key in archive.files if key != "mean"}
     except FileNotFoundError:
         raise

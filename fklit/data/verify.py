@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fklit.data.emoji_art import SHA256, STYLES
-from fklit.data.emoji_tiles import archive_path
 from fklit.data.imagenet32 import NUM_CLASSES, TEST_FILES, TRAIN_FILES, find_batch
 from fklit.data.planar_batches import read_batch
+from fklit.emoji.art import SHA256, STYLES
+from fklit.emoji.tiles import archive_path
 
 # md5, as torchvision's loaders check them.
 CIFAR10_MD5 = {

@@ -125,16 +125,16 @@ def is_holomorphic(activation: Activation, *, radius: float = 0.1, tolerance: fl
         radius: Of the circles; less than the distance of the nearest pole from the real axis.
         tolerance: Largest negative coefficient allowed, relative to the largest value on the circle.
     """
-    centres = torch.linspace(-20, 20, int(40 / radius) + 1, dtype=torch.float64)
+    centers = torch.linspace(-20, 20, int(40 / radius) + 1, dtype=torch.float64)
     angles = torch.arange(32, dtype=torch.float64) * (2 * torch.pi / 32)
-    rims = centres[:, None] + radius * torch.polar(torch.ones_like(angles), angles)
+    rims = centers[:, None] + radius * torch.polar(torch.ones_like(angles), angles)
     try:
-        values, on_axis = activation(rims), activation(centres.to(torch.complex128))
+        values, on_axis = activation(rims), activation(centers.to(torch.complex128))
     except (RuntimeError, TypeError, NotImplementedError):
         return False  # torch has no complex form of it
     if not values.is_complex() or not bool(torch.isfinite(values).all()):
         return False
     scale = values.abs().amax(1).clamp_min(tolerance)
     negative = torch.fft.fft(values, norm="forward")[:, 24:].abs().amax(1)  # frequencies -8 to -1
-    off_axis = (on_axis - activation(centres)).abs()
+    off_axis = (on_axis - activation(centers)).abs()
     return bool((torch.maximum(negative, off_axis) <= tolerance * scale).all())

@@ -11,7 +11,7 @@ from torch import Tensor
 from fklit.eqprop.autograd import credit
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.estimators import ExactResponse, RecurrentBackprop
-from fklit.eqprop.fields import Linearised
+from fklit.eqprop.fields import Linearized
 from fklit.eqprop.homeostasis import draw_probes
 from fklit.eqprop.references import recurrent_jacobian
 from fklit.eqprop.responses import Estimator
@@ -110,7 +110,7 @@ def symmetry_score(
         return exact
     drawn = draw_probes(network, range(count), probes=probes, seed=seed, device=equilibrium.x.device)
     v = tuple(part.to(equilibrium.x.dtype) for part in drawn)
-    linear = Linearised(network, state)
+    linear = Linearized(network, state)
     forwards, backwards = linear.forwards(v), linear.backwards(v)
     both = [
         (forwards.get(i, torch.zeros_like(part)) - part, backwards.get(i, torch.zeros_like(part)) - part)

@@ -1,7 +1,7 @@
 """Equilibrium propagation as the backward pass of one autograd function.
 
 Forward hands out a settled state; backward takes what comes back from the loss as the nudge, measures the response e,
-and returns one vector-Jacobian product of the input with cotangent e (the local learning rule). Optimisers, clipping,
+and returns one vector-Jacobian product of the input with cotangent e (the local learning rule). Optimizers, clipping,
 accumulation, gradient scaling and the hooks of distributed training then work as for any module, and the memory does
 not depend on the number of sweeps.
 """

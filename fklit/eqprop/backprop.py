@@ -5,9 +5,9 @@ from typing import Literal
 from torch import Tensor
 
 from fklit.eqprop.networks import EquilibriumNetwork
-from fklit.eqprop.optimisers import OptimiserSettings
+from fklit.eqprop.optimizers import OptimizerSettings
 from fklit.eqprop.state import State
-from fklit.eqprop.task import EqPropTask, LabelledBatch, check_batch
+from fklit.eqprop.task import EqPropTask, LabeledBatch, check_batch
 
 
 def feedforward(network: EquilibriumNetwork, x: Tensor) -> State:
@@ -40,7 +40,7 @@ class BackpropTask(EqPropTask):
         network: Its populations are in the order of the pass.
         num_classes: As in :class:`fklit.eqprop.task.EqPropTask`.
         loss: As there.
-        optimiser: As there.
+        optimizer: As there.
 
     Raises:
         ValueError: As there.
@@ -52,9 +52,9 @@ class BackpropTask(EqPropTask):
         num_classes: int = 10,
         *,
         loss: Literal["cross_entropy", "mse"] = "cross_entropy",
-        optimiser: OptimiserSettings | None = None,
+        optimizer: OptimizerSettings | None = None,
     ) -> None:
-        super().__init__(network, num_classes, loss=loss, optimiser=optimiser)
+        super().__init__(network, num_classes, loss=loss, optimizer=optimizer)
         for name, (pre, post) in network.ends.items():
             link = network.link(name)
             if link.backward_weight is not None:
@@ -62,7 +62,7 @@ class BackpropTask(EqPropTask):
             if 0 <= post <= pre:
                 link.requires_grad_(False)
 
-    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         x, y = check_batch(batch, self.num_classes)
         out = self(x)
@@ -75,6 +75,6 @@ class BackpropTask(EqPropTask):
         """Logits, or without a readout the output's activities, of one pass."""
         return self.network.read(feedforward(self.network, x)).flatten(1)
 
-    def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
+    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> None:
         x, y = check_batch(batch, self.num_classes)
         self._log_predictions(self(x), y, stage)

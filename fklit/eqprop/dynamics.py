@@ -1,6 +1,6 @@
-"""Relaxation to a fixed point: sweeps by colour or synchronous, damped or not, each sample frozen at its own stop.
+"""Relaxation to a fixed point: sweeps by color or synchronous, damped or not, each sample frozen at its own stop.
 
-A sample's path does not depend on its neighbours: it stops at its own first small change, whatever the batch. Samples
+A sample's path does not depend on its neighbors: it stops at its own first small change, whatever the batch. Samples
 that do not settle are counted and told apart (period two, diverged); nothing is replaced silently.
 """
 
@@ -23,8 +23,8 @@ class Relaxation:
         max_steps: Most sweeps; every sweep updates each population once.
         tolerance: A sample stops when no activity changes by as much in a sweep (divided by ``rate``); 0 runs all
             ``max_steps`` and calls no sample settled.
-        order: ``"sweep"`` updates one colour of populations after another with the newest activities (even and odd
-            layers of a layered net; no two populations of a colour are connected), ``"synchronous"`` all at once.
+        order: ``"sweep"`` updates one color of populations after another with the newest activities (even and odd
+            layers of a layered net; no two populations of a color are connected), ``"synchronous"`` all at once.
         rate: Fraction of the way to the new value, in (0, 1]; below 1 the steps are damped.
         bound: A sample whose activities exceed it in size, or are not finite, has diverged.
         check_every: Sweeps between looks at which samples have stopped, at which stopped ones leave the batch; None for
@@ -92,7 +92,7 @@ class Field(Protocol):
         ...
 
     @property
-    def colours(self) -> Sequence[Sequence[int]]:
+    def colors(self) -> Sequence[Sequence[int]]:
         """Populations in groups that may be updated together, in the order of a sweep."""
         ...
 
@@ -107,12 +107,12 @@ class Field(Protocol):
 
 def sweep(field: Field, state: State, relaxation: Relaxation) -> State:
     """Update every population once. Differentiable if the field is."""
-    colours = field.colours
+    colors = field.colors
     if relaxation.order == "synchronous":
-        colours = [[population for colour in colours for population in colour]]
+        colors = [[population for color in colors for population in color]]
     current = list(state)
-    for colour in colours:
-        for population, value in field.update(tuple(current), colour).items():
+    for color in colors:
+        for population, value in field.update(tuple(current), color).items():
             if relaxation.rate < 1:
                 value = torch.lerp(current[population], value, relaxation.rate)
             current[population] = value

@@ -125,7 +125,7 @@ class ComplexStep(Estimator):
 
 
 class _Linear(Estimator):
-    """A relaxation of the linearised network.
+    """A relaxation of the linearized network.
 
     Args:
         relaxation: Of the linear iteration; None for 60 sweeps with tolerance 1e-6.

@@ -60,7 +60,7 @@ class NetworkField:
     ) -> None:
         self.network, self.drive, self.split, self.live = network, drive, split, live
         self.parts = 2 if split else 1
-        self.colours = network.colours
+        self.colors = network.colors
 
     def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
         """New activities of some populations."""
@@ -81,7 +81,7 @@ class NetworkField:
         return NetworkField(self.network, pick_rows(self.drive, rows), split=self.split, live=live)
 
 
-class Linearised:
+class Linearized:
     """The derivative H' of the recurrent input with respect to the activities, at a real state.
 
     Directions may have a multiple of the state's rows, copy after copy of the batch.
@@ -146,7 +146,7 @@ class Linearised:
 class _Total:
     """Sums of what links bring to the populations that are asked for."""
 
-    def __init__(self, linear: Linearised, populations: Sequence[int] | None) -> None:
+    def __init__(self, linear: Linearized, populations: Sequence[int] | None) -> None:
         self._wanted = set(range(len(linear.network.names)) if populations is None else populations)
         self.parts: dict[int, Tensor] = {}
 
@@ -178,9 +178,9 @@ class ResponseField:
         self, network: "EquilibriumNetwork", state: State, drive: State, force: State, *, transposed: bool
     ) -> None:
         self.network, self.state, self.drive, self.force, self.transposed = network, state, drive, force, transposed
-        self.colours = network.colours
+        self.colors = network.colors
         self.slopes = network.slopes(state, drive)
-        self._linear = Linearised(network, state)
+        self._linear = Linearized(network, state)
 
     def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
         """New values for some populations."""
@@ -220,10 +220,10 @@ class CorrectedField:
         self, network: "EquilibriumNetwork", state: State, drive: State, *, live: LiveForce | None = None
     ) -> None:
         self.network, self.state, self.drive, self.live = network, state, drive, live
-        self.colours = network.colours
+        self.colors = network.colors
         inputs = network.recurrent(state)
         self._base = tuple(part + inputs[i] if i in inputs else part for i, part in enumerate(drive))
-        self._linear = Linearised(network, state)
+        self._linear = Linearized(network, state)
 
     def update(self, state: State, populations: Sequence[int]) -> Mapping[int, Tensor]:
         """New activities of some populations."""

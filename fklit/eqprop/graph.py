@@ -32,15 +32,15 @@ class Population:
             raise ValueError(f"Population {self.name} has shape {tuple(self.shape)}; every side is at least 1.")
 
 
-def colour(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+def color(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
     """Group populations greedily, in their order, so that no two of a group are connected.
 
     Layers give two groups, odd ones and even ones; a loop of three gives three.
     """
     groups: list[list[int]] = []
     for i in range(count):
-        neighbours = {b for a, b in pairs if a == i} | {a for a, b in pairs if b == i}
-        free = [group for group in groups if not neighbours & set(group)]
+        neighbors = {b for a, b in pairs if a == i} | {a for a, b in pairs if b == i}
+        free = [group for group in groups if not neighbors & set(group)]
         if free:
             free[0].append(i)
         else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fklit.eqprop.connections import DenseLink
-from fklit.eqprop.fields import Linearised
+from fklit.eqprop.fields import Linearized
 from fklit.eqprop.state import State, row_dots
 from fklit.feynman_kac.randomness import group_generators
 
@@ -57,7 +57,7 @@ def _filled(products: dict[int, Tensor], like: State) -> State:
     return tuple(products.get(i, torch.zeros_like(part)) for i, part in enumerate(like))
 
 
-def two_term(linear: Linearised, probe: State, *, sensitivity: bool = True, reconstruction: bool = True) -> Tensor:
+def two_term(linear: Linearized, probe: State, *, sensitivity: bool = True, reconstruction: bool = True) -> Tensor:
     """``|J v|^2 - v^T J J v`` for each probe v, ``(rows,)``: the authors' estimator.
 
     Args:
@@ -80,7 +80,7 @@ def two_term(linear: Linearised, probe: State, *, sensitivity: bool = True, reco
     return total
 
 
-def squared(linear: Linearised, probe: State) -> Tensor:
+def squared(linear: Linearized, probe: State) -> Tensor:
     """``1/2 |(J - J^T) v|^2`` for each probe v, ``(rows,)``: the same mean, never negative, no noise at symmetry."""
     difference = _filled(linear.asymmetry(probe), probe)
     return 0.5 * row_dots(difference, difference)
@@ -121,7 +121,7 @@ class Homeostasis:
         weight: Factor on the loss (lambda in the paper: 0.1 to 15).
         warmup_steps: Steps over which the weight grows linearly from 0; 0 for a constant weight.
         probes: Random directions for each sample (the authors use 5).
-        normalise: Whether to divide by the number of neurons, as the published code does.
+        normalize: Whether to divide by the number of neurons, as the published code does.
         sensitivity: For ``"two_term"``: keep the first term, ``|J v|^2``.
         reconstruction: For ``"two_term"``: keep the second term, ``v^T J J v``.
         seed: Of the probes.
@@ -137,7 +137,7 @@ class Homeostasis:
         weight: float = 1.0,
         warmup_steps: int = 0,
         probes: int = 5,
-        normalise: bool = True,
+        normalize: bool = True,
         sensitivity: bool = True,
         reconstruction: bool = True,
         seed: int = 0,
@@ -153,7 +153,7 @@ class Homeostasis:
         if form != "two_term" and not (sensitivity and reconstruction):
             raise ValueError(f"form={form!r} has no separate terms; use form='two_term' to switch one off.")
         self.form, self.weight, self.warmup_steps, self.probes = form, weight, warmup_steps, probes
-        self.normalise, self.sensitivity, self.reconstruction, self.seed = normalise, sensitivity, reconstruction, seed
+        self.normalize, self.sensitivity, self.reconstruction, self.seed = normalize, sensitivity, reconstruction, seed
 
     def weight_at(self, step: int) -> float:
         """The weight at a training step, counted from 0."""
@@ -178,14 +178,14 @@ class Homeostasis:
         samples = len(equilibrium.x)
         if len(sample_ids) != samples:
             raise ValueError(f"{len(sample_ids)} sample_ids were given for {samples} samples; give one for each.")
-        scale = 1 / network.num_neurons if self.normalise else 1.0
+        scale = 1 / network.num_neurons if self.normalize else 1.0
         with torch.autocast(equilibrium.x.device.type, enabled=False):
             if self.form == "closed":
                 return closed_form(network) * scale
             device, dtype = equilibrium.x.device, equilibrium.x.dtype
             drawn = draw_probes(network, sample_ids, probes=self.probes, seed=self.seed, step=step, device=device)
             probe = tuple(part.to(dtype) for part in drawn)
-            linear = Linearised(network, equilibrium.state, differentiable=True)
+            linear = Linearized(network, equilibrium.state, differentiable=True)
             if self.form == "squared":
                 values = squared(linear, probe)
             else:

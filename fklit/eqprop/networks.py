@@ -15,7 +15,7 @@ from fklit.eqprop.connections import Connection, Link, lecun_
 from fklit.eqprop.dynamics import Relaxation, Settled
 from fklit.eqprop.estimators import Symmetric
 from fklit.eqprop.execution import Execution, relax_freely
-from fklit.eqprop.graph import Population, build_links, colour
+from fklit.eqprop.graph import Population, build_links, color
 from fklit.eqprop.nudges import Nudge
 from fklit.eqprop.responses import Estimator, Response
 from fklit.eqprop.state import State, halves
@@ -100,7 +100,7 @@ class EquilibriumNetwork(nn.Module):
         self.unsettled = unsettled
         self.execution = Execution() if execution is None else execution
         self.links, self.ends = build_links(self.input_shape, self.populations, connections)
-        self.colours = colour(len(self.names), [ends for ends in self.ends.values() if ends[0] >= 0])
+        self.colors = color(len(self.names), [ends for ends in self.ends.values() if ends[0] >= 0])
         self.biases = nn.ParameterDict()
         for population in self.populations:
             if population.bias:
@@ -270,7 +270,7 @@ class EquilibriumNetwork(nn.Module):
             x: The input it was computed from, if that is to receive a gradient, too.
             nudge: None nudges with the constant gradient that comes back from the loss, scaled to norm 1 for each
                 sample, so that |beta| means the same for any reduction. A loss here is followed along the nudged
-                trajectory instead, as published; the loss that is minimised must then be the same up to a factor.
+                trajectory instead, as published; the loss that is minimized must then be the same up to a factor.
             record: A list to which the backward pass appends the response of the nudged phases.
 
         Returns:

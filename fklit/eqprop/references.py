@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fklit.eqprop.dynamics import Relaxation, sweep
-from fklit.eqprop.fields import Linearised, NetworkField
+from fklit.eqprop.fields import Linearized, NetworkField
 from fklit.eqprop.state import State
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def recurrent_jacobian(network: "EquilibriumNetwork", state: State) -> Float[Ten
     matrices = []
     for i in range(len(state[0])):
         directions = unflatten_state(basis, state)
-        products = Linearised(network, tuple(part[i : i + 1] for part in state)).forwards(directions)
+        products = Linearized(network, tuple(part[i : i + 1] for part in state)).forwards(directions)
         full = tuple(products.get(k, torch.zeros_like(part)) for k, part in enumerate(directions))
         matrices.append(flatten_state(full).T)
     return torch.stack(matrices)

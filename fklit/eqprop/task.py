@@ -14,11 +14,11 @@ from fklit.eqprop.dynamics import Settled
 from fklit.eqprop.homeostasis import Homeostasis
 from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
-from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser, cosine
+from fklit.eqprop.optimizers import OptimizerSettings, build_optimizer, cosine
 from fklit.eqprop.responses import Response
 
 
-class LabelledBatch(TypedDict):
+class LabeledBatch(TypedDict):
     """Inputs, classes from 0, and a number that stays with each sample."""
 
     x: Tensor
@@ -26,7 +26,7 @@ class LabelledBatch(TypedDict):
     index: Tensor
 
 
-def check_batch(batch: LabelledBatch, num_classes: int) -> tuple[Tensor, Tensor]:
+def check_batch(batch: LabeledBatch, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return ``x`` and ``y`` of a batch.
 
     Raises:
@@ -70,7 +70,7 @@ class EqPropTask(LightningModule):
         nudge: ``"gradient"`` nudges with the loss's gradient at the free state as a constant, scaled to norm 1 for each
             sample; ``"loss"`` with the gradient along the trajectory, as published.
         homeostasis: The homeostatic loss; None for none.
-        optimiser: Optimiser, learning rates and schedule; None for Adam with 2e-3.
+        optimizer: Optimizer, learning rates and schedule; None for Adam with 2e-3.
 
     Raises:
         ValueError: If the loss does not fit the network.
@@ -84,7 +84,7 @@ class EqPropTask(LightningModule):
         loss: Literal["cross_entropy", "mse"] = "cross_entropy",
         nudge: Literal["gradient", "loss"] = "gradient",
         homeostasis: Homeostasis | None = None,
-        optimiser: OptimiserSettings | None = None,
+        optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__()
         if loss not in ("cross_entropy", "mse") or nudge not in ("gradient", "loss"):
@@ -105,7 +105,7 @@ class EqPropTask(LightningModule):
             )
         self.network, self.num_classes, self.loss, self.nudge = network, num_classes, loss, nudge
         self.homeostasis = homeostasis
-        self.optimiser = OptimiserSettings() if optimiser is None else optimiser
+        self.optimizer = OptimizerSettings() if optimizer is None else optimizer
         kinds = {"top1": 1} | ({"top5": 5} if num_classes > 5 else {})
         self.accuracies = torch.nn.ModuleDict(
             {
@@ -131,7 +131,7 @@ class EqPropTask(LightningModule):
             return CrossEntropyNudge(y, self.num_classes)
         return MSENudge(F.one_hot(y, self.num_classes))
 
-    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch; its backward pass runs the nudged phases."""
         x, y = check_batch(batch, self.num_classes)
         network = self.network
@@ -170,7 +170,7 @@ class EqPropTask(LightningModule):
         out: Tensor = self.network(x)
         return out.flatten(1)
 
-    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: LabeledBatch, batch_idx: int) -> dict[str, Tensor]:
         """What the network takes each sample for.
 
         Returns:
@@ -180,15 +180,15 @@ class EqPropTask(LightningModule):
         scores = self(batch["x"])
         return {"index": batch["index"], "prediction": scores.argmax(1), "scores": scores}
 
-    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         """Logs ``val/loss``, ``val/top1`` and ``val/top5``."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+    def test_step(self, batch: LabeledBatch, batch_idx: int) -> None:
         """Logs ``test/loss``, ``test/top1`` and ``test/top5``."""
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: LabelledBatch, stage: Literal["val", "test"]) -> None:
+    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> None:
         x, y = check_batch(batch, self.num_classes)
         equilibrium = self.network.free_equilibrium(x)
         unsettled = (~equilibrium.report.settled).float().mean()
@@ -207,13 +207,13 @@ class EqPropTask(LightningModule):
                 self.log(f"{stage}/{name}", accuracy, prog_bar=name == "top1", batch_size=len(y))
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with a cosine over all steps of the run if asked for.
+        """The optimizer, with a cosine over all steps of the run if asked for.
 
         Raises:
             ValueError: If there is to be a cosine in a run without an end.
         """
-        optimizer = build_optimiser(self.network, self.optimiser)
-        if self.optimiser.schedule == "constant":
+        optimizer = build_optimizer(self.network, self.optimizer)
+        if self.optimizer.schedule == "constant":
             return optimizer
         trainer = self.trainer
         if trainer.max_epochs == -1 and trainer.max_steps == -1:
@@ -222,25 +222,25 @@ class EqPropTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes what the optimiser was made of."""
-        checkpoint["optimiser_settings"] = self.optimiser.plain()
+        """Notes what the optimizer was made of."""
+        checkpoint["optimizer_settings"] = self.optimizer.plain()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on training with other optimiser settings: the checkpoint's would win without a word.
+        """Refuses to go on training with other optimizer settings: the checkpoint's would win without a word.
 
-        Everything else of a changed configuration (network options, homeostasis, epochs) is honoured.
+        Everything else of a changed configuration (network options, homeostasis, epochs) is honored.
 
         Raises:
             ValueError: If they differ.
         """
-        saved, now = checkpoint.get("optimiser_settings"), self.optimiser.plain()
+        saved, now = checkpoint.get("optimizer_settings"), self.optimizer.plain()
         if saved is None or self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         for name in now:
             if saved.get(name) != now[name]:
                 raise ValueError(
-                    f"optimiser.{name}={now[name]!r} was given, but the checkpoint to go on from was trained with "
-                    f"{saved.get(name)!r}, and its optimiser goes on as it was; give the same, or no ckpt_path."
+                    f"optimizer.{name}={now[name]!r} was given, but the checkpoint to go on from was trained with "
+                    f"{saved.get(name)!r}, and its optimizer goes on as it was; give the same, or no ckpt_path."
                 )
 
 

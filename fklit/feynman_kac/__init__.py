@@ -14,13 +14,14 @@ from fklit.feynman_kac.potentials import (
     RewardPath,
     Sum,
     Terminal,
-    potential,
+    get_potential,
 )
 from fklit.feynman_kac.randomness import Generators, group_generators, normals, uniforms
 from fklit.feynman_kac.resampling import (
     Resampler,
     ancestors_from_counts,
     birth_death,
+    get_resampler,
     keep_survivors_in_place,
     multinomial,
     residual,
@@ -28,7 +29,7 @@ from fklit.feynman_kac.resampling import (
     stratified,
     systematic,
 )
-from fklit.feynman_kac.result import Budget, ParticleRun, peak_memory_bytes
+from fklit.feynman_kac.result import Budget, ParticleResult, peak_memory_bytes
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
 from fklit.feynman_kac.trees import select, tree_map
@@ -38,7 +39,7 @@ from fklit.feynman_kac.weights import (
     ess,
     log_mean_exp,
     max_weight,
-    normalise,
+    normalize,
 )
 
 __all__ = [
@@ -53,7 +54,7 @@ __all__ = [
     "InvalidWeightError",
     "Linear",
     "Max",
-    "ParticleRun",
+    "ParticleResult",
     "ParticleSystem",
     "Potential",
     "Resampler",
@@ -67,6 +68,8 @@ __all__ = [
     "birth_death",
     "coalescence",
     "ess",
+    "get_potential",
+    "get_resampler",
     "group_generators",
     "iterate",
     "keep_survivors_in_place",
@@ -74,10 +77,9 @@ __all__ = [
     "log_mean_exp",
     "max_weight",
     "multinomial",
-    "normalise",
+    "normalize",
     "normals",
     "peak_memory_bytes",
-    "potential",
     "residual",
     "roots",
     "run",

@@ -17,7 +17,7 @@ from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import Generators
 from fklit.feynman_kac.resampling import Resampler, systematic
-from fklit.feynman_kac.result import Budget, ParticleRun, peak_memory_bytes
+from fklit.feynman_kac.result import Budget, ParticleResult, peak_memory_bytes
 from fklit.feynman_kac.trees import check_leaves, select
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 
@@ -119,7 +119,7 @@ def run(
     on_nan: OnNan = "error",
     on_degenerate: OnDegenerate = "error",
     resample_steps: Collection[int] | None = None,
-) -> ParticleRun[State]:
+) -> ParticleResult[State]:
     """Run all steps and return the weighted particles. The last step never resamples.
 
     Args:
@@ -146,7 +146,7 @@ def run(
     spent = getattr(model, "budget", None)
     budget = spent if isinstance(spent, Budget) else Budget()
     peak = max(budget.peak_memory_bytes, peak_memory_bytes(record.log_potential.device))
-    return ParticleRun(
+    return ParticleResult(
         particles=record.state,
         log_weights=system.log_weights,
         log_z=system.log_z,

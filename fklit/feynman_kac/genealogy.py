@@ -1,7 +1,7 @@
 """The family tree of a run, from the ancestors of its updates.
 
 `ancestors` is a sequence with one entry an update: int64 (B, K), or None if no group resampled then
-(`ParticleRun.ancestors`, `ParticleSystem.ancestors`).
+(`ParticleResult.ancestors`, `ParticleSystem.ancestors`).
 """
 
 from collections.abc import Sequence

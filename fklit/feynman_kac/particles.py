@@ -17,7 +17,7 @@ class ParticleSystem:
     `ess_threshold * K`, and its log-weights are not all identical (so equal weights consume no randomness); otherwise
     its weights are carried.
 
-    Convention: `log_weights` are unnormalised and carry log Z, that is
+    Convention: `log_weights` are unnormalized and carry log Z, that is
     `log_z = log((1/K) sum_k exp(log_weights))` at all times. A resampling therefore leaves all log-weights of the group
     equal to its `log_z`, and `exp(log_z)` is unbiased for Z at every step (Del Moral 2004, chapter 7).
 
@@ -27,7 +27,7 @@ class ParticleSystem:
         resampler: see `resampling`.
         ess_threshold: fraction in [0, 1]; 0 never resamples (importance sampling), 1 resamples whenever weights differ.
         generator: one generator, one for each group, or None for torch's global one. With one for each group, a group's
-            draws do not depend on its neighbours.
+            draws do not depend on its neighbors.
         on_nan: what to do with NaN and `+inf` potentials of living particles: "error", or "drop" (dead, and counted).
         on_degenerate: what to do with a group whose particles are all dead: "error", or "keep" them with equal
             weights, `log_z = -inf`, `ess = 0` and `degenerate` set; such a group takes no further weights.

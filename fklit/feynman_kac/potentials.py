@@ -1,6 +1,6 @@
 r"""Potentials: from the rewards along a path to log G, always closed on `exp(reward_scale * r(x_0))`.
 
-A potential summarises the rewards `r_1 .. r_t` seen so far on a path (1 is the noisiest score) by a statistic `S_t`:
+A potential summarizes the rewards `r_1 .. r_t` seen so far on a path (1 is the noisiest score) by a statistic `S_t`:
 
 ===========  =======================  ===============================  ============================================
 class        `S_t`                    `form="increment"` (default)     `form="statistic"` (the paper's)
@@ -157,7 +157,7 @@ class Terminal(Potential):
         return 0.0
 
 
-def potential(name: "str | Potential") -> Potential:
+def get_potential(name: "str | Potential") -> Potential:
     """Return the potential called `name`; a `Potential` is returned as it is.
 
     Args:

@@ -1,6 +1,6 @@
 """Random numbers that belong to a group.
 
-With one generator a group, a group's draws do not depend on its neighbours, on their number, or on their order.
+With one generator a group, a group's draws do not depend on its neighbors, on their number, or on their order.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def group_generators(
     indices = range(check_count("groups", groups)) if isinstance(groups, int) else groups
     generators = []
     for index in indices:
-        # A hash, not seed + index: neighbouring seeds must not share the streams of neighbouring groups. The CPU's
+        # A hash, not seed + index: neighboring seeds must not share the streams of neighboring groups. The CPU's
         # generator keeps only the low 32 bits of a seed.
         digest = hashlib.sha256(f"{seed}:{index}:{stream}".encode()).digest()
         generators.append(torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big")))

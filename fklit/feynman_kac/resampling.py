@@ -1,7 +1,7 @@
 """Six unbiased resamplers: `resampler(log_weights (B, K), generators) -> ancestors (B, K)`.
 
 All groups are resampled at once and never mix. Every scheme draws particle `i` on average `K * W_i` times, where `W`
-are the normalised weights; they differ in the spread of the counts `n_i`:
+are the normalized weights; they differ in the spread of the counts `n_i`:
 
 ============  =========================================  ==========================================================
 scheme        counts                                     source
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fklit.feynman_kac._checks import check_choice, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
-from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalise
+from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalize
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ def multinomial(log_weights: Tensor, generators: Generators = None, /) -> Int64[
     """Draw K ancestors independently: exactly `torch.multinomial(weights, K, replacement=True)` on the same generator.
 
     Args:
-        log_weights: shape (B, K), unnormalised; `-inf` is never drawn.
+        log_weights: shape (B, K), unnormalized; `-inf` is never drawn.
         generators: one generator, one for each group, or None for torch's global one.
 
     Raises:
@@ -113,7 +113,7 @@ def ssp(log_weights: Tensor, generators: Generators = None, /) -> Int64[Tensor, 
     """Round `K W` up or down at random, by pairwise trades of the remainders in a binary tree (SSP resampling).
 
     Two remainders trade until one of them is 0 or 1, keeping their sum and both means; the other meets the winner of
-    the next pair. A tournament needs `log2(K)` vectorised rounds and K trades in all.
+    the next pair. A tournament needs `log2(K)` vectorized rounds and K trades in all.
 
     Args, Raises: as for `multinomial`.
     """
@@ -202,14 +202,14 @@ def keep_survivors_in_place(ancestors: Tensor) -> Int64[Tensor, "B K"]:
 
 
 def _weights(log_weights: Tensor) -> Tensor:
-    """Return normalised weights, float64, after checking that each group has something to draw."""
+    """Return normalized weights, float64, after checking that each group has something to draw."""
     check_matrix("log_weights", log_weights)
     values = as_float64(log_weights)
     if bool((torch.isnan(values) | (values == torch.inf)).any()):
         raise InvalidWeightError(
             "log_weights contain NaN or +inf; a log-weight is finite, or -inf for a dead particle."
         )
-    weights = normalise(values)
+    weights = normalize(values)
     if bool((weights.amax(dim=1) <= 0).any()):
         raise DegenerateGroupError(
             "log_weights of a group are all -inf; a group needs one particle of positive weight."
@@ -264,7 +264,7 @@ def _tournament_sizes(num_particles: int) -> list[int]:
     return sizes
 
 
-def resampler(name: "str | Resampler") -> Resampler:
+def get_resampler(name: "str | Resampler") -> Resampler:
     """Return the resampler called `name`; a function is returned as it is.
 
     Args:

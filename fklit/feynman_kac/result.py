@@ -13,7 +13,7 @@ from fklit.feynman_kac._checks import check_count, check_matrix
 from fklit.feynman_kac.randomness import Generators
 from fklit.feynman_kac.resampling import multinomial
 from fklit.feynman_kac.trees import select, tree_map
-from fklit.feynman_kac.weights import normalise
+from fklit.feynman_kac.weights import normalize
 
 State = TypeVar("State")
 
@@ -68,12 +68,12 @@ def peak_memory_bytes(device: torch.device | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class ParticleRun(Generic[State]):
+class ParticleResult(Generic[State]):
     """The finished particles of B groups of K, with their weights.
 
     Attributes:
         particles: state tree, tensors (B, K, ...).
-        log_weights: (B, K) float64, unnormalised; dead particles have `-inf`. Their log-mean is `log_z`.
+        log_weights: (B, K) float64, unnormalized; dead particles have `-inf`. Their log-mean is `log_z`.
         log_z: (B,) float64, `exp(log_z)` is unbiased for Z; `-inf` for a degenerate group.
         steps: the step of each row of the traces; -1 stands for initial weights.
         ess: (S, B) float64, at each step before resampling.
@@ -156,7 +156,7 @@ class ParticleRun(Generic[State]):
             raise ValueError(
                 f"The function gave shape {tuple(values.shape)}; it must begin with {tuple(self.log_weights.shape)}."
             )
-        weights = normalise(self.log_weights)
+        weights = normalize(self.log_weights)
         weights = weights.reshape(*weights.shape, *([1] * (values.ndim - 2)))
         values = values.detach().to(weights.device).to(torch.float64)
         # What a dead particle holds, NaN for example, must not enter through 0 * NaN.

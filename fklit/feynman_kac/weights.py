@@ -38,7 +38,7 @@ def log_mean_exp(log_weights: Tensor) -> Float64[Tensor, " B"]:
     """Return `log((1/K) sum_k exp(log_weights[b, k]))`, shape (B,); `-inf` for a group whose particles are all dead.
 
     Args:
-        log_weights: shape (B, K), unnormalised, `-inf` allowed.
+        log_weights: shape (B, K), unnormalized, `-inf` allowed.
     """
     check_matrix("log_weights", log_weights)
     values = as_float64(log_weights)
@@ -48,11 +48,11 @@ def log_mean_exp(log_weights: Tensor) -> Float64[Tensor, " B"]:
     return (values - reference).exp().mean(dim=-1).log() + reference.squeeze(-1)
 
 
-def normalise(log_weights: Tensor) -> Float64[Tensor, "B K"]:
+def normalize(log_weights: Tensor) -> Float64[Tensor, "B K"]:
     """Return the weights in linear scale, each row summing to 1; a group whose particles are all dead gives zeros.
 
     Args:
-        log_weights: shape (B, K), unnormalised, `-inf` allowed.
+        log_weights: shape (B, K), unnormalized, `-inf` allowed.
     """
     linear = _relative(log_weights)
     total = linear.sum(dim=-1, keepdim=True)
@@ -66,7 +66,7 @@ def ess(log_weights: Tensor) -> Float64[Tensor, " B"]:
     all dead.
 
     Args:
-        log_weights: shape (B, K), unnormalised, `-inf` allowed.
+        log_weights: shape (B, K), unnormalized, `-inf` allowed.
 
     References:
         Kong, Liu and Wong 1994, JASA 89.
@@ -79,8 +79,8 @@ def ess(log_weights: Tensor) -> Float64[Tensor, " B"]:
 
 
 def max_weight(log_weights: Tensor) -> Float64[Tensor, " B"]:
-    """Return the largest normalised weight of each group, shape (B,), in [1/K, 1]; 0 for an all-dead group."""
-    return normalise(log_weights).amax(dim=-1)
+    """Return the largest normalized weight of each group, shape (B,), in [1/K, 1]; 0 for an all-dead group."""
+    return normalize(log_weights).amax(dim=-1)
 
 
 def screen(

@@ -3,7 +3,7 @@
 from fklit.metrics.alignment import Alignment
 from fklit.metrics.clip_score import MeanCLIPScore
 from fklit.metrics.compositional import Compositional
-from fklit.metrics.detector import CentreDetector, Judge
+from fklit.metrics.detector import CenterDetector, Judge
 from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
 from fklit.metrics.geneval import FoundObject, Verdict, judge_objects, relations
 from fklit.metrics.prompt_mean import PromptMean
@@ -11,7 +11,7 @@ from fklit.metrics.prompt_mean import PromptMean
 __all__ = [
     "Alignment",
     "CLIPDiversity",
-    "CentreDetector",
+    "CenterDetector",
     "Compositional",
     "FoundObject",
     "Judge",

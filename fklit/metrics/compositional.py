@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from fklit.data.emoji_prompts import TAGS
+from fklit.emoji.prompts import TAGS
 from fklit.metrics.detector import Judge
 
 

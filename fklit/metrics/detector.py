@@ -1,4 +1,4 @@
-"""The judge's eye: a small centre-point network that finds the objects of a picture."""
+"""The judge's eye: a small center-point network that finds the objects of a picture."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ STRIDE = 4
 
 
 class _Residual(nn.Module):
-    """Two normalised 3x3 convolutions around a shortcut."""
+    """Two normalized 3x3 convolutions around a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Residual(nn.Module):
         return F.silu(self.norm2(self.second(inner)) + self.shortcut(x))
 
 
-class CentreDetector(nn.Module):
+class CenterDetector(nn.Module):
     """Finds objects as peaks of one heat map a class, with offsets and sizes (Zhou et al. 2019, arXiv:1904.07850).
 
     Convolutions down to a 16th of the picture and back up to a quarter, joined by addition.
@@ -59,7 +59,7 @@ class CentreDetector(nn.Module):
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:
         """Heat map logits (n, classes, h/4, w/4) and geometry (n, 4, h/4, w/4) of images in [0, 1].
 
-        The geometry is the centre's offset from the cell's corner (x, y) and the box's width and height, all in cells
+        The geometry is the center's offset from the cell's corner (x, y) and the box's width and height, all in cells
         of 4 pixels.
         """
         quarter = self.down4(F.silu(self.stem(images * 2 - 1)))
@@ -82,15 +82,15 @@ def decode(
 
     Args:
         heat: Logits.
-        geometry: Offsets and sizes in cells, see :class:`CentreDetector`.
-        classes: (noun, colour) of each class.
+        geometry: Offsets and sizes in cells, see :class:`CenterDetector`.
+        classes: (noun, color) of each class.
         threshold: Lowest probability of a peak.
-        min_distance: Of two peaks whose centres are nearer than this, in pixels, the more probable one stays.
+        min_distance: Of two peaks whose centers are nearer than this, in pixels, the more probable one stays.
 
     Returns:
         For each picture its objects, most probable first.
     """
-    chance = heat.float().sigmoid().amax(1)  # two classes do not share a centre
+    chance = heat.float().sigmoid().amax(1)  # two classes do not share a center
     kind = heat.argmax(1)
     peaks = (chance >= threshold) & (chance == F.max_pool2d(chance, 3, stride=1, padding=1))
     results: list[tuple[FoundObject, ...]] = []
@@ -100,13 +100,13 @@ def decode(
             dx, dy, width, height = geometry[index, :, row, column].float().tolist()
             x, y = (column + dx) * STRIDE, (row + dy) * STRIDE
             half = (max(width, 0.25) * STRIDE / 2, max(height, 0.25) * STRIDE / 2)
-            noun, colour = classes[int(kind[index, row, column])]
+            noun, color = classes[int(kind[index, row, column])]
             box = (x - half[0], y - half[1], x + half[0], y + half[1])
-            candidates.append(((x, y), FoundObject(noun, colour, box, float(chance[index, row, column]))))
+            candidates.append(((x, y), FoundObject(noun, color, box, float(chance[index, row, column]))))
         kept: list[tuple[tuple[float, float], FoundObject]] = []
-        for centre, item in sorted(candidates, key=lambda pair: -pair[1].score):
-            if all((centre[0] - x) ** 2 + (centre[1] - y) ** 2 >= min_distance**2 for (x, y), _ in kept):
-                kept.append((centre, item))
+        for center, item in sorted(candidates, key=lambda pair: -pair[1].score):
+            if all((center[0] - x) ** 2 + (center[1] - y) ** 2 >= min_distance**2 for (x, y), _ in kept):
+                kept.append((center, item))
         results.append(tuple(item for _, item in kept))
     return results
 
@@ -128,11 +128,11 @@ class Judge(nn.Module):
             raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1.")
         self.folder = folder
         self.max_batch = max_batch
-        self.detector: CentreDetector | None = None
+        self.detector: CenterDetector | None = None
         self.settings: dict[str, Any] = {}
         self.register_buffer("_place", torch.empty(0), persistent=False)
 
-    def load(self) -> CentreDetector:
+    def load(self) -> CenterDetector:
         """Loads the weights, once."""
         if self.detector is None:
             from safetensors.torch import load_file
@@ -142,7 +142,7 @@ class Judge(nn.Module):
             folder = Path(self.folder) if self.folder is not None else assets.path("emoji_judge")
             self.settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-                detector = CentreDetector(len(self.settings["classes"]), self.settings["widths"])
+                detector = CenterDetector(len(self.settings["classes"]), self.settings["widths"])
                 detector.load_state_dict(load_file(folder / "model.safetensors"))
                 self.detector = detector.requires_grad_(False).eval().to(self._place.device)
         return self.detector

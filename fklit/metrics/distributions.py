@@ -13,8 +13,8 @@ from torch import Tensor
 def wasserstein(x: Tensor, y: Tensor, *, num: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Return W1 and W2 by exact assignment between `num` points of each set, drawn without replacement.
 
-    W1 is the mean Euclidean distance of the assignment that minimises it; W2 the root of the mean square distance of
-    the assignment that minimises that.
+    W1 is the mean Euclidean distance of the assignment that minimizes it; W2 the root of the mean square distance of
+    the assignment that minimizes that.
 
     Args:
         x: (n, d).

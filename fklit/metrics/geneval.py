@@ -14,13 +14,13 @@ class FoundObject:
 
     Attributes:
         noun: Its class.
-        colour: Its colour, or None if the class has one look only.
+        color: Its color, or None if the class has one look only.
         box: (left, top, right, bottom) in pixels.
         score: Confidence in [0, 1].
     """
 
     noun: str
-    colour: str | None
+    color: str | None
     box: tuple[float, float, float, float]
     score: float = 1.0
 
@@ -47,7 +47,7 @@ class Verdict:
 def relations(first: FoundObject, second: FoundObject) -> frozenset[str]:
     """How ``first`` lies relative to ``second``: "left of", "right of", "above", "below"; none, one or two of them.
 
-    The offset of the centres is shortened by a tenth of the summed box sides; a direction counts if it makes up
+    The offset of the centers is shortened by a tenth of the summed box sides; a direction counts if it makes up
     more than half of the whole offset (Ghosh et al. 2023, arXiv:2310.11513, section 3.2).
     """
     offset = []
@@ -68,8 +68,8 @@ def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> 
 
     Every entry of ``include`` needs at least ``count`` objects of its ``class``, of its ``color`` if given, and each of
     these in its ``position`` (``[relation, index of an earlier entry]``) to each of the earlier ones. An entry
-    of ``exclude`` allows fewer than ``count`` objects. Objects of the right colour are preferred, then confident
-    ones (GenEval takes the most confident ones whatever their colour).
+    of ``exclude`` allows fewer than ``count`` objects. Objects of the right color are preferred, then confident
+    ones (GenEval takes the most confident ones whatever their color).
 
     Args:
         found: The objects in the picture.
@@ -94,13 +94,13 @@ def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> 
             problems.append(problem)
 
     for entry in include:
-        noun, colour, count = entry["class"], entry.get("color"), entry.get("count", 1)
+        noun, color, count = entry["class"], entry.get("color"), entry.get("count", 1)
         same = [item for item in found if item.noun == noun]
         require(len(same) >= count, f"{count} {noun} wanted, {len(same)} found.")
-        chosen = sorted(same, key=lambda item: (colour is not None and item.colour != colour, -item.score))[:count]
-        if colour is not None:
-            right = sum(item.colour == colour for item in chosen)
-            require(right >= count, f"{count} {colour} {noun} wanted, {right} found.")
+        chosen = sorted(same, key=lambda item: (color is not None and item.color != color, -item.score))[:count]
+        if color is not None:
+            right = sum(item.color == color for item in chosen)
+            require(right >= count, f"{count} {color} {noun} wanted, {right} found.")
         if "position" in entry:
             relation, index = entry["position"]
             targets = groups[index]

@@ -31,7 +31,7 @@ def family_tree(
 ) -> str:
     """Draw who descends from whom.
 
-    Colour marks the root, faded pictures died out, the ringed one at the right was chosen; below each is its score.
+    Color marks the root, faded pictures died out, the ringed one at the right was chosen; below each is its score.
 
     Args:
         record: the prompt's record.
@@ -75,7 +75,7 @@ def family_tree(
         for slot, parent in enumerate(row.tolist()):
             rank = 2 if family.chosen[i + 1, slot] else 1 if family.alive[i + 1, slot] else 0
             half = (last if i + 1 == columns - 1 else side) / 2
-            stroke = f"stroke:{svg.root_colour(int(family.roots[i + 1, slot]))}"
+            stroke = f"stroke:{svg.root_color(int(family.roots[i + 1, slot]))}"
             css = ("edge dead", "edge", "edge chosen")[rank]
             edges[rank].append(svg.curve(xs[i] + side / 2, ys[parent], xs[i + 1] - half, ys[slot], css, stroke))
     parts += edges[0] + edges[1] + edges[2]
@@ -85,7 +85,7 @@ def family_tree(
         end = i == columns - 1
         box = last if end else side
         for slot in range(slots):
-            colour = svg.root_colour(int(family.roots[i, slot]))
+            color = svg.root_color(int(family.roots[i, slot]))
             css = "node" if family.alive[i, slot] else "node dead"
             value = float(values[i, slot])
             hover = f"sample {slot}"
@@ -98,14 +98,14 @@ def family_tree(
                     f'height="{box + 8:.1f}" rx="7" class="choice"/>'
                 )
             if picture is None:
-                parts.append(svg.circle(xs[i], ys[slot], 5, css, f"fill:{colour}", hover))
+                parts.append(svg.circle(xs[i], ys[slot], 5, css, f"fill:{color}", hover))
             else:
                 left, top = xs[i] - box / 2, ys[slot] - box / 2
                 place = f'x="{left:.1f}" y="{top:.1f}" width="{box:.1f}" height="{box:.1f}"'
                 parts.append(
                     f'<g class="{css}"><title>{hover}</title>'
                     f'<image href="{svg.data_uri(picture, 128)}" {place} preserveAspectRatio="xMidYMid slice"/>'
-                    f'<rect {place} rx="4" class="frame" style="stroke:{colour}"/></g>'
+                    f'<rect {place} rx="4" class="frame" style="stroke:{color}"/></g>'
                 )
             if captioned and math.isfinite(value):
                 css = "tick" if family.alive[i, slot] else "tick dead"

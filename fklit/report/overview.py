@@ -99,7 +99,7 @@ def headline(methods: list[MethodRun]) -> str:
 
 
 def _over_steps(m: MethodRun) -> str:
-    """Where along the run the weights of corrected guidance spread, and what that leaves of the swarms."""
+    """Where along the run the weights of corrected guidance spread, and what that leaves of the groups."""
     records = [record for record in m.run.records.values() if record.spread is not None]
     if len(records) < 2 or len({record.num_steps for record in records}) > 1:
         return ""

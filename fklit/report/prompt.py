@@ -54,7 +54,7 @@ def prompt_section(methods: list[MethodRun], index: int) -> str:
 def _charts(record: PromptRecord, threshold: float | None) -> str:
     shown = {}
     if record.rewards is not None and np.isfinite(record.values[:-1]).any():
-        heading = "reward path: a line a lineage, colour = ancestor, faded = died out"
+        heading = "reward path: a line a lineage, color = ancestor, faded = died out"
         shown[heading] = step_charts.reward_path(record)
     if record.spread is not None:
         shown[f"spread of the step's exact log weights{_correction(record)}"] = step_charts.trends(

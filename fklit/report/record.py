@@ -74,8 +74,8 @@ class PromptRecord:
 
     @property
     def weights(self) -> Floats:
-        """``(K,)`` normalised weights; all zero when every weight vanished."""
-        return _normalised(self.log_weights)
+        """``(K,)`` normalized weights; all zero when every weight vanished."""
+        return _normalized(self.log_weights)
 
     @property
     def values(self) -> Floats:
@@ -122,7 +122,7 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
     """Bring what a result's ``record(b)`` holds into one form.
 
     Args:
-        raw: the record of one prompt, of a ``SteeringResult`` or a ``GuidedResult``.
+        raw: the record of one prompt, of a ``SteeringResult`` or a ``GuidanceResult``.
         folder: where the prompt's files are; needed by what reads pictures alone.
 
     Raises:
@@ -136,7 +136,7 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
     shape = (len(steps), len(log_weights))
     ess = floats(raw["ess"])
     if len(ess) == len(steps):  # nothing was weighed after the last step: what it left is what is returned
-        ess = np.append(ess, 1 / (_normalised(log_weights) ** 2).sum() if np.isfinite(log_weights).any() else np.nan)
+        ess = np.append(ess, 1 / (_normalized(log_weights) ** 2).sum() if np.isfinite(log_weights).any() else np.nan)
     reward_path = None
     if rewards is not None:
         reward_path = np.full(shape, np.nan)
@@ -173,7 +173,7 @@ def floats(values: Any) -> Floats:
     return np.array([math.nan if v is None else float(v) for v in flat.ravel()], dtype=np.float64).reshape(flat.shape)
 
 
-def _normalised(log_weights: Floats) -> Floats:
+def _normalized(log_weights: Floats) -> Floats:
     finite = np.where(np.isnan(log_weights), -np.inf, log_weights)
     top = finite.max(initial=-np.inf)
     if not np.isfinite(top):

@@ -36,7 +36,7 @@ def _step_axis(
 
 
 def reward_path(record: PromptRecord, *, width: float = 520, height: float = 210) -> str:
-    """Score of every particle at every scored step, joined parent to child; colour = root, faded = died out.
+    """Score of every particle at every scored step, joined parent to child; color = root, faded = died out.
 
     Args:
         record: the prompt's record.
@@ -61,7 +61,7 @@ def reward_path(record: PromptRecord, *, width: float = 520, height: float = 210
             if not (math.isfinite(start) and math.isfinite(stop)):
                 continue
             css = "edge chosen" if chosen[s + 1, slot] else "edge" if alive[s + 1, slot] else "edge dead"
-            stroke = f"stroke:{svg.root_colour(int(roots[s + 1, slot]))}"
+            stroke = f"stroke:{svg.root_color(int(roots[s + 1, slot]))}"
             joint = svg.line(xs[s], to_y(start), xs[s + 1], to_y(stop), css, stroke)
             (strong if alive[s + 1, slot] else faint).append(joint)
     dots = []
@@ -69,7 +69,7 @@ def reward_path(record: PromptRecord, *, width: float = 520, height: float = 210
         value = float(values[s, slot])
         if math.isfinite(value):
             css = "dot" if alive[s, slot] else "dot dead"
-            fill = f"fill:{svg.root_colour(int(roots[s, slot]))}"
+            fill = f"fill:{svg.root_color(int(roots[s, slot]))}"
             dots.append(svg.circle(xs[s], to_y(value), 2.6, css, fill, f"sample {slot}: {svg.number(value, 4)}"))
     if math.isfinite(values[-1, record.chosen]):
         dots.append(svg.circle(xs[-1], to_y(values[-1, record.chosen]), 5.5, "ring"))

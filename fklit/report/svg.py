@@ -1,4 +1,4 @@
-"""Small pieces of SVG that follow the page's light or dark colours through CSS classes."""
+"""Small pieces of SVG that follow the page's light or dark colors through CSS classes."""
 
 import base64
 import io
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 
 # Ten hues of like lightness that stay apart on white and on near-black; further roots start again.
-ROOT_COLOURS = (
+ROOT_COLORS = (
     "#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#06b6d4", "#ec4899", "#84cc16", "#f97316", "#8b5cf6",
 )  # fmt: skip
 
 
-def root_colour(root: int) -> str:
-    """Colour of everything that descends from one root."""
-    return ROOT_COLOURS[root % len(ROOT_COLOURS)]
+def root_color(root: int) -> str:
+    """Color of everything that descends from one root."""
+    return ROOT_COLORS[root % len(ROOT_COLORS)]
 
 
 def number(value: float | None, digits: int = 3) -> str:

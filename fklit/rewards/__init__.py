@@ -5,7 +5,7 @@ Importing this package imports torch, and no model library: weights are built wh
 
 from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.clip import CLIPScore
-from fklit.rewards.compose import Clipped, Min, Standardised, WeightedSum
+from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
 from fklit.rewards.function import Function
 
-__all__ = ["CLIPScore", "Clipped", "Function", "Min", "Reward", "RewardError", "Standardised", "WeightedSum"]
+__all__ = ["CLIPScore", "Clipped", "Function", "Min", "Reward", "RewardError", "Standardized", "WeightedSum"]

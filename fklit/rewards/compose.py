@@ -1,4 +1,4 @@
-"""Rewards made of rewards: weighted sums, minima, fixed standardisation, clipping."""
+"""Rewards made of rewards: weighted sums, minima, fixed standardization, clipping."""
 
 import math
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class WeightedSum(_Composite):
 
 
 class Min(_Composite):
-    """``min_i rewards[i](x)``: good only if every part is; bring the parts to one unit first (:class:`Standardised`).
+    """``min_i rewards[i](x)``: good only if every part is; bring the parts to one unit first (:class:`Standardized`).
 
     Args:
         rewards: The parts.
@@ -89,10 +89,10 @@ class Min(_Composite):
         return torch.stack(self._parts(samples, prompts)).amin(0)
 
 
-class Standardised(_Composite):
+class Standardized(_Composite):
     """``(reward(x) - mean) / std`` with fixed numbers, so that rewards of different units can be added.
 
-    The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbours.
+    The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbors.
 
     Args:
         reward: The reward.
@@ -115,12 +115,12 @@ class Standardised(_Composite):
             self.typical_range = ((low - mean) / std, (high - mean) / std)
 
     def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
-        """The standardised reward (n,)."""
+        """The standardized reward (n,)."""
         return (self._parts(samples, prompts)[0] - self.mean) / self.std
 
 
 class Clipped(_Composite):
-    """``min(max(reward(x), low), high)``: bounds what one reward may contribute, against over-optimisation.
+    """``min(max(reward(x), low), high)``: bounds what one reward may contribute, against over-optimization.
 
     Args:
         reward: The reward.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ClipPreprocess(nn.Module):
-    """Resizes, crops or pads, and normalises image batches the way open_clip's evaluation transform does with PIL.
+    """Resizes, crops or pads, and normalizes image batches the way open_clip's evaluation transform does with PIL.
 
     Equal to open_clip's own transform up to PIL's rounding to bytes (a test holds this). Differentiable.
 
@@ -19,7 +19,7 @@ class ClipPreprocess(nn.Module):
         mean: Per-channel mean, of pixel values in [0, 1].
         std: Per-channel standard deviation, of the same.
         interpolation: "bicubic" or "bilinear", antialiased; open_clip reads "random" as bicubic here, and so does this.
-        resize_mode: "shortest" side to size and centre crop, "longest" side to size and centre pad, or "squash".
+        resize_mode: "shortest" side to size and center crop, "longest" side to size and center pad, or "squash".
         fill_color: Byte value (0 to 255) of the padding of "longest".
 
     Raises:
@@ -52,7 +52,7 @@ class ClipPreprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
-        """Images in [0, 1] of any size to normalised images of :attr:`size`, in the dtype of the module."""
+        """Images in [0, 1] of any size to normalized images of :attr:`size`, in the dtype of the module."""
         height, width = images.shape[-2:]
         tall, wide = self._resized(height, width)
         if (tall, wide) != (height, width):
@@ -60,7 +60,7 @@ class ClipPreprocess(nn.Module):
             images = images if images.dtype == torch.float64 else images.float()
             # PIL resizes rows, then columns, and clips the overshoot of bicubic kernels after each.
             images = self._interpolate(self._interpolate(images, height, wide), tall, wide)
-        images = self._centre(images)
+        images = self._center(images)
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def _interpolate(self, images: Tensor, height: int, width: int) -> Tensor:
@@ -79,7 +79,7 @@ class ClipPreprocess(nn.Module):
             return int(height / ratio), int(width / ratio)
         return round(height / ratio), round(width / ratio)  # open_clip's ResizeKeepRatio rounds
 
-    def _centre(self, images: Tensor) -> Tensor:
+    def _center(self, images: Tensor) -> Tensor:
         spare = [have - want for have, want in zip(images.shape[-2:], self.size, strict=True)]
         pads = [max(-amount, 0) for amount in spare]
         if any(pads):

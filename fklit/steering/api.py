@@ -11,8 +11,8 @@ from fklit.feynman_kac.resampling import Resampler
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
-from fklit.models.call import build_call
-from fklit.models.pipeline import UnsupportedPipelineError
+from fklit.pipelines.call import build_call
+from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.rewards.base import Reward
 from fklit.steering.result import SteeringResult
 from fklit.steering.run import SteeringRun

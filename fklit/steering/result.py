@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fklit.feynman_kac.result import Budget
-from fklit.models.population import draw_slots, json_numbers, pil_images, shared_record
+from fklit.sampling.result import draw_slots, json_numbers, pil_images, shared_record
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SteeringResult:
         prompt_indices: B indices from which, with the seed, the noise follows.
         samples: images (B, K, C, H, W), float32, in [0, 1], on the CPU.
         rewards: terminal rewards (B, K) of the samples, float64.
-        log_weights: normalised log weights (B, K), float64; ``exp`` sums to one over K. Use them for means:
+        log_weights: normalized log weights (B, K), float64; ``exp`` sums to one over K. Use them for means:
             ``(log_weights.exp() * f).sum(1)`` estimates the mean of f under the target.
         log_z: log of the unbiased estimate of ``Z = E_base[exp(reward_scale * reward)]``, (B,), float64.
         steps: the S scored steps, 0 is the noisiest.

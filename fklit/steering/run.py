@@ -6,28 +6,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac.potentials import Potential
-from fklit.feynman_kac.potentials import potential as potential_by_name
+from fklit.feynman_kac.potentials import Potential, get_potential
 from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import Resampler
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
-from fklit.models.call import check_indices, check_prompts
-from fklit.models.denoised import is_known
-from fklit.models.images import as_unit_images, thumbnails
-from fklit.models.pipeline import StepCall, UnsupportedPipelineError
-from fklit.models.population_run import PopulationRun
-from fklit.models.reward_term import RewardTerm
-from fklit.models.sampler import DeterministicSamplerError
+from fklit.pipelines.call import check_indices, check_prompts
+from fklit.pipelines.denoised import is_known
+from fklit.pipelines.images import as_unit_images, thumbnails
+from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward, chosen_scale
+from fklit.sampling.reward_term import RewardTerm
+from fklit.sampling.run import SamplingRun
 from fklit.steering.result import SteeringResult
 
 __all__ = ["DeterministicSamplerError", "SteeringRun"]
 
 
-class SteeringRun(PopulationRun):
+class SteeringRun(SamplingRun):
     """Context manager that steers whatever the pipeline is called with inside of it.
 
     ::
@@ -107,7 +106,7 @@ class SteeringRun(PopulationRun):
             texts,
             num_particles,
             reward_scale=chosen_scale(chosen, reward_scale),
-            potential=potential_by_name(potential),
+            potential=get_potential(potential),
             schedule=schedule,
             max_batch=max_batch,
             on_nan=on_nan,

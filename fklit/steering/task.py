@@ -6,17 +6,16 @@ import torch
 from torchmetrics import Metric
 
 from fklit.feynman_kac.particles import ParticleSystem
-from fklit.feynman_kac.potentials import Potential
-from fklit.feynman_kac.potentials import potential as potential_by_name
-from fklit.feynman_kac.resampling import resampler as resampler_by_name
+from fklit.feynman_kac.potentials import Potential, get_potential
+from fklit.feynman_kac.resampling import get_resampler
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
-from fklit.models.describe import describe
-from fklit.models.sampling_task import SamplingTask
-from fklit.models.source import PipelineSource
+from fklit.pipelines.source import PipelineSource
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward
+from fklit.sampling.describe import describe
+from fklit.sampling.task import SamplingTask
 from fklit.steering.api import steer
 from fklit.steering.result import SteeringResult
 
@@ -26,7 +25,7 @@ _REPORTED = ("reward_mean", "reward_best", "ess", "log_z", "unique_roots", "deno
 class SteeringTask(SamplingTask):
     """Steers a pretrained pipeline on the prompts of a DataModule; ``fklit.steer`` explains every setting.
 
-    ``predict`` returns one :class:`SteeringResult` a batch, which ``SteeringWriter`` writes to disk; set
+    ``predict`` returns one :class:`SteeringResult` a batch, which ``SampleWriter`` writes to disk; set
     ``return_predictions: false``, or all images of the run stay in memory. ``test`` logs means over prompts: the reward
     by weight and of the chosen sample, the effective sample size and log Z at the end, surviving lineages, cost,
     and ``metrics`` of the chosen samples.
@@ -96,7 +95,7 @@ class SteeringTask(SamplingTask):
         ParticleSystem(
             1,
             num_particles,
-            resampler=resampler_by_name(resampler),
+            resampler=get_resampler(resampler),
             ess_threshold=ess_threshold,
             on_nan=on_nan,
             on_degenerate=on_degenerate,
@@ -104,7 +103,7 @@ class SteeringTask(SamplingTask):
         self.reward = as_reward(reward)
         self.steering: dict[str, Any] = {
             "num_particles": num_particles,
-            "potential": potential_by_name(potential),
+            "potential": get_potential(potential),
             "reward_scale": reward_scale,
             "tempering": tempering,
             "schedule": schedule,
@@ -123,7 +122,7 @@ class SteeringTask(SamplingTask):
         """Everything that determines the samples, JSON-able: weights, reward and steering; not paths or batch size.
 
         Raises:
-            TypeError: The reward does not tell its arguments, see ``fklit.models.describe``.
+            TypeError: The reward does not tell its arguments, see ``fklit.sampling.describe``.
         """
         return {"source": self.source.settings(), "reward": describe(self.reward), **describe(self.steering)}
 

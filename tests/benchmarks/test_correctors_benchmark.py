@@ -123,7 +123,7 @@ def test_a_control_that_explains_everything_is_found():
         assert explained(features, weights, 1e-6) < 1e-4 * total
 
 
-def test_the_distance_of_colours_is_unbiased():
+def test_the_distance_of_colors_is_unbiased():
     module = _load("correctors_exact_pictures")
     generator = torch.Generator().manual_seed(0)
     equal = torch.full((5,), 0.2, dtype=torch.float64)
@@ -137,14 +137,14 @@ def test_the_distance_of_colours_is_unbiased():
 
 
 def test_pictures_part(monkeypatch):
-    from fklit.models.gaussian import GaussianMixture
+    from fklit.analytic.gaussian import GaussianMixture
 
     module = _load("correctors_exact_pictures")
     hearts = torch.randn(5 * module.EACH, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     masses = torch.tensor([module.SHARE / len(hearts)] * len(hearts) + [1 - module.SHARE], dtype=torch.float64)
     everything = GaussianMixture(torch.cat([hearts, torch.zeros(1, 3)]), 0.01, masses)
     monkeypatch.setattr(module, "laws", lambda: (GaussianMixture(hearts, 0.01), everything))
-    rows = module.run(seeds=(0,), steps=4, swarms=6, scales=(2.0,), particles=(1, 4))
+    rows = module.run(seeds=(0,), steps=4, groups=6, scales=(2.0,), particles=(1, 4))
     assert [row["k"] for row in rows[1:]] == [1, 4] and rows[0]["exact_nats"] == pytest.approx(2.9957, abs=1e-3)
     assert all(sum(row["shares"]) == pytest.approx(1, abs=1e-2) for row in rows[1:])
     assert rows[1]["least_ess"] == rows[1]["unique_roots"] == 1

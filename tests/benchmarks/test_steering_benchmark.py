@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny import tiny_stable_diffusion
 
-from fklit.data.emoji_prompts import test_prompts as draw_prompts
-from fklit.models.source import PipelineSource
+from fklit.emoji.prompts import test_prompts as draw_prompts
+from fklit.pipelines.source import PipelineSource
 from fklit.rewards.function import Function
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "steering.py"
@@ -63,7 +63,7 @@ def test_broken_lines_do_not_count_and_do_not_break_later_ones(bench, tmp_path):
     assert set(bench.read_cells(tmp_path)) == {"a", "c"}
 
 
-def test_cells_resume_and_summarise(bench, tmp_path):
+def test_cells_resume_and_summarize(bench, tmp_path):
     tiny_stable_diffusion(tmp_path / "pipeline")
     source, reward, judge = PipelineSource(str(tmp_path / "pipeline")), Function(redness), _Judge()
     prompts = tuple(draw_prompts(2, held_out=True, tags=("position",)) + draw_prompts(2, held_out=False))
@@ -80,7 +80,7 @@ def test_cells_resume_and_summarise(bench, tmp_path):
     bench.run_cells(plan, folder, models=models)  # all is there: nothing is computed
     assert sum(len(path.read_text().splitlines()) for path in folder.glob("*.jsonl")) == lines
     slow = {name: {**cell, "seconds": 1.0 * cell["k"]} for name, cell in cells.items()}
-    summary = bench.summarise(plan, slow)
+    summary = bench.summarize(plan, slow)
     (row,) = summary["rows"]
     assert row["n_at_equal_seconds"] == 4
     assert row["fk - best_of_n, equal denoiser calls"]["reward_best"]["prompts"] == 4

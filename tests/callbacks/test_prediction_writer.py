@@ -1,4 +1,4 @@
-"""SteeringWriter: the layout on disk, resuming, refusing to mix, and files that are whole or absent."""
+"""SampleWriter: the layout on disk, resuming, refusing to mix, and files that are whole or absent."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from lightning.pytorch.demos import BoringModel
 from PIL import Image
 from tiny import tiny_stable_diffusion
 
-from fklit.callbacks import SteeringWriter
-from fklit.callbacks.prediction_writer import write_prompt
+from fklit.callbacks import SampleWriter
+from fklit.callbacks.sample_writer import write_prompt
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
-from fklit.models.source import PipelineSource
+from fklit.pipelines.source import PipelineSource
 from fklit.report.reading import read_run
 from fklit.rewards import Function
 from fklit.steering.task import SteeringTask
@@ -65,7 +65,7 @@ def run(
         enable_checkpointing=False,
         enable_progress_bar=False,
         default_root_dir=out.parent,
-        callbacks=[SteeringWriter(str(out), overwrite=overwrite)],
+        callbacks=[SampleWriter(str(out), overwrite=overwrite)],
     )
     data = PromptDataModule(prompts=prompts, batch_size=batch_size)
     returned = trainer.predict(
@@ -223,7 +223,7 @@ def test_previews_keep_their_axes(tmp_path):
 
 def test_it_belongs_to_a_steering_task(tmp_path):
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[SteeringWriter(str(tmp_path / "out"))]
+        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[SampleWriter(str(tmp_path / "out"))]
     )
     with pytest.raises(TypeError, match="given to a BoringModel; it writes what a SteeringTask or a"):
         trainer.predict(BoringModel())

@@ -6,11 +6,11 @@ from lightning.pytorch import Trainer
 from synthetic_runs import write_run
 from tiny import tiny_stable_diffusion
 
-from fklit.callbacks import Report, SteeringWriter, TensorBoardParticles
-from fklit.correctors.task import CorrectorTask
+from fklit.callbacks import Report, SampleWriter, TensorBoardParticles
+from fklit.correctors.guidance.task import GuidanceTask
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
-from fklit.models.source import PipelineSource
+from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Function
 from fklit.steering.task import SteeringTask
 
@@ -77,7 +77,7 @@ def test_a_run_of_corrected_guidance_is_reported_and_goes_on_where_it_was_stoppe
     out = tmp_path / "out"
 
     def predict():
-        task = CorrectorTask(
+        task = GuidanceTask(
             PipelineSource(str(tmp_path / "pipeline")),
             num_particles=2,
             ess_threshold=1.0,
@@ -90,7 +90,7 @@ def test_a_run_of_corrected_guidance_is_reported_and_goes_on_where_it_was_stoppe
             enable_checkpointing=False,
             enable_progress_bar=False,
             default_root_dir=tmp_path,
-            callbacks=[SteeringWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))],
+            callbacks=[SampleWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))],
         ).predict(task, PromptDataModule(prompts=["a star", "two cats"], batch_size=1), return_predictions=False)
         return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.png"))}
 
@@ -115,7 +115,7 @@ def test_a_predict_run_ends_with_a_page_and_event_files(tmp_path):
         call={"num_inference_steps": 4, "eta": 1.0},
     )
     out = tmp_path / "out"
-    callbacks = [SteeringWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))]
+    callbacks = [SampleWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))]
     trainer = Trainer(
         accelerator="cpu",
         devices=1,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles, lineage_figure, log_result
-from fklit.correctors.guided_result import GuidedResult
+from fklit.correctors.guidance.result import GuidanceResult
 from fklit.feynman_kac.result import Budget
 from fklit.steering.result import SteeringResult
 
@@ -76,7 +76,7 @@ def test_logs_pictures_and_scalars(tmp_path):
 def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, rewarded):
     steps, particles = 4, 3
     generator = torch.Generator().manual_seed(0)
-    result = GuidedResult(
+    result = GuidanceResult(
         prompts=["a green heart"],
         prompt_indices=[4],
         samples=torch.rand(1, particles, 3, 8, 8, generator=generator),

@@ -1,4 +1,4 @@
-"""Two processes of the correctors' tasks write and report what one does, with uneven numbers of prompts and swarms."""
+"""Two processes of the correctors' tasks write and report what one does, with uneven numbers of prompts and groups."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import torch
 from tiny import tiny_stable_diffusion
 
 from fklit.cli import main
-from fklit.data import SwarmDataModule
+from fklit.data import SimulationDataModule
 
 REPOSITORY = Path(__file__).parents[2]
 DEBUG = REPOSITORY / "configs" / "debug"
@@ -20,7 +20,7 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 REPORT = """
 import json, sys
 from fklit.cli import main
-from fklit.data import SwarmDataModule
+from fklit.data import SimulationDataModule
 trainer = main().trainer
 print("METRICS", json.dumps({name: float(value) for name, value in trainer.callback_metrics.items()}))
 """
@@ -40,7 +40,7 @@ def _away_from_the_repository(tmp_path, monkeypatch):
 
 
 def words(subcommand, config, out, *more):
-    writer = "SteeringWriter" if "emoji" in config else "SwarmWriter"
+    writer = "SampleWriter" if "emoji" in config else "SimulationWriter"
     return [
         *(subcommand, "--config", str(DEBUG / config), "--trainer.default_root_dir", out),
         *("--trainer.callbacks", json.dumps([{"class_path": writer, "init_args": {"output_dir": out}}])),
@@ -57,7 +57,7 @@ def prompts(model):
     )
 
 
-SWARMS = ("--data.init_args.num_swarms", "5", "--data.init_args.batch_size", "2")
+GROUPS = ("--data.init_args.num_groups", "5", "--data.init_args.batch_size", "2")
 
 
 def run(command):
@@ -127,12 +127,12 @@ def test_figures_of_prompts_are_alike(model):
 
 
 @pytest.mark.slow
-def test_swarms_are_alike():
+def test_groups_are_alike():
     """Sums over so many particles are rounded by the number of threads, which differs: Lightning shares the cores."""
     control = json.dumps({"class_path": "fklit.correctors.FittedControl"})
     more = (
         *("--model.init_args.num_particles", "40001", "--model.init_args.num_steps", "5"),
-        *("--model.init_args.control", control, "--model.init_args.ess_threshold", "0.5", *SWARMS),
+        *("--model.init_args.control", control, "--model.init_args.ess_threshold", "0.5", *GROUPS),
     )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -145,16 +145,16 @@ def test_swarms_are_alike():
 
 
 @pytest.mark.slow
-def test_figures_of_swarms_are_alike():
-    figures = same_figures(words("test", "correctors_gmm40.yaml", "out", *SWARMS))
+def test_figures_of_groups_are_alike():
+    figures = same_figures(words("test", "correctors_gmm40.yaml", "out", *GROUPS))
     assert {"test/w1", "test/log_z", "test/ess"} <= set(figures)
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])
-def test_every_swarm_is_on_exactly_one_rank(world):
+def test_every_group_is_on_exactly_one_rank(world):
     seen = []
     for rank in range(world):
-        data = SwarmDataModule(5, batch_size=2)
+        data = SimulationDataModule(5, batch_size=2)
         data.trainer = type("Ranks", (), {"world_size": world, "global_rank": rank})()
         for loader in (data.predict_dataloader(), data.test_dataloader()):
             indices = [index for batch in loader for index in batch["indices"]]
@@ -163,8 +163,8 @@ def test_every_swarm_is_on_exactly_one_rank(world):
     assert sorted(seen) == list(range(5))
 
 
-def test_more_processes_than_swarms_are_refused():
-    data = SwarmDataModule(1)
+def test_more_processes_than_groups_are_refused():
+    data = SimulationDataModule(1)
     data.trainer = type("Ranks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match=r"1 swarm\(s\) were given to 2 processes; use at most 1 devices"):
+    with pytest.raises(ValueError, match=r"1 group\(s\) were given to 2 processes; use at most 1 devices"):
         data.test_dataloader()

@@ -1,4 +1,4 @@
-"""CorrectorTask and SwarmTask with a real Trainer, and their configurations as they are."""
+"""GuidanceTask and SimulationTask with a real Trainer, and their configurations as they are."""
 
 import json
 import shutil
@@ -12,15 +12,15 @@ from lightning.pytorch import Trainer
 from tiny import tiny_stable_diffusion
 
 import fklit.assets
-from fklit.callbacks import SteeringWriter
+from fklit.analytic.gaussian import GaussianMixture
+from fklit.callbacks import SampleWriter
 from fklit.cli import main
 from fklit.correctors import Guided, VariancePreserving, correct, simulate
-from fklit.correctors.swarm_task import SwarmTask
-from fklit.correctors.task import CorrectorTask
-from fklit.data import PromptDataModule, SwarmDataModule
+from fklit.correctors.guidance.task import GuidanceTask
+from fklit.correctors.simulation.task import SimulationTask
+from fklit.data import PromptDataModule, SimulationDataModule
 from fklit.feynman_kac import group_generators
-from fklit.models.gaussian import GaussianMixture
-from fklit.models.source import PipelineSource
+from fklit.pipelines.source import PipelineSource
 
 PROMPTS = ["a green heart", "two cats"]
 SETTINGS = {
@@ -47,9 +47,9 @@ def _trainer(tmp_path, **arguments):
 
 def test_predict_equals_correct_whatever_the_batch(folder, tmp_path):
     source = PipelineSource(str(folder / "emoji_scenes"))
-    writer = SteeringWriter(str(tmp_path / "out"))
+    writer = SampleWriter(str(tmp_path / "out"))
     data = PromptDataModule(prompts=PROMPTS, batch_size=1)
-    results = _trainer(tmp_path, callbacks=[writer]).predict(CorrectorTask(source, **SETTINGS), data)
+    results = _trainer(tmp_path, callbacks=[writer]).predict(GuidanceTask(source, **SETTINGS), data)
     direct = correct(source.pipeline, PROMPTS, max_batch=8, **SETTINGS)
     for b, result in enumerate(results):
         assert torch.equal(result.samples[0], direct.samples[b])
@@ -57,14 +57,14 @@ def test_predict_equals_correct_whatever_the_batch(folder, tmp_path):
     record = json.loads((tmp_path / "out" / "00001" / "record.json").read_text())
     assert record["spread"] == direct.spread[:, 1].tolist() and record["prompt"] == PROMPTS[1]
     assert (tmp_path / "out" / "00001" / "samples" / "0001.png").is_file()
-    again = _trainer(tmp_path, callbacks=[SteeringWriter(str(tmp_path / "out"))])
-    assert again.predict(CorrectorTask(source, **SETTINGS), data) == [(), ()], "what is on disk is not sampled again"
+    again = _trainer(tmp_path, callbacks=[SampleWriter(str(tmp_path / "out"))])
+    assert again.predict(GuidanceTask(source, **SETTINGS), data) == [(), ()], "what is on disk is not sampled again"
 
 
 def test_tests_log_figures(folder, tmp_path):
     trainer = _trainer(tmp_path)
     source = PipelineSource(str(folder / "emoji_scenes"))
-    trainer.test(CorrectorTask(source, **SETTINGS), PromptDataModule(prompts=PROMPTS), verbose=False)
+    trainer.test(GuidanceTask(source, **SETTINGS), PromptDataModule(prompts=PROMPTS), verbose=False)
     logged = trainer.callback_metrics
     assert float(logged["test/denoiser_calls"]) == 4 * 2 * 2 and float(logged["test/spread"]) > 0
 
@@ -79,12 +79,12 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path):
         ({"increment": "none"}, "increment='none'"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            CorrectorTask(source, **{**SETTINGS, **changes})
-    for task in (CorrectorTask(source), SwarmTask(_target())):
+            GuidanceTask(source, **{**SETTINGS, **changes})
+    for task in (GuidanceTask(source), SimulationTask(_target())):
         with pytest.raises(ValueError, match="trains nothing"):
             task.setup("fit")
-    with pytest.raises(ValueError, match="num_swarms=0"):
-        SwarmDataModule(0)
+    with pytest.raises(ValueError, match="num_groups=0"):
+        SimulationDataModule(0)
 
 
 def _target():
@@ -92,10 +92,10 @@ def _target():
     return Guided(GaussianMixture([[0.0], [2.0]], 0.5).on(path), GaussianMixture([[1.0]], 1.0).on(path), 1.5)
 
 
-def test_swarms_do_not_depend_on_the_batch(tmp_path):
+def test_groups_do_not_depend_on_the_batch(tmp_path):
     settings = {"num_particles": 50, "num_steps": 20}
     runs = [
-        _trainer(tmp_path).predict(SwarmTask(_target(), **settings), SwarmDataModule(3, batch_size=size))
+        _trainer(tmp_path).predict(SimulationTask(_target(), **settings), SimulationDataModule(3, batch_size=size))
         for size in (1, 3)
     ]
     together = runs[1][0]

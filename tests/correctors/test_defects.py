@@ -15,7 +15,7 @@ from fklit.correctors import (
     VariancePreserving,
     simulate,
 )
-from fklit.correctors.increments import rate, spread_rate
+from fklit.correctors.simulation.increments import rate, spread_rate
 from fklit.feynman_kac import systematic
 
 FIRST, SECOND, _ = experts()

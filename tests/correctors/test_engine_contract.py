@@ -55,7 +55,7 @@ def test_the_plain_sampler_is_euler_maruyama_by_hand():
     torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
 
 
-def test_a_group_does_not_depend_on_its_neighbours():
+def test_a_group_does_not_depend_on_its_neighbors():
     settings = {"num_particles": 32, "num_steps": 20, "dtype": torch.float64, "control": FittedControl()}
     together = simulate(TARGET, num_groups=3, generator=group_generators(0, 3), **settings)
     alone = simulate(TARGET, num_groups=1, generator=group_generators(0, [1]), **settings)

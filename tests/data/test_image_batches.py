@@ -1,4 +1,4 @@
-"""Order, subsets, augmentation and resuming of the labelled images: pure functions of seed, epoch and index."""
+"""Order, subsets, augmentation and resuming of the labeled images: pure functions of seed, epoch and index."""
 
 import logging
 from collections import Counter
@@ -12,8 +12,8 @@ from torch.utils.data import DistributedSampler
 
 from fklit.data.batch_order import BatchLoader, BatchOrder
 from fklit.data.counter_random import random_bits, shuffled
-from fklit.data.digits import Digits
-from fklit.data.image_batches import Draw, FlipAndCrop, ImageDataset, ImagesInMemory, Normalisation
+from fklit.data.digits import DigitsDataModule
+from fklit.data.image_batches import Draw, FlipAndCrop, ImageDataset, ImagesInMemory, Normalization
 
 ALL = np.arange(23)
 
@@ -24,7 +24,7 @@ def images(number=23):
 
 
 def dataset(**options):
-    return ImageDataset(images(), Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), **options)
+    return ImageDataset(images(), Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), **options)
 
 
 def test_random_bits_are_fixed_and_look_random():
@@ -197,7 +197,7 @@ def test_a_run_resumed_from_any_checkpoint_sees_the_batches_it_would_have_seen(t
 
 
 def module(**options):
-    data = Digits(**options)
+    data = DigitsDataModule(**options)
     data.setup("fit")
     return data
 
@@ -209,7 +209,7 @@ def test_subsets_are_fixed_disjoint_and_keep_their_index():
     assert len(part.test_rows) == 20 == sum(len(batch["y"]) for batch in part.test_dataloader())
     batch = next(iter(part.train_dataloader()))
     assert set(batch["index"].tolist()) <= set(part.train_rows)
-    reference = ImageDataset(whole.train_images, whole.normalisation())[Draw(0, batch["index"].numpy())]
+    reference = ImageDataset(whole.train_images, whole.normalization())[Draw(0, batch["index"].numpy())]
     assert torch.equal(batch["x"], reference["x"]) and torch.equal(batch["y"], reference["y"])
     assert np.array_equal(module(num_train=100, holdout=30, seed=1).train_rows, part.train_rows)
 
@@ -221,8 +221,11 @@ def test_subsets_are_fixed_disjoint_and_keep_their_index():
         ({"num_train": 0}, "num_train=0 was given"),
         ({"holdout": -1}, "holdout=-1 was given; give a whole number of at least 0"),
         ({"num_workers": -1}, "num_workers=-1 was given"),
-        ({"num_train": 1438}, "num_train=1438 was given to Digits, which has 1437 such images here; give at most 1437"),
-        ({"num_train": 1437, "holdout": 1}, "num_train=1437 with holdout=1 was given to Digits"),
+        (
+            {"num_train": 1438},
+            "num_train=1438 was given to DigitsDataModule, which has 1437 such images here; give at most 1437",
+        ),
+        ({"num_train": 1437, "holdout": 1}, "num_train=1437 with holdout=1 was given to DigitsDataModule"),
         ({"holdout": 1437}, "give at most 1437 in all"),
         ({"num_test": 361}, "num_test=361 was given"),
     ],
@@ -247,4 +250,4 @@ def test_overfit_batches_is_answered_with_a_sentence(tmp_path):
         default_root_dir=tmp_path,
     )
     with pytest.raises(ValueError, match=r"overfit_batches=1 was given.* give the data module num_train instead"):
-        trainer.fit(Recorder(), datamodule=Digits())
+        trainer.fit(Recorder(), datamodule=DigitsDataModule())

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from image_files import rows, write_imagenet32
 
+from fklit.atomic import remove_leftovers, write_atomically
 from fklit.data import imagenet32
 from fklit.data.__main__ import main
-from fklit.data.atomic import remove_leftovers, write_atomically
 from fklit.data.image_batches import Draw, ImageDataset
-from fklit.data.imagenet32 import TRAIN_FILES, ImageNet32, convert, imagenet32_classes, label_map
+from fklit.data.imagenet32 import TRAIN_FILES, ImageNet32DataModule, convert, imagenet32_classes, label_map
 from fklit.data.unpickle import UnsafePickleError
 
 
 def module(folder, **options):
-    data = ImageNet32(str(folder), 4, **options)
+    data = ImageNet32DataModule(str(folder), 4, **options)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -77,7 +77,7 @@ def test_labels_are_remapped(tmp_path):
     _, labels = write_imagenet32(tmp_path)
     assert np.array_equal(module(tmp_path, label_order="wordnet").train_images.labels, label_map("wordnet")[labels])
     with pytest.raises(ValueError, match="label_order='sorted' was given; give 'authors' or 'wordnet'"):
-        ImageNet32(str(tmp_path), label_order="sorted")
+        ImageNet32DataModule(str(tmp_path), label_order="sorted")
 
 
 def test_conversion_happens_once_and_the_official_files_may_go(tmp_path):
@@ -108,7 +108,7 @@ def test_an_interrupted_conversion_goes_on_and_leaves_no_half_file(tmp_path, mon
     names = {path.name for path in (tmp_path / "mmap").iterdir()}
     assert "train_data_batch_2.json" in names and not any("batch_3" in n and "images" not in n for n in names)
     with pytest.raises(FileNotFoundError, match=r"train_data_batch_3, .* not converted in"):
-        ImageNet32(str(tmp_path)).setup("fit")
+        ImageNet32DataModule(str(tmp_path)).setup("fit")
     monkeypatch.undo()
     assert convert(tmp_path) == [*TRAIN_FILES[2:], "val_data"]
     assert np.array_equal(module(tmp_path).train_images.read(np.arange(32)), pixels)
@@ -137,8 +137,8 @@ def test_augmentation_is_reproducible(tmp_path):
     data = module(tmp_path, seed=3)
     batches = [next(iter(module(tmp_path, seed=3).train_dataloader()))["x"] for _ in range(2)]
     assert (batches[0] == batches[1]).all()
-    plain = ImageDataset(data.train_images, data.normalisation())[Draw(0, np.arange(32))]["x"]
-    varied = ImageDataset(data.train_images, data.normalisation(), augmentation=data.augmentation())
+    plain = ImageDataset(data.train_images, data.normalization())[Draw(0, np.arange(32))]["x"]
+    varied = ImageDataset(data.train_images, data.normalization(), augmentation=data.augmentation())
     assert (varied[Draw(0, np.arange(32))]["x"] != plain).any()
 
 
@@ -147,9 +147,9 @@ def test_missing_files_are_named(tmp_path):
     for name in ("train_data_batch_4", "val_data"):
         (tmp_path / name).unlink()
     with pytest.raises(FileNotFoundError, match=r"train_data_batch_4, val_data missing in .*; put the official"):
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
     with pytest.raises(FileNotFoundError, match=r"train_data_batch_1, train_data_batch_2, .* not converted in"):
-        ImageNet32(str(tmp_path)).setup("fit")
+        ImageNet32DataModule(str(tmp_path)).setup("fit")
 
 
 @pytest.mark.parametrize("npz", [False, True], ids=["pickle", "npz"])
@@ -159,7 +159,7 @@ def test_a_truncated_file_is_named(tmp_path, npz, share):
     path = tmp_path / f"train_data_batch_7{'.npz' if npz else ''}"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ValueError, match=rf"{re.escape(path.name)} is truncated or not .*; fetch it again\.") as caught:
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
     assert "\n" not in str(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_archive_member_is_named(tmp_path):
     content[3000] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"train_data_batch_7\.npz is truncated or not an \.npz archive .*CRC"):
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
 
 
 def test_a_payload_is_refused_and_not_run(tmp_path):
@@ -181,13 +181,13 @@ def test_a_payload_is_refused_and_not_run(tmp_path):
     write_imagenet32(tmp_path)
     (tmp_path / "train_data_batch_2").write_bytes(pickle.dumps({"data": Payload(), "labels": [1]}))
     with pytest.raises(UnsafePickleError, match=r"train_data_batch_2 asks for \w+\.system, which no batch"):
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
     boxed = np.empty(2, dtype=object)
     boxed[0] = Payload()
     (tmp_path / "train_data_batch_2").unlink()
     np.savez(tmp_path / "train_data_batch_2.npz", data=boxed, labels=[1, 2], allow_pickle=True)
     with pytest.raises(ValueError, match=r"train_data_batch_2\.npz .*Object arrays cannot be loaded"):
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
     assert not (tmp_path / "target").exists()
 
 
@@ -212,7 +212,7 @@ def test_wrong_contents(tmp_path, content, message):
     write_imagenet32(tmp_path)
     (tmp_path / "train_data_batch_3").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=rf"train_data_batch_3:? .*{message}|train_data_batch_3: {message}"):
-        ImageNet32(str(tmp_path)).prepare_data()
+        ImageNet32DataModule(str(tmp_path)).prepare_data()
 
 
 @pytest.mark.parametrize("part", ["images", "labels"])
@@ -222,10 +222,10 @@ def test_a_damaged_converted_file_is_named(tmp_path, part):
     path = tmp_path / "mmap" / f"train_data_batch_1.{part}.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"batch_1\.{part}\.npy is damaged .*; delete it, and it is converted anew"):
-        ImageNet32(str(tmp_path)).setup("fit")
+        ImageNet32DataModule(str(tmp_path)).setup("fit")
     np.save(path, np.zeros((2, 2, 2), dtype=np.uint8))
     with pytest.raises(ValueError, match=rf"batch_1\.{part}\.npy .*; delete it, and it is converted anew"):
-        ImageNet32(str(tmp_path)).setup("fit")
+        ImageNet32DataModule(str(tmp_path)).setup("fit")
     path.unlink()
     assert convert(tmp_path) == ["train_data_batch_1"]
 

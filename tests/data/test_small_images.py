@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from image_files import idx, python2_pickle, rows, write_cifar10, write_cifar100, write_fashion_mnist
 
-from fklit.data import CIFAR10, CIFAR100, Digits, FashionMNIST, verify
+from fklit.data import CIFAR10DataModule, CIFAR100DataModule, DigitsDataModule, FashionMNISTDataModule, verify
 from fklit.data.__main__ import main
 from fklit.data.digits import read_digits
 from fklit.data.fashion_mnist import read_idx
@@ -32,8 +32,8 @@ def write_archive(folder, name, target):
 CIFARS = pytest.mark.parametrize(
     ("kind", "write", "name", "train", "classes"),
     [
-        (CIFAR10, write_cifar10, "cifar-10-batches-py", 20, 10),
-        (CIFAR100, write_cifar100, "cifar-100-python", 4, 100),
+        (CIFAR10DataModule, write_cifar10, "cifar-10-batches-py", 20, 10),
+        (CIFAR100DataModule, write_cifar100, "cifar-100-python", 4, 100),
     ],
     ids=["10", "100"],
 )
@@ -60,17 +60,17 @@ def test_cifar_is_read_from_folder_files_and_archive(tmp_path, kind, write, name
 
 def test_cifar100_uses_the_fine_labels(tmp_path):
     write_cifar100(tmp_path)
-    assert ready(CIFAR100(str(tmp_path))).train_images.labels.tolist() == [96, 97, 98, 99]
+    assert ready(CIFAR100DataModule(str(tmp_path))).train_images.labels.tolist() == [96, 97, 98, 99]
 
 
 def test_missing_cifar(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No cifar-10-batches-py and no cifar-10-python\.tar\.gz in .*; put"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
     write_cifar10(tmp_path)
     for number in (2, 5):
         (tmp_path / f"data_batch_{number}").unlink()
     with pytest.raises(FileNotFoundError, match=r"data_batch_2, data_batch_5 missing in .*; unpack cifar-10-python"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
 
 
 def test_bad_cifar_files(tmp_path):
@@ -79,16 +79,16 @@ def test_bad_cifar_files(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     with pytest.raises(ValueError, match=r"data_batch_3 is truncated or not a pickle"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
     path.write_bytes(python2_pickle({b"data": rows(1, 0), b"labels": [10]}))
     with pytest.raises(ValueError, match="data_batch_3: label 10 of image 0 is out of range; labels must be 0 to 9"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
     path.write_bytes(python2_pickle({b"data": rows(1, 0), b"fine_labels": [1]}))
     with pytest.raises(ValueError, match=r"data_batch_3 holds \['data', 'fine_labels'\] and no 'labels'"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
     path.write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
     with pytest.raises(UnsafePickleError, match=r"data_batch_3 asks for posix\.system"):
-        ready(CIFAR10(str(tmp_path)))
+        ready(CIFAR10DataModule(str(tmp_path)))
 
 
 def test_bad_cifar_archives(tmp_path):
@@ -100,36 +100,36 @@ def test_bad_cifar_archives(tmp_path):
     for broken in (whole[: len(whole) // 2], b"", b"hello"):
         target.write_bytes(broken)
         with pytest.raises(ValueError, match=r"cifar-10-python\.tar\.gz is truncated or not the official archive"):
-            ready(CIFAR10(str(target.parent)))
+            ready(CIFAR10DataModule(str(target.parent)))
     (tmp_path / name / "data_batch_4").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
     write_archive(tmp_path, name, target)
     with pytest.raises(UnsafePickleError, match=r"cifar-10-python\.tar\.gz/data_batch_4 asks for posix\.system"):
-        ready(CIFAR10(str(target.parent)))
+        ready(CIFAR10DataModule(str(target.parent)))
     (tmp_path / name / "data_batch_4").unlink()
     write_archive(tmp_path, name, target)
     with pytest.raises(ValueError, match=r"not the official archive .*data_batch_4.* not found"):
-        ready(CIFAR10(str(target.parent)))
+        ready(CIFAR10DataModule(str(target.parent)))
 
 
 def test_fashion_mnist(tmp_path):
     write_fashion_mnist(tmp_path)
-    data = ready(FashionMNIST(str(tmp_path), 12))
+    data = ready(FashionMNISTDataModule(str(tmp_path), 12))
     batch = next(iter(data.val_dataloader()))
     assert batch["x"].shape == (12, 1, 28, 28) and batch["y"].tolist() == [n % 10 for n in range(12)]
     assert np.array_equal((batch["x"].numpy() * 255).round().astype(np.uint8), data.test_images.pixels)
     assert float(batch["x"].min()) == 0 and float(batch["x"].max()) == 1
 
 
-def test_fashion_mnist_padded_and_standardised(tmp_path):
+def test_fashion_mnist_padded_and_standardized(tmp_path):
     write_fashion_mnist(tmp_path)
-    plain = next(iter(ready(FashionMNIST(str(tmp_path), 12)).val_dataloader()))["x"]
-    data = ready(FashionMNIST(str(tmp_path), 12, padding=2, standardise=True))
+    plain = next(iter(ready(FashionMNISTDataModule(str(tmp_path), 12)).val_dataloader()))["x"]
+    data = ready(FashionMNISTDataModule(str(tmp_path), 12, padding=2, standardize=True))
     x = next(iter(data.val_dataloader()))["x"]
     assert x.shape == (12, 1, 32, 32) == (12, *data.image_shape)
     assert np.abs(x[:, :, 2:-2, 2:-2].numpy() - (plain.numpy() - 0.286) / 0.353).max() < 1e-5
     assert np.abs(x[:, :, :2].numpy() + 0.286 / 0.353).max() < 1e-5
     with pytest.raises(ValueError, match="padding=-1 was given"):
-        FashionMNIST(str(tmp_path), padding=-1)
+        FashionMNISTDataModule(str(tmp_path), padding=-1)
 
 
 def test_bad_fashion_mnist_files(tmp_path):
@@ -152,12 +152,12 @@ def test_bad_fashion_mnist_files(tmp_path):
         before = path.read_bytes()
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            ready(FashionMNIST(str(tmp_path)))
+            ready(FashionMNISTDataModule(str(tmp_path)))
         path.write_bytes(before)
     for path in (pixels, labels):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz, train-labels-idx1-ubyte\.gz missing in"):
-        ready(FashionMNIST(str(tmp_path)))
+        ready(FashionMNISTDataModule(str(tmp_path)))
     with pytest.raises(FileNotFoundError):
         read_idx(pixels, 3)
 
@@ -173,7 +173,7 @@ def test_the_shipped_digits():
 
 
 def test_digits_split():
-    data = ready(Digits(batch_size=360))
+    data = ready(DigitsDataModule(batch_size=360))
     assert len(data.train_images.labels) == 1437 and len(data.test_images.labels) == 360
     both = np.concatenate([data.train_images.pixels, data.test_images.pixels]).reshape(1797, -1)
     everything = read_digits(str(files("fklit.data") / "shipped" / "digits.csv.gz")).pixels.reshape(1797, -1)
@@ -185,16 +185,16 @@ def test_digits_split():
 
 def test_digits_from_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No digits\.csv\.gz or optdigits\.tes in .*copy that ships"):
-        ready(Digits(str(tmp_path)))
+        ready(DigitsDataModule(str(tmp_path)))
     shutil.copy(str(files("fklit.data") / "shipped" / "digits.csv.gz"), tmp_path)
     packed = tmp_path / "digits.csv.gz"
-    data = ready(Digits(str(tmp_path)))
-    assert np.array_equal(data.train_images.pixels, ready(Digits()).train_images.pixels)
+    data = ready(DigitsDataModule(str(tmp_path)))
+    assert np.array_equal(data.train_images.pixels, ready(DigitsDataModule()).train_images.pixels)
     text = gzip.decompress(packed.read_bytes())
     packed.unlink()
     plain = tmp_path / "optdigits.tes"
     plain.write_bytes(text)
-    assert np.array_equal(ready(Digits(str(tmp_path))).train_images.pixels, data.train_images.pixels)
+    assert np.array_equal(ready(DigitsDataModule(str(tmp_path))).train_images.pixels, data.train_images.pixels)
     for bad, message in [
         (text[:-20], "is truncated or not a table of digits"),
         (b"", "must be whole numbers, 65 a line"),
@@ -205,7 +205,7 @@ def test_digits_from_a_folder(tmp_path):
     ]:
         plain.write_bytes(bad)
         with pytest.raises(ValueError, match=rf"optdigits\.tes.*{message}"):
-            ready(Digits(str(tmp_path)))
+            ready(DigitsDataModule(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -192,16 +192,16 @@ def test_clipping():
     assert relative(gradients(network), tuple(g * 1e-3 / norm for g in wanted)) < 1e-3
 
 
-def test_an_optimiser_learns():
+def test_an_optimizer_learns():
     network = tied(free=Relaxation(tolerance=1e-3), gain=1.0).float()
     x, y = images(4, (50,), dtype=torch.float32)[0], torch.arange(4)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-2)
     losses = []
     for _ in range(25):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(network(x), y)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
 

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from fklit.eqprop import Convolution, Dense, EquilibriumNetwork, RecurrentBackprop
 from fklit.eqprop.backprop import BackpropTask, feedforward
-from fklit.eqprop.optimisers import OptimiserSettings
+from fklit.eqprop.optimizers import OptimizerSettings
 from fklit.eqprop.presets import LoopNet
 
 
@@ -68,7 +68,7 @@ def test_training_leaves_the_ways_back_alone(tmp_path):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run.fit(BackpropTask(network, optimiser=OptimiserSettings(learning_rate=0.02)), batches, batches)
+        run.fit(BackpropTask(network, optimizer=OptimizerSettings(learning_rate=0.02)), batches, batches)
         still = {name for name, weight in network.named_parameters() if torch.equal(weight, before[name])}
         assert still == {name for name in before if "backward" in name or "out-l1" in name}
         assert float(run.callback_metrics["val/loss"]) < 2.1 and 0 <= float(run.callback_metrics["val/top5"]) <= 1

@@ -6,7 +6,7 @@ from equilibria import convnet, images, mlp
 
 from fklit.eqprop.connections import Convolution, Dense
 from fklit.eqprop.derivatives import RecordedDerivative
-from fklit.eqprop.fields import Linearised
+from fklit.eqprop.fields import Linearized
 from fklit.eqprop.references import flatten_state, recurrent_jacobian, unflatten_state
 
 PRODUCTS = ["up", "up_transposed", "down", "down_transposed", "bend", "bend_transposed"]
@@ -71,7 +71,7 @@ def test_the_whole_network(kind):
     torch.testing.assert_close(recurrent_jacobian(network, state), wanted)
     direction = tuple(torch.randn_like(part) for part in state)
     flat = flatten_state(direction)[..., None]
-    linear = Linearised(network, state)
+    linear = Linearized(network, state)
     for products, matrix in (
         (linear.forwards(direction), wanted),
         (linear.backwards(direction), wanted.mT),
@@ -86,10 +86,10 @@ def test_a_link_of_the_users_own_needs_no_derivatives():
     network = convnet((2, 3), tied=False, shape=(1, 8, 8))
     state = network.free_equilibrium(images(2, network.input_shape)[0]).state
     direction = tuple(torch.randn_like(part) for part in state)
-    wanted = Linearised(network, state)
+    wanted = Linearized(network, state)
     for link in network.links.values():
         link.derivative = lambda pre, post, link=link: RecordedDerivative(link, pre, post)
-    got = Linearised(network, state)
+    got = Linearized(network, state)
     for name in ("forwards", "backwards", "asymmetry"):
         a, b = getattr(got, name)(direction), getattr(wanted, name)(direction)
         for i in b:

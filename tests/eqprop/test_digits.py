@@ -11,7 +11,7 @@ from equilibria import relative
 from lightning.pytorch import Trainer
 
 from fklit.cli import main
-from fklit.data import Digits
+from fklit.data import DigitsDataModule
 from fklit.eqprop.dynamics import Relaxation, settle
 from fklit.eqprop.estimators import Symmetric
 from fklit.eqprop.fields import NetworkField
@@ -82,7 +82,7 @@ def test_even_and_odd_sweeps_settle_a_trained_network(tmp_path):
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    data = Digits(batch_size=50)
+    data = DigitsDataModule(batch_size=50)
     trainer.fit(EqPropTask(network), datamodule=data)
     assert float(trainer.callback_metrics["val/top1"]) > 0.85
     x = torch.cat([batch["x"] for batch in data.test_dataloader()])

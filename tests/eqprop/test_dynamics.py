@@ -7,7 +7,7 @@ from equilibria import convnet, images, mlp, relative
 from fklit.eqprop.connections import Dense
 from fklit.eqprop.dynamics import Relaxation, settle, sweep
 from fklit.eqprop.fields import NetworkField
-from fklit.eqprop.graph import Population, colour
+from fklit.eqprop.graph import Population, color
 from fklit.eqprop.networks import EquilibriumNetwork
 from fklit.eqprop.presets import LoopNet
 
@@ -16,7 +16,7 @@ class Scalar:
     """``s <- factor s`` for one number a sample."""
 
     parts = 1
-    colours = ((0,),)
+    colors = ((0,),)
 
     def __init__(self, factors):
         self.factors = factors
@@ -127,11 +127,11 @@ def test_samples_do_not_depend_on_the_batch():
         assert relative(alone.state, tuple(s[part] for s in together.state)) < 1e-12
 
 
-def test_colours():
-    assert colour(4, [(0, 1), (1, 2), (2, 3)]) == ((0, 2), (1, 3))
-    assert colour(3, [(0, 1), (1, 2), (2, 0)]) == ((0,), (1,), (2,))
-    assert colour(2, [(0, 0), (0, 1)]) == ((0,), (1,))
-    assert mlp(inputs=4, hidden=(3, 3)).colours == ((0, 2), (1,))
+def test_colors():
+    assert color(4, [(0, 1), (1, 2), (2, 3)]) == ((0, 2), (1, 3))
+    assert color(3, [(0, 1), (1, 2), (2, 0)]) == ((0,), (1,), (2,))
+    assert color(2, [(0, 0), (0, 1)]) == ((0,), (1,))
+    assert mlp(inputs=4, hidden=(3, 3)).colors == ((0, 2), (1,))
 
 
 @pytest.mark.parametrize("policy", ["keep", "raise", "drop"])

@@ -37,8 +37,8 @@ model:
         unsettled: drop
         execution: {channels_last: true, free_precision: bfloat16}
     homeostasis: {class_path: fklit.eqprop.Homeostasis, init_args: {form: squared, probes: 1, warmup_steps: 3}}
-    optimiser: {name: sgd, learning_rate: 0.02, rate_factors: {edges-left: 2.0, readout: 0.5}, schedule: cosine}
-data: {class_path: Digits, init_args: {batch_size: 10, num_train: 40, num_test: 20}}
+    optimizer: {name: sgd, learning_rate: 0.02, rate_factors: {edges-left: 2.0, readout: 0.5}, schedule: cosine}
+data: {class_path: DigitsDataModule, init_args: {batch_size: 10, num_train: 40, num_test: 20}}
 trainer:
   accelerator: cpu
   devices: 1
@@ -63,7 +63,7 @@ def run(tmp_path, monkeypatch):
 def test_a_graph_with_a_loop_from_plain_yaml(run):
     cli = run("--trainer.enable_checkpointing=false")
     network, values = cli.model.network, cli.trainer.callback_metrics
-    assert network.names == ("edges", "left", "right", "top") and len(network.colours) == 3
+    assert network.names == ("edges", "left", "right", "top") and len(network.colors) == 3
     assert {"train/loss", "val/top5", "alignment/error/edges", "alignment/angle/edges-left"} <= set(values)
     assert float(values["alignment/angle/edges-top"]) == pytest.approx(0, abs=1e-3)  # tied
     # the random part of the way back has the variance of its own fan-in, 12 and not 48, so it is twice as long
@@ -75,15 +75,15 @@ def test_a_graph_with_a_loop_from_plain_yaml(run):
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_checkpoint_with_changes_on_top(run, tmp_path):
-    """What the checkpoint does not hold is honoured; what it would override in silence is refused."""
+    """What the checkpoint does not hold is honored; what it would override in silence is refused."""
     first = run("--trainer.default_root_dir=first")
     saver = next(c for c in first.trainer.callbacks if isinstance(c, ModelCheckpoint))
     more = [f"--ckpt_path={saver.best_model_path}", "--trainer.default_root_dir=second", "--trainer.max_epochs=2"]
     second = run(*more, "--model.homeostasis.weight=2.5")
     assert second.trainer.global_step == 8 and second.model.homeostasis.weight == 2.5
     assert float(second.trainer.callback_metrics["train/homeostasis_weight"]) == 2.5
-    with pytest.raises(ValueError, match=r"optimiser\.learning_rate=0\.5 was given, but the checkpoint .* with 0\.02"):
-        run(*more, "--model.optimiser.learning_rate=0.5")
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate=0\.5 was given, but the checkpoint .* with 0\.02"):
+        run(*more, "--model.optimizer.learning_rate=0.5")
     with pytest.raises(RuntimeError, match="size mismatch"):
         run(*more, "--model.network.num_classes=7", "--model.num_classes=7")
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.homeostasis import Homeostasis
-from fklit.eqprop.optimisers import OptimiserSettings, build_optimiser, parameter_groups
+from fklit.eqprop.optimizers import OptimizerSettings, build_optimizer, parameter_groups
 from fklit.eqprop.task import EqPropTask
 
 
@@ -51,7 +51,7 @@ def test_fit_with_everything(tmp_path, nudge, loss):
         loss=loss,
         nudge=nudge,
         homeostasis=Homeostasis("squared", probes=1, warmup_steps=4),
-        optimiser=OptimiserSettings(schedule="cosine"),
+        optimizer=OptimizerSettings(schedule="cosine"),
     )
     run = trainer(tmp_path, max_epochs=2, callbacks=[AlignmentCallback()], gradient_clip_val=1.0)
     run.fit(task, loader(), loader())
@@ -94,7 +94,7 @@ def test_dropped_samples_teach_neither_dynamics_nor_readout():
 def test_rates_by_layer():
     """Factors reach both ways, the biases above, and the readout; every weight is in one group."""
     network = convnet((4, 5, 6, 7), tied=False)
-    settings = OptimiserSettings(
+    settings = OptimizerSettings(
         "sgd", 7e-3, weight_decay=1e-4, rate_factors={"input-conv1": 25, "readout": 5}, decay_factors={"readout": 2}
     )
     groups = {group["name"]: group for group in parameter_groups(network, settings)}
@@ -105,13 +105,13 @@ def test_rates_by_layer():
     assert [tuple(weight.shape) for weight in groups["conv1-conv2"]["params"]] == [(5, 4, 3, 3)] * 2 + [(5, 1, 1)]
     members = [weight for group in groups.values() for weight in group["params"]]
     assert {id(w) for w in members} == {id(w) for w in network.parameters()} and len(members) == len(set(members))
-    optimiser = build_optimiser(network, settings)
-    assert optimiser.param_groups[0]["momentum"] == 0.9
+    optimizer = build_optimizer(network, settings)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
-def test_kinds_of_optimisers(name, kind):
-    assert type(build_optimiser(small(), OptimiserSettings(name))).__name__ == kind
+def test_kinds_of_optimizers(name, kind):
+    assert type(build_optimizer(small(), OptimizerSettings(name))).__name__ == kind
 
 
 def test_refused():
@@ -132,11 +132,11 @@ def test_refused():
         with pytest.raises((TypeError, ValueError), match=message):
             EqPropTask(small()).training_step(batch, 0)
     with pytest.raises(ValueError, match=r"Factors were given for \['l1'\]"):
-        build_optimiser(small(), OptimiserSettings(rate_factors={"l1": 2.0}))
+        build_optimizer(small(), OptimizerSettings(rate_factors={"l1": 2.0}))
     with pytest.raises(ValueError, match=r"momentum=1\.0"):
-        OptimiserSettings(momentum=1.0)
+        OptimizerSettings(momentum=1.0)
     with pytest.raises(ValueError, match="schedule='linear'"):
-        OptimiserSettings(schedule="linear")
+        OptimizerSettings(schedule="linear")
     with pytest.raises(ValueError, match="every_n_epochs=0"):
         AlignmentCallback(0)
     with pytest.raises(TypeError, match="measures networks of EqPropTask"):

@@ -225,7 +225,7 @@ def test_corrected_nudge_is_unbiased(untied, live):
     assert cosine(response.error, truth) > 0.9999
 
 
-def test_a_sample_does_not_depend_on_its_neighbours():
+def test_a_sample_does_not_depend_on_its_neighbors():
     network = mlp(inputs=30, hidden=(20, 15), free=Relaxation(tolerance=1e-4))
     equilibrium, _, force = settled(network, 6)
     together = Cauchy(4, 0.3).respond(network, equilibrium, force).error

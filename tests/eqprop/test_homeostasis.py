@@ -6,7 +6,7 @@ from equilibria import convnet, images, mlp
 
 from fklit.eqprop.connections import Dense
 from fklit.eqprop.dynamics import Relaxation
-from fklit.eqprop.fields import Linearised
+from fklit.eqprop.fields import Linearized
 from fklit.eqprop.graph import Population
 from fklit.eqprop.homeostasis import Homeostasis, closed_form, draw_probes, squared, two_term
 from fklit.eqprop.networks import EquilibriumNetwork
@@ -30,7 +30,7 @@ def test_mean_over_probes_of_an_mlp(form):
     network = mlp(inputs=20, gain=1.0)
     state = network.free_equilibrium(images(1, (20,))[0]).state
     directions = probes(network, 1, 4000)
-    values = form(Linearised(network, repeat_rows(state, 4000)), directions)
+    values = form(Linearized(network, repeat_rows(state, 4000)), directions)
     assert float(values.mean()) == pytest.approx(float(exact(network, state)), rel=0.05)
 
 
@@ -40,7 +40,7 @@ def test_mean_over_probes_of_a_conv_net(form):
     network = convnet((3, 4), tied=False, shape=(2, 8, 8))
     assert network.num_neurons < 1000
     state = network.free_equilibrium(images(1, (2, 8, 8))[0]).state
-    values = form(Linearised(network, repeat_rows(state, 4000)), probes(network, 1, 4000))
+    values = form(Linearized(network, repeat_rows(state, 4000)), probes(network, 1, 4000))
     assert float(values.mean()) == pytest.approx(float(exact(network, state)), rel=0.05)
 
 
@@ -48,7 +48,7 @@ def test_a_tied_conv_net_has_no_loss():
     network = convnet((3, 4), tied=True, shape=(2, 8, 8))
     state = network.free_equilibrium(images(2, (2, 8, 8))[0]).state
     assert float(exact(network, state)) < 1e-24
-    assert float(squared(Linearised(network, state), probes(network, 2, 1)).detach().max()) < 1e-24
+    assert float(squared(Linearized(network, state), probes(network, 2, 1)).detach().max()) < 1e-24
 
 
 @pytest.mark.parametrize("kind", ["mlp", "loop", "mixed"])
@@ -93,7 +93,7 @@ def test_gradient_noise_near_symmetry():
     for form in (two_term, squared):
         total = 0.0
         for probe in probes(network, 1, 200)[0].split(1):
-            linear = Linearised(network, network.zero_state(1), differentiable=True)
+            linear = Linearized(network, network.zero_state(1), differentiable=True)
             (got,) = torch.autograd.grad(form(linear, (probe,)).sum(), weight)
             total += float((got - wanted).square().sum()) / 200
         errors[form.__name__] = total**0.5
@@ -105,7 +105,7 @@ def test_the_loss_is_differentiated_with_respect_to_weights_only():
     equilibrium = network.free_equilibrium(images(3, (20,))[0])
     gradients = {}
     for form in ("two_term", "squared", "closed"):
-        loss = Homeostasis(form, probes=2000, normalise=False)(network, equilibrium, sample_ids=range(3))
+        loss = Homeostasis(form, probes=2000, normalize=False)(network, equilibrium, sample_ids=range(3))
         weights = dict(network.named_parameters())
         found = torch.autograd.grad(loss, weights.values(), allow_unused=True)
         gradients[form] = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
@@ -127,7 +127,7 @@ def test_terms_add_up_and_can_be_switched_off():
     first, second = value(reconstruction=False), value(sensitivity=False)
     assert first > 0 > second  # v^T J J v is near |v|^2, as J is near -1
     assert first + second == pytest.approx(value(), rel=1e-9)
-    assert value(normalise=False) == pytest.approx(value() * network.num_neurons, rel=1e-9)
+    assert value(normalize=False) == pytest.approx(value() * network.num_neurons, rel=1e-9)
 
 
 def test_probes_belong_to_the_sample():

@@ -38,7 +38,7 @@ def test_the_papers_loop_net():
     network = LoopNet()
     assert not any("backward" in name for name in shapes(network))
     assert set(network.ends) == {"input-l1", "l1-l2", "l2-out", "out-l1"}
-    assert network.colours == ((0,), (1,), (2,))
+    assert network.colors == ((0,), (1,), (2,))
 
 
 def test_the_papers_conv_net():

@@ -1,4 +1,4 @@
-"""``fklit predict`` with labelled images: every test image once, in order, and one file whatever the processes."""
+"""``fklit predict`` with labeled images: every test image once, in order, and one file whatever the processes."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fklit.cli import main
-from fklit.data import Digits
+from fklit.data import DigitsDataModule
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "debug" / "eqprop_digits.yaml"
@@ -33,11 +33,11 @@ def test_one_process_writes_every_test_image_once_in_order():
     cli = main(words("of/classes.pt"))
     assert cli.trainer.predict_loop.predictions == []  # nothing is kept that nobody on a command line receives
     found = torch.load("of/classes.pt", weights_only=True)
-    data = Digits(num_test=ROWS)
+    data = DigitsDataModule(num_test=ROWS)
     data.setup("test")
     rows = data.test_rows
     assert found["index"].tolist() == rows.tolist() and len(rows) == ROWS
-    x = data.normalisation()(data.test_images.read(rows))
+    x = data.normalization()(data.test_images.read(rows))
     torch.testing.assert_close(found["scores"], cli.model(x).detach())
     assert torch.equal(found["prediction"], found["scores"].argmax(1)) and found["scores"].shape == (ROWS, 10)
     main(words("workers.pt", "--data.num_workers=1"))
@@ -52,7 +52,7 @@ def test_from_python_predictions_come_in_batches_of_the_asked_size():
     task = main(words("unused.pt")).model
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     batches = Trainer(accelerator="cpu", devices=1, **quiet).predict(
-        task, datamodule=Digits(batch_size=5, num_test=ROWS)
+        task, datamodule=DigitsDataModule(batch_size=5, num_test=ROWS)
     )
     assert [len(batch["index"]) for batch in batches] == [5, 5, 5, 5, 3]
 

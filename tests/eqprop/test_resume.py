@@ -10,10 +10,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fklit.callbacks.alignment import AlignmentCallback
-from fklit.data import Digits
+from fklit.data import DigitsDataModule
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.homeostasis import Homeostasis
-from fklit.eqprop.optimisers import OptimiserSettings
+from fklit.eqprop.optimizers import OptimizerSettings
 from fklit.eqprop.task import EqPropTask
 
 # Lightning's remarks on the folders of checkpoints and the callbacks, which these tests change on purpose.
@@ -39,12 +39,12 @@ class Killed(Exception):
     pass
 
 
-def task(seed=0, weight=1.0, **optimiser):
+def task(seed=0, weight=1.0, **optimizer):
     network = mlp(inputs=64, hidden=(12, 12), dtype=torch.float32, seed=seed, gain=1.0, free=Relaxation(max_steps=30))
     network.input_shape = (1, 8, 8)
-    settings = {"name": "adam", "learning_rate": 5e-3, "schedule": "cosine"} | optimiser
+    settings = {"name": "adam", "learning_rate": 5e-3, "schedule": "cosine"} | optimizer
     loss = Homeostasis(probes=2, weight=weight, warmup_steps=5)
-    return EqPropTask(network, homeostasis=loss, optimiser=OptimiserSettings(**settings))
+    return EqPropTask(network, homeostasis=loss, optimizer=OptimizerSettings(**settings))
 
 
 def fit(module, folder, *, callbacks=(), epochs=2, **more):
@@ -59,7 +59,7 @@ def fit(module, folder, *, callbacks=(), epochs=2, **more):
         callbacks=[saver, AlignmentCallback(), *callbacks],
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, datamodule=Digits(batch_size=10, num_train=80, num_test=20), **more)
+    trainer.fit(module, datamodule=DigitsDataModule(batch_size=10, num_train=80, num_test=20), **more)
     return trainer
 
 
@@ -91,16 +91,20 @@ def test_settings_that_a_checkpoint_would_override_are_refused(tmp_path):
     path = tmp_path / "step=3.ckpt"
     for change in ({"learning_rate": 1.0}, {"name": "sgd"}, {"weight_decay": 0.1}, {"rate_factors": {"readout": 2.0}}):
         ((name, value),) = change.items()
-        with pytest.raises(ValueError, match=rf"optimiser\.{name}=.* was given, but the checkpoint") as refused:
+        with pytest.raises(ValueError, match=rf"optimizer\.{name}=.* was given, but the checkpoint") as refused:
             fit(task(**change), tmp_path, ckpt_path=path, weights_only=True)
         assert repr(value) in str(refused.value)
     tested = task(learning_rate=1.0)  # a test does not train
     Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
-        tested, datamodule=Digits(batch_size=10, num_test=20), ckpt_path=path, weights_only=True, verbose=False
+        tested,
+        datamodule=DigitsDataModule(batch_size=10, num_test=20),
+        ckpt_path=path,
+        weights_only=True,
+        verbose=False,
     )
 
 
-def test_settings_that_a_checkpoint_does_not_hold_are_honoured(tmp_path):
+def test_settings_that_a_checkpoint_does_not_hold_are_honored(tmp_path):
     """More epochs make the cosine longer; another homeostatic weight counts from the next step on."""
     fit(task(), tmp_path / "a", epochs=1)
     path = tmp_path / "a" / "step=8.ckpt"

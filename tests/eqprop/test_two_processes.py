@@ -6,10 +6,10 @@ from equilibria import mlp
 from lightning.pytorch import Callback, Trainer
 
 from fklit.callbacks.alignment import AlignmentCallback
-from fklit.data import Digits
+from fklit.data import DigitsDataModule
 from fklit.eqprop.dynamics import Relaxation
 from fklit.eqprop.homeostasis import Homeostasis
-from fklit.eqprop.optimisers import OptimiserSettings
+from fklit.eqprop.optimizers import OptimizerSettings
 from fklit.eqprop.task import EqPropTask
 
 
@@ -34,7 +34,7 @@ def run(path, processes):
     task = EqPropTask(
         network,
         homeostasis=Homeostasis(probes=2),
-        optimiser=OptimiserSettings("sgd", learning_rate=0.05, schedule="cosine"),
+        optimizer=OptimizerSettings("sgd", learning_rate=0.05, schedule="cosine"),
     )
     Trainer(
         accelerator="cpu",
@@ -49,7 +49,7 @@ def run(path, processes):
         num_sanity_val_steps=0,
         gradient_clip_val=5.0,
         callbacks=[Record(path), AlignmentCallback()],
-    ).fit(task, datamodule=Digits(batch_size=32 // processes, num_test=64))
+    ).fit(task, datamodule=DigitsDataModule(batch_size=32 // processes, num_test=64))
     return torch.load(path, weights_only=True)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fklit.feynman_kac import DegenerateGroupError, birth_death, group_generators
-from fklit.feynman_kac.resampling import resampler
+from fklit.feynman_kac.resampling import get_resampler
 
 
 def counts_of(log_weights: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -48,6 +48,6 @@ def test_groups_draw_for_themselves():
 
 
 def test_it_has_a_name_and_refuses_dead_groups():
-    assert resampler("birth_death") is birth_death
+    assert get_resampler("birth_death") is birth_death
     with pytest.raises(DegenerateGroupError):
         birth_death(torch.full((1, 4), -torch.inf, dtype=torch.float64))

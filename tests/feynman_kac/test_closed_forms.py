@@ -46,12 +46,12 @@ class MixtureChain:
 
     num_steps = 30
     share = torch.tensor([0.7, 0.3], dtype=torch.float64)
-    centre = torch.tensor([-2.0, 3.0], dtype=torch.float64)
+    center = torch.tensor([-2.0, 3.0], dtype=torch.float64)
     variance, keep = 0.25, 0.8  # of a mode; of the signal's variance in a noising step
 
     def _responsibility(self, x: Tensor, alpha_bar: float) -> Tensor:
         spread = alpha_bar * self.variance + 1 - alpha_bar
-        scores = self.share.log() - 0.5 * (x[..., None] - math.sqrt(alpha_bar) * self.centre).square() / spread
+        scores = self.share.log() - 0.5 * (x[..., None] - math.sqrt(alpha_bar) * self.center).square() / spread
         return scores.softmax(dim=-1)
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> tuple[Tensor, RewardPath]:
@@ -59,7 +59,7 @@ class MixtureChain:
         alpha_bar = self.keep**self.num_steps
         mode = (uniforms(generator, shape) >= 0.7).long()
         spread = alpha_bar * self.variance + 1 - alpha_bar
-        x = math.sqrt(alpha_bar) * self.centre[mode]
+        x = math.sqrt(alpha_bar) * self.center[mode]
         return x + math.sqrt(spread) * normals(generator, shape, dtype=torch.float64), RewardPath(Difference(), *shape)
 
     def step(
@@ -69,7 +69,7 @@ class MixtureChain:
         before, after = self.keep ** (self.num_steps - t), self.keep ** (self.num_steps - 1 - t)
         mode = (uniforms(generator, x.shape) >= self._responsibility(x, before)[..., 0]).long()
         # Given the mode, the previous state is Gaussian and the noising step linear: a Kalman update.
-        mean, variance = math.sqrt(after) * self.centre[mode], after * self.variance + 1 - after
+        mean, variance = math.sqrt(after) * self.center[mode], after * self.variance + 1 - after
         gain = math.sqrt(self.keep) * variance / (self.keep * variance + 1 - self.keep)
         mean = mean + gain * (x - math.sqrt(self.keep) * mean)
         variance = variance * (1 - gain * math.sqrt(self.keep))
@@ -78,7 +78,7 @@ class MixtureChain:
             return (x, path), path.terminal(-0.5 * (x - 2).square(), 1.0)
         spread = after * self.variance + 1 - after
         pull = math.sqrt(after) * self.variance / spread
-        clean = self.centre + pull * (x[..., None] - math.sqrt(after) * self.centre)
+        clean = self.center + pull * (x[..., None] - math.sqrt(after) * self.center)
         predicted = (self._responsibility(x, after) * clean).sum(dim=-1)
         return (x, path), path.update(-0.5 * (predicted - 2).square(), 1.0)
 

@@ -18,7 +18,7 @@ from fklit.feynman_kac import (
     InvalidWeightError,
     Linear,
     Max,
-    ParticleRun,
+    ParticleResult,
     Potential,
     Resampler,
     Sum,
@@ -42,7 +42,7 @@ RULES = [Difference(), Max(), Sum(), Difference("statistic"), Max("statistic"), 
 pytestmark = pytest.mark.filterwarnings("ignore::fklit.feynman_kac.HighVarianceWarning")  # all forms on long schedules
 
 
-def _run(model: GaussianChain, num_groups: int = 3, num_particles: int = 6, **settings: object) -> ParticleRun:
+def _run(model: GaussianChain, num_groups: int = 3, num_particles: int = 6, **settings: object) -> ParticleResult:
     generators = group_generators(0, num_groups)
     return run(model, num_groups=num_groups, num_particles=num_particles, generator=generators, **settings)
 
@@ -108,7 +108,7 @@ def test_huge_rewards_give_finite_weights(rule: Potential, size: float) -> None:
 
 @pytest.mark.parametrize("resampler", RESAMPLERS)
 def test_groups_may_be_permuted_and_split(resampler: Resampler) -> None:
-    def shard(groups: list[int]) -> ParticleRun:
+    def shard(groups: list[int]) -> ParticleResult:
         return run(
             GaussianChain(),
             num_groups=len(groups),

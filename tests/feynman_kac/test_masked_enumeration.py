@@ -14,7 +14,7 @@ from fklit.feynman_kac import (
     Sum,
     Terminal,
     multinomial,
-    normalise,
+    normalize,
     residual,
     run,
     ssp,
@@ -61,7 +61,7 @@ def test_converges_to_the_target(world: MaskedWorld, resampler: Resampler) -> No
         ess_threshold=1.0,
         generator=generator,
     )
-    law = _pooled_law(result.particles[0], normalise(result.log_weights))
+    law = _pooled_law(result.particles[0], normalize(result.log_weights))
     assert float((law - world.target).abs().sum() / 2) < 0.06
     assert abs(float(result.log_z) - math.log(world.z)) < 0.04
 

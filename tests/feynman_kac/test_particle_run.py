@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac import Budget, ParticleRun, group_generators
+from fklit.feynman_kac import Budget, ParticleResult, group_generators
 
 INF, NAN = math.inf, math.nan
 
 
-def _run(log_weights: Tensor, particles: object | None = None) -> ParticleRun:
+def _run(log_weights: Tensor, particles: object | None = None) -> ParticleResult:
     num_groups, num_particles = log_weights.shape
     slots = torch.arange(num_particles, dtype=torch.float64).repeat(num_groups, 1)
-    return ParticleRun(
+    return ParticleResult(
         particles=slots if particles is None else particles,
         log_weights=log_weights.double(),
         log_z=torch.zeros(num_groups, dtype=torch.float64),

@@ -99,7 +99,7 @@ def test_a_skipped_resampling_then_one_is_one_with_the_product() -> None:
     assert torch.equal(skipped.log_z, single.log_z)
 
 
-def test_groups_do_not_depend_on_their_neighbours() -> None:
+def test_groups_do_not_depend_on_their_neighbors() -> None:
     together = _system(6)
     order = [5, 0, 3]
     apart = ParticleSystem(3, 8, generator=group_generators(0, order))
@@ -240,7 +240,7 @@ def test_wrong_inputs_get_a_sentence() -> None:
         system.update(torch.zeros(2, 3, dtype=torch.complex64))
 
 
-def test_neighbouring_seeds_and_groups_have_their_own_streams() -> None:
+def test_neighboring_seeds_and_groups_have_their_own_streams() -> None:
     states = {generator.initial_seed() for seed in range(20) for generator in group_generators(seed, 20)}
     assert len(states) == 400
     first = group_generators(7, [3])[0]

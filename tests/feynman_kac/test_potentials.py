@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from fklit.feynman_kac import Difference, HighVarianceWarning, Max, Potential, RewardPath, Sum, Terminal, potential
+from fklit.feynman_kac import Difference, HighVarianceWarning, Max, Potential, RewardPath, Sum, Terminal, get_potential
 
 INF, NAN = math.inf, math.nan
 ALL = [Difference(), Max(), Sum(), Difference("statistic"), Max("statistic"), Sum("statistic"), Terminal()]
@@ -166,13 +166,13 @@ def test_useless_forms_warn_once_with_the_way_out() -> None:
 
 
 def test_names() -> None:
-    assert potential("difference") == Difference()
-    assert potential("rt") == Difference("statistic")
-    assert potential("max-statistic") == Max("statistic")
-    assert potential("terminal") == Terminal()
-    assert potential(Sum()) == Sum()
+    assert get_potential("difference") == Difference()
+    assert get_potential("rt") == Difference("statistic")
+    assert get_potential("max-statistic") == Max("statistic")
+    assert get_potential("terminal") == Terminal()
+    assert get_potential(Sum()) == Sum()
     with pytest.raises(ValueError, match=r"potential='diff' is not known; use one of 'difference', 'max'"):
-        potential("diff")
+        get_potential("diff")
 
 
 def test_wrong_inputs_get_a_sentence() -> None:

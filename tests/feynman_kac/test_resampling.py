@@ -17,13 +17,13 @@ from fklit.feynman_kac import (
     group_generators,
     keep_survivors_in_place,
     multinomial,
-    normalise,
+    normalize,
     residual,
     ssp,
     stratified,
     systematic,
 )
-from fklit.feynman_kac.resampling import resampler as by_name
+from fklit.feynman_kac.resampling import get_resampler
 
 INF = math.inf
 ALL = [multinomial, stratified, systematic, residual, ssp]
@@ -49,7 +49,7 @@ def test_counts_keep_their_promises(resampler: Resampler, row: list[float], seed
     ancestors = resampler(log_weights, _generator(seed))
     assert ancestors.dtype == torch.int64
     assert ancestors.shape == log_weights.shape
-    counts, expected = _counts(ancestors), normalise(log_weights) * len(row)
+    counts, expected = _counts(ancestors), normalize(log_weights) * len(row)
     assert int(counts.sum()) == len(row)
     assert not counts[log_weights == -INF].any()
     if resampler in (systematic, ssp):
@@ -141,7 +141,7 @@ def test_multinomial_is_torch_multinomial_on_the_same_generator() -> None:
 
 
 @pytest.mark.parametrize("resampler", ALL)
-def test_with_a_generator_each_a_group_does_not_depend_on_its_neighbours(resampler: Resampler) -> None:
+def test_with_a_generator_each_a_group_does_not_depend_on_its_neighbors(resampler: Resampler) -> None:
     log_weights = torch.randn(6, 16, generator=_generator(8)) * 3
     together = resampler(log_weights, group_generators(11, 6))
     order = [4, 1, 5]
@@ -197,7 +197,7 @@ def test_wrong_weights_get_a_sentence(resampler: Resampler) -> None:
 
 def test_resamplers_have_names() -> None:
     for resampler in ALL:
-        assert by_name(resampler.__name__) is resampler
-        assert by_name(resampler) is resampler
+        assert get_resampler(resampler.__name__) is resampler
+        assert get_resampler(resampler) is resampler
     with pytest.raises(ValueError, match=r"resampler='best' is not known; use one of 'systematic'"):
-        by_name("best")
+        get_resampler("best")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from fklit.feynman_kac import DegenerateGroupError, InvalidWeightError, ess, log_mean_exp, max_weight, normalise
+from fklit.feynman_kac import DegenerateGroupError, InvalidWeightError, ess, log_mean_exp, max_weight, normalize
 from fklit.feynman_kac.weights import screen, settle, weight_device
 
 INF, NAN = math.inf, math.nan
@@ -42,13 +42,13 @@ def test_ess_is_shift_invariant_and_bounded(row: list[float], shift: float) -> N
     value = float(ess(_row(*row)))
     assert 1.0 <= value <= len(row)
     assert float(ess(_row(*row) + shift)) == pytest.approx(value, rel=1e-6)
-    assert float(1 / normalise(_row(*row)).square().sum()) == pytest.approx(value, rel=1e-9)
+    assert float(1 / normalize(_row(*row)).square().sum()) == pytest.approx(value, rel=1e-9)
 
 
 @fixed
 @given(rows)
-def test_normalised_weights_sum_to_one_and_keep_the_dead_at_zero(row: list[float]) -> None:
-    weights = normalise(_row(*row))
+def test_normalized_weights_sum_to_one_and_keep_the_dead_at_zero(row: list[float]) -> None:
+    weights = normalize(_row(*row))
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
     assert not weights[_row(*row) == -INF].any()
     assert float(max_weight(_row(*row))) == float(weights.max())
@@ -63,11 +63,11 @@ def test_log_mean_exp_of_known_weights() -> None:
 
 def test_half_precision_is_cast_up_once() -> None:
     half = torch.tensor([[1.0, 2.0]], dtype=torch.float16)
-    assert log_mean_exp(half).dtype == ess(half).dtype == normalise(half).dtype == torch.float64
+    assert log_mean_exp(half).dtype == ess(half).dtype == normalize(half).dtype == torch.float64
 
 
-def test_a_dead_group_normalises_to_zeros_and_its_neighbour_is_untouched() -> None:
-    weights = normalise(torch.tensor([[-INF, -INF], [0.0, 0.0]]))
+def test_a_dead_group_normalizes_to_zeros_and_its_neighbor_is_untouched() -> None:
+    weights = normalize(torch.tensor([[-INF, -INF], [0.0, 0.0]]))
     assert weights.tolist() == [[0.0, 0.0], [0.5, 0.5]]
 
 
@@ -109,4 +109,4 @@ def test_wrong_inputs_get_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"at least one of each"):
         ess(torch.zeros(2, 0))
     with pytest.raises(TypeError, match=r"dtype torch.bool"):
-        normalise(torch.ones(1, 2, dtype=torch.bool))
+        normalize(torch.ones(1, 2, dtype=torch.bool))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fklit.metrics import CentreDetector, Judge
+from fklit.emoji.training.detector import center_targets, focal_loss
+from fklit.metrics import CenterDetector, Judge
 from fklit.metrics.detector import STRIDE, decode
-from fklit.training.detector import centre_targets, focal_loss
 
 CLASSES = [("cat", None), ("heart", "red"), ("heart", "blue")]
 
@@ -18,7 +18,7 @@ def judge_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        detector = CentreDetector(3, (8, 8, 8, 8))
+        detector = CenterDetector(3, (8, 8, 8, 8))
     save_file({name: value.half() for name, value in detector.state_dict().items()}, folder / "model.safetensors")
     settings = {"classes": CLASSES, "widths": (8, 8, 8, 8), "threshold": 0.4, "min_distance": 10.0}
     (folder / "config.json").write_text(json.dumps(settings))
@@ -31,13 +31,13 @@ def test_decoding_inverts_the_targets():
     boxes[0, 0] = torch.tensor([2.0, 3.0, 30.0, 31.0])
     boxes[0, 1] = torch.tensor([33.0, 30.0, 61.0, 60.0])
     boxes[1, 0] = torch.tensor([20.0, 22.0, 47.0, 49.0])
-    heat, geometry, places = centre_targets(classes, boxes, num_classes=3, side=16)
+    heat, geometry, places = center_targets(classes, boxes, num_classes=3, side=16)
     assert heat.amax() == 1 and heat.amin() >= 0
     dense = torch.zeros(3, 4, 16, 16)
     picture, row, column = places.T
     dense[picture, :, row, column] = geometry
     found = decode(torch.logit(heat, 1e-4), dense, classes=CLASSES, threshold=0.9, min_distance=10.0)
-    assert [sorted((item.noun, item.colour, item.box) for item in items) for items in found] == [
+    assert [sorted((item.noun, item.color, item.box) for item in items) for items in found] == [
         [("cat", None, (2.0, 3.0, 30.0, 31.0)), ("heart", "blue", (33.0, 30.0, 61.0, 60.0))],
         [("heart", "red", (20.0, 22.0, 47.0, 49.0))],
         [],
@@ -56,7 +56,7 @@ def test_near_peaks_are_one_object():
 
 
 def test_the_loss_prefers_the_truth():
-    heat, _, _ = centre_targets(torch.tensor([[1]]), torch.tensor([[[8.0, 8, 36, 36]]]), num_classes=3, side=16)
+    heat, _, _ = center_targets(torch.tensor([[1]]), torch.tensor([[[8.0, 8, 36, 36]]]), num_classes=3, side=16)
     right = focal_loss(torch.logit(heat, 1e-3), heat)
     assert right < focal_loss(torch.full_like(heat, -4.0), heat)
     assert right < focal_loss(torch.logit(heat.roll(4, 3), 1e-3), heat)

@@ -5,8 +5,8 @@ import pytest
 from fklit.metrics import FoundObject, judge_objects, relations
 
 
-def thing(noun, colour=None, x=32.0, y=32.0, size=20.0, score=1.0):
-    return FoundObject(noun, colour, (x - size / 2, y - size / 2, x + size / 2, y + size / 2), score)
+def thing(noun, color=None, x=32.0, y=32.0, size=20.0, score=1.0):
+    return FoundObject(noun, color, (x - size / 2, y - size / 2, x + size / 2, y + size / 2), score)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_counting_is_exact(number, correct):
     assert judge_objects([thing("cat", x=20 * i) for i in range(number)], metadata).correct == correct
 
 
-def test_colours_bind_to_their_nouns():
+def test_colors_bind_to_their_nouns():
     metadata = include({"class": "heart", "count": 1, "color": "red"}, {"class": "square", "count": 1, "color": "blue"})
     assert judge_objects([thing("heart", "red"), thing("square", "blue", x=60)], metadata).exact
     swapped = judge_objects([thing("heart", "blue"), thing("square", "red", x=60)], metadata)
-    assert not swapped.correct and swapped.score == 0.5  # both nouns are there, both colours are not
+    assert not swapped.correct and swapped.score == 0.5  # both nouns are there, both colors are not
 
 
-def test_the_right_colour_is_preferred_to_the_confident_one():
+def test_the_right_color_is_preferred_to_the_confident_one():
     metadata = include({"class": "heart", "count": 1, "color": "red"})
     found = [thing("heart", "blue", score=0.99), thing("heart", "red", x=60, score=0.6)]
     verdict = judge_objects(found, metadata)

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from fklit.data.emoji_prompts import ScenePrompt, Wanted
+from fklit.emoji.prompts import ScenePrompt, Wanted
 from fklit.metrics import CLIPDiversity, Compositional, FoundObject, MeanCLIPScore, pairwise_distance
 from fklit.rewards import CLIPScore
 

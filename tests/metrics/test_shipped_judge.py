@@ -1,4 +1,4 @@
-"""The judge that ships with fklit, on real scenes and on rubbish."""
+"""The judge that ships with fklit, on real scenes and on distractor."""
 
 import torch
 from real_scenes import real_scenes

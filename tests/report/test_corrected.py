@@ -8,10 +8,10 @@ import pytest
 from html_page import parse
 from tiny import tiny_stable_diffusion
 
-from fklit.callbacks.prediction_writer import write_prompt
+from fklit.callbacks.sample_writer import write_prompt
 from fklit.correctors import correct
 from fklit.feynman_kac.schedule import Schedule
-from fklit.models.source import PipelineSource
+from fklit.pipelines.source import PipelineSource
 from fklit.report import read_run, write_report
 from fklit.report.reading import write_scores
 from fklit.report.record import parse_record

@@ -72,9 +72,9 @@ def test_half_precision_gives_float32_near_the_full_score(clip_folder):
 
 
 def test_grey_images_are_accepted(clip_folder):
-    grey = IMAGES[:, :1]
+    gray = IMAGES[:, :1]
     reward = CLIPScore(str(clip_folder))
-    assert torch.equal(reward(grey, ["a", "a"]), reward(grey.expand(-1, 3, -1, -1), ["a", "a"]))
+    assert torch.equal(reward(gray, ["a", "a"]), reward(gray.expand(-1, 3, -1, -1), ["a", "a"]))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fklit.rewards import Clipped, Function, Min, Standardised, WeightedSum
+from fklit.rewards import Clipped, Function, Min, Standardized, WeightedSum
 from fklit.rewards.testing import RewardTests
 
 
@@ -33,11 +33,11 @@ class TestMin(RewardTests):
         return Min([make(red, max_batch=max_batch), make(blue, max_batch=max_batch)])
 
 
-class TestStandardised(RewardTests):
+class TestStandardized(RewardTests):
     differentiable = True
 
     def make_reward(self, max_batch=None):
-        return Standardised(make(red, max_batch=max_batch), mean=0.5, std=0.1)
+        return Standardized(make(red, max_batch=max_batch), mean=0.5, std=0.1)
 
 
 class TestClipped(RewardTests):
@@ -52,14 +52,14 @@ def test_values():
     a, b = red(IMAGES), blue(IMAGES)
     assert torch.allclose(WeightedSum([make(red), make(blue)], [1.0, -2.0])(IMAGES), a - 2 * b)
     assert torch.equal(Min([make(red), make(blue)])(IMAGES), torch.minimum(a, b))
-    assert torch.allclose(Standardised(make(red), mean=0.5, std=0.1)(IMAGES), (a - 0.5) / 0.1)
+    assert torch.allclose(Standardized(make(red), mean=0.5, std=0.1)(IMAGES), (a - 0.5) / 0.1)
     assert torch.equal(Clipped(make(red), high=0.5)(IMAGES), a.clamp(max=0.5))
 
 
 def test_ranges_follow_the_parts():
     assert WeightedSum([make(red), make(blue)], [1.0, -2.0]).typical_range == (-2.0, 1.0)
     assert Min([make(red), make(blue, (0.2, 0.6))]).typical_range == (0.0, 0.6)
-    assert Standardised(make(red), mean=0.5, std=0.25).typical_range == (-2.0, 2.0)
+    assert Standardized(make(red), mean=0.5, std=0.25).typical_range == (-2.0, 2.0)
     assert Clipped(make(red), low=0.25).typical_range == (0.25, 1.0)
     assert Clipped(Function(red), low=0.0, high=1.0).typical_range == (0.0, 1.0)
     assert Clipped(Function(red), low=0.0).typical_range is None
@@ -82,7 +82,7 @@ def test_nan_is_not_clipped_away():
         lambda: WeightedSum([red], [1.0]),
         lambda: WeightedSum([make(red)], [1.0, 2.0]),
         lambda: WeightedSum([make(red)], [float("nan")]),
-        lambda: Standardised(make(red), mean=0.0, std=0.0),
+        lambda: Standardized(make(red), mean=0.0, std=0.0),
         lambda: Clipped(make(red)),
         lambda: Clipped(make(red), low=1.0, high=0.0),
     ],

@@ -4,9 +4,9 @@ import torch
 from real_scenes import real_scenes
 
 from fklit import assets
+from fklit.emoji.training.degrade import gaussian_blur
 from fklit.rewards import CLIPScore
 from fklit.rewards.testing import RewardTests
-from fklit.training.degrade import gaussian_blur
 
 
 class TestExam(RewardTests):

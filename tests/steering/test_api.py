@@ -10,8 +10,8 @@ from tiny_clip import write_tiny_clip
 
 import fklit
 from fklit.feynman_kac import Adaptive, Linear, group_generators
-from fklit.models.pipeline import UnsupportedPipelineError
-from fklit.models.stochasticity import SchedulerSwapWarning
+from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import RewardError
 from fklit.steering.run import DeterministicSamplerError, SteeringRun
 

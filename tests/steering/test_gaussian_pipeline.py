@@ -12,7 +12,7 @@ import torch
 
 import fklit
 
-CENTRE, SCALE, STEPS = 1.5, 2.0, 20
+CENTER, SCALE, STEPS = 1.5, 2.0, 20
 
 
 class ExactDenoiser(torch.nn.Module):
@@ -53,7 +53,7 @@ def _pipeline(name):
 
 
 def _reward(x):
-    return -((x.reshape(-1) - CENTRE) ** 2) / 2
+    return -((x.reshape(-1) - CENTER) ** 2) / 2
 
 
 @pytest.mark.slow
@@ -69,8 +69,8 @@ def test_tilted_gaussian(name, potential):
     ])  # fmt: skip
     variance = float(base.var())
     precision = 1 / variance + SCALE
-    exact_mean, exact_variance = SCALE * CENTRE / precision, 1 / precision
-    exact_log_z = -0.5 * math.log(1 + SCALE * variance) - 0.5 * SCALE * CENTRE**2 / (1 + SCALE * variance)
+    exact_mean, exact_variance = SCALE * CENTER / precision, 1 / precision
+    exact_log_z = -0.5 * math.log(1 + SCALE * variance) - 0.5 * SCALE * CENTER**2 / (1 + SCALE * variance)
     means, variances, log_z = [], [], []
     for seed in seeds:
         result = fklit.steer(

@@ -8,12 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from tiny import tiny_ddpm, tiny_stable_diffusion
 from torchmetrics import Metric
 
-from fklit.callbacks import SteeringWriter
+from fklit.callbacks import SampleWriter
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
-from fklit.models.describe import settings_hash
-from fklit.models.source import PipelineSource
-from fklit.rewards import Function, Standardised
+from fklit.pipelines.source import PipelineSource
+from fklit.rewards import Function, Standardized
+from fklit.sampling.describe import settings_hash
 from fklit.steering.api import steer
 from fklit.steering.task import SteeringTask
 
@@ -213,7 +213,7 @@ def test_an_exception_in_the_reward_keeps_what_was_written(folder, trainer, tmp_
 
     out = tmp_path / "out"
     with pytest.raises(Exception, match="out of luck"):
-        trainer(callbacks=[SteeringWriter(str(out))]).predict(
+        trainer(callbacks=[SampleWriter(str(out))]).predict(
             task(folder, fails_at_the_second_prompt), PromptDataModule(prompts=PROMPTS), return_predictions=False
         )
     assert [path.name for path in sorted(out.glob("*/record.json"))] == ["record.json"]
@@ -240,7 +240,7 @@ def test_settings_tell_runs_apart_and_ignore_place_batch_and_threads(folder, tmp
         task(folder, max_batch=4),
         task(folder, call={**STEERING["call"], "guidance_scale": 2.5}),
         SteeringTask(PipelineSource(folder, dtype="bfloat16"), Function(redness), **STEERING),
-        SteeringTask(PipelineSource(folder), Standardised(Function(redness), mean=0.0, std=2.0), **STEERING),
+        SteeringTask(PipelineSource(folder), Standardized(Function(redness), mean=0.0, std=2.0), **STEERING),
     ]
     hashes = {settings_hash(module.settings()) for module in changed}
     assert len(hashes) == len(changed) and base not in hashes

@@ -1,0 +1,122 @@
+"""Error messages of the command line: the one line that matters, with the nearest name that would have been right."""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+# What jsonargparse says around its findings when a value fits no member of a union.
+_FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+_KEY = re.compile(r'Parser key "([^"]+)":\s*(.*)')
+_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
+_OPTION = re.compile(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected).*")
+_NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_LITERAL = re.compile(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.*)")
+_TYPE = re.compile(r"Expected an? <class '(\w+)'>(?:\. Got value: (.*))?")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    where: tuple[str, ...]  # keys from the outside in
+    owner: str | None  # class path that the innermost key belongs to
+    text: str
+    depth: int
+
+
+def explain(message: str, classes: Iterable[str] = ()) -> str:
+    """Turns a message of jsonargparse into one sentence.
+
+    Args:
+        message: The message: a finding, or a tree of them when a value fits no member of a union.
+        classes: Short names of classes that may be meant where none of the given name is found.
+
+    Returns:
+        What was given, what is accepted, and the nearest name; the message as it is if it has another form.
+    """
+    findings = _read(message)
+    if not findings:
+        return message.strip()
+    best = min(findings, key=lambda finding: (_rank(finding.text), -finding.depth))
+    return _sentence(best, message, sorted(set(classes)))
+
+
+def is_own_sentence(error: BaseException) -> bool:
+    """Whether fklit itself raised this over what it was given, so that a traceback would only hide the sentence."""
+    if not isinstance(error, ValueError | TypeError | OSError) or (error.__cause__ and not isinstance(error, OSError)):
+        return False
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(__file__).parent.parent in Path(trace.tb_frame.f_code.co_filename).parents
+
+
+def _read(message: str) -> list[_Finding]:
+    findings: list[_Finding] = []
+    open_keys: list[tuple[int, str | None, str | None]] = []  # indent, key, class
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ").strip()
+        if not text or text.startswith(_FRAME):
+            continue
+        indent = len(line) - len(line.lstrip())
+        open_keys = [item for item in open_keys if item[0] < indent]
+        key, kind = _KEY.fullmatch(text), _CLASS.fullmatch(text)
+        if key:
+            open_keys.append((indent, key[1], None))
+            text = key[2]
+        elif kind:
+            open_keys.append((indent, None, kind[1]))
+            text = kind[2]
+        if text and not text.startswith(_FRAME):
+            where = tuple(name for _, name, _ in open_keys if name)
+            owners = [name for _, _, name in open_keys if name]
+            findings.append(_Finding(where, owners[-1] if owners else None, text, len(open_keys)))
+    return findings
+
+
+def _rank(text: str) -> int:
+    if text.startswith(("Type ", "Expected a path but")):  # what else the value might have been
+        return 4
+    if _TYPE.fullmatch(text):
+        return 3
+    return 2 if _NO_CLASS.fullmatch(text) else 1
+
+
+def _sentence(finding: _Finding, message: str, classes: list[str]) -> str:
+    where = ".".join(finding.where)
+    if option := _OPTION.fullmatch(finding.text):
+        accepted = _arguments(finding.owner)
+        owner = (finding.owner or where).rpartition(".")[2]
+        return f"{where}: {owner} takes no {option[1]!r}; {_near(option[1], accepted, 'it takes')}"
+    if missing := _NO_CLASS.fullmatch(finding.text):
+        otherwise = "give the full path of a class, such as my_package.MyClass."
+        near = difflib.get_close_matches(missing[1], classes, n=1)
+        return f"{where}: there is no class {missing[1]!r}; " + (f"did you mean {near[0]!r}?" if near else otherwise)
+    if literal := _LITERAL.fullmatch(finding.text):
+        return f"{where}={literal[2]!r} was given; give one of {literal[1]}."
+    if kind := _TYPE.fullmatch(finding.text):
+        last = re.findall(r"Given value: (.*)", message)
+        given = kind[2] or (last[0] if last else "something else")
+        return f"{where}={given!r} was given; give a value of type {kind[1]}."
+    # A sentence of a constructor stands for itself; anything short gets its place in front.
+    return finding.text if not where or finding.text.endswith(".") else f"{where}: {finding.text}"
+
+
+def _arguments(owner: str | None) -> list[str]:
+    if owner is None:
+        return []
+    module, _, name = owner.rpartition(".")
+    try:
+        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return []
+
+
+def _near(given: str, accepted: list[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(given, accepted, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"{otherwise} {', '.join(accepted)}." if accepted else "see --help."

@@ -1,0 +1,1 @@
+"""Correctors of discrete state spaces: masked diffusion and finite-state chains."""

@@ -1,0 +1,229 @@
+"""Correctors of masked (absorbing) diffusion over tokens.
+
+A token survives to time t with probability `alpha(t)` and is the mask otherwise. An expert gives `log p_i(v | x)` at
+every masked site. Per step from t to s the experts' kernels unmask a site with probability `(alpha_s - alpha_t) / (1 -
+alpha_t)`; the corrector draws from their normalized product with the forward kernel to the power `1 - B`, site by site,
+and weighs by the log normalizer. As steps shrink that is the exit-rate weight of `ctmc`: one log-sum-exp over the
+vocabulary a site, and no divergence.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from fklit.correctors.targets.exponents import value_at
+from fklit.correctors.targets.target import Target
+from fklit.correctors.targets.tilt import BlackBoxTilt
+from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.randomness import Generators, uniforms
+from fklit.feynman_kac.result import Budget
+
+
+@dataclass(frozen=True)
+class MaskedPath:
+    """The absorbing process with `alpha(t) = (1 - t)^power`.
+
+    Attributes:
+        mask: id of the mask token.
+        length: number of sites.
+        power: exponent of the schedule; 1 is linear.
+    """
+
+    mask: int
+    length: int
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or not self.power > 0:
+            raise ValueError(
+                f"length={self.length} and power={self.power} were given; give at least 1 site and a positive power."
+            )
+
+    def alpha(self, t: float) -> float:
+        """Return the probability that a token is not masked at time t."""
+        return float((1.0 - t) ** self.power)
+
+    def grid(self, num_steps: int) -> tuple[float, ...]:
+        """Return `num_steps + 1` falling times from 1 to 0."""
+        return (*(1.0 - k / num_steps for k in range(num_steps)), 0.0)
+
+
+@runtime_checkable
+class MaskedExpert(Protocol):
+    """A masked model, known by its predictions.
+
+    Attributes:
+        path: the absorbing process; experts of one target share it.
+    """
+
+    path: Any
+
+    def log_probs(self, tokens: Tensor, t: float) -> Tensor:
+        """Return `log p(v | tokens)`, (B, K, L, V), normalized over v; only masked sites count.
+
+        Args:
+            tokens: (B, K, L) int64, in which `path.mask` marks masked sites.
+            t: the time.
+        """
+        ...
+
+
+class MaskedCorrector:
+    """Steps of a target of masked experts from all masks to tokens, for `fklit.feynman_kac.run`.
+
+    The state is `{"x": tokens (B, K, L) int64, ...}`. With log Z 0 at the start (one state), `log_z` estimates the
+    log of the sum of `prod_i p_i(x)^beta_i exp(reward)` over all sequences.
+
+    Args:
+        target: experts are `MaskedExpert`; exponents constant, with a positive sum; a tilt is a `BlackBoxTilt`, whose
+            "denoised" prediction is the likeliest token of the combined experts at every masked site.
+        times: falling times; `path.grid(num_steps)`. More steps than sites, since sites of one step are independent.
+        corrected: False gives the heuristic sampler with weights of 0.
+        device: of the tokens.
+
+    Raises:
+        TypeError, ValueError: for targets that do not fit.
+    """
+
+    def __init__(
+        self, target: Target, times: Sequence[float], *, corrected: bool = True, device: torch.device | str = "cpu"
+    ) -> None:
+        for number, expert in enumerate(target.experts):
+            if not isinstance(expert, MaskedExpert):
+                raise TypeError(
+                    f"expert {number} is a {type(expert).__name__}; MaskedCorrector needs experts with "
+                    "log_probs(tokens, t)."
+                )
+        path: Any = target.path
+        if not isinstance(path, MaskedPath):
+            raise TypeError(f"the experts are on a {type(path).__name__}; give them a MaskedPath.")
+        if target.changes(times):
+            raise ValueError("an exponent changes in time, for which masked experts know no density; give numbers.")
+        total = sum(target.exponents(times[0]))
+        if total <= 0:
+            raise ValueError(f"the exponents sum to {total:g}; masked targets need a positive sum.")
+        if target.tilt is not None and not isinstance(target.tilt, BlackBoxTilt):
+            raise ValueError("tokens have no gradient; use Tilted(..., gradient=False).")
+        if len(times) < 2 or any(not 0 <= s < t <= 1 for t, s in pairwise(times)):
+            raise ValueError(f"times={tuple(times)} were given; give at least two, falling from at most 1 to 0.")
+        if path.alpha(times[-1]) != 1.0:
+            raise ValueError(f"the grid ends at t={times[-1]:g} with sites still masked; end it at 0.")
+        self.target, self.path, self.times = target, path, tuple(times)
+        self.num_steps = len(times) - 1
+        self.corrected = corrected
+        self.device = torch.device(device)
+        self.budget = Budget()
+
+    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, Any]:
+        """Return all masks."""
+        self.budget = Budget()
+        shape = (num_groups, num_particles, self.path.length)
+        tokens = torch.full(shape, self.path.mask, dtype=torch.int64, device=self.device)
+        history = None
+        if isinstance(self.target.tilt, BlackBoxTilt):
+            potential = self.target.tilt.potential
+            assert isinstance(potential, Potential)
+            points = self.num_steps if potential.scores_intermediate else 0
+            history = RewardPath(potential, num_groups, num_particles, num_points=points)
+        return {"x": tokens, "path": history}
+
+    def step(
+        self, state: dict[str, Any], t: int, log_weights: Tensor, generator: Generators
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Unmask from the t-th time of the grid to the next and weigh the step."""
+        tokens: Tensor = state["x"]
+        noisy, clean = self.times[t], self.times[t + 1]
+        combined = self._combined(tokens, noisy)
+        weight, leave = masked_weight(
+            tokens == self.path.mask,
+            torch.logsumexp(combined, dim=-1),
+            total=sum(self.target.exponents(noisy)),
+            alpha_from=self.path.alpha(noisy),
+            alpha_to=self.path.alpha(clean),
+        )
+        # One uniform a site says whether it is unmasked and, stretched, to which token.
+        points = uniforms(generator, tokens.shape, device=tokens.device)
+        drawn = points / leave.clamp(min=1e-300)
+        edges = torch.softmax(combined, dim=-1).cumsum(dim=-1)
+        values = torch.searchsorted(edges, (drawn * edges[..., -1]).unsqueeze(-1), right=True).squeeze(-1)
+        values = values.clamp(max=combined.shape[-1] - 1)
+        new = torch.where((tokens == self.path.mask) & (points < leave), values, tokens)
+        log_potential = weight if self.corrected else torch.zeros_like(weight)
+        if state["path"] is not None:
+            log_potential = log_potential + self._reward(state["path"], tokens, combined, new, t)
+        return {"x": new, "path": state["path"]}, log_potential
+
+    def _combined(self, tokens: Tensor, t: float) -> Float64[Tensor, "B K L V"]:
+        total: Tensor | None = None
+        for expert, exponent in zip(self.target.experts, self.target.exponents(t), strict=True):
+            assert isinstance(expert, MaskedExpert)
+            log_probs = expert.log_probs(tokens, t)
+            if log_probs.shape[:-1] != tokens.shape:
+                raise ValueError(
+                    f"an expert returned log_probs of shape {tuple(log_probs.shape)} for tokens "
+                    f"{tuple(tokens.shape)}; return (B, K, L, V)."
+                )
+            part = exponent * log_probs.to(torch.float64)
+            total = part if total is None else total + part
+        assert total is not None
+        calls = tokens.shape[0] * tokens.shape[1] * len(self.target.experts)
+        self.budget = replace(self.budget, denoiser_calls=self.budget.denoiser_calls + calls)
+        return total
+
+    def _reward(self, history: RewardPath, tokens: Tensor, combined: Tensor, new: Tensor, t: int) -> Tensor:
+        tilt = self.target.tilt
+        assert isinstance(tilt, BlackBoxTilt) and isinstance(tilt.potential, Potential)
+        total = torch.zeros(tokens.shape[:2], dtype=torch.float64, device=tokens.device)
+        if tilt.potential.scores_intermediate:
+            likeliest = torch.where(tokens == self.path.mask, combined.argmax(dim=-1), tokens)
+            sample = likeliest if tilt.of == "denoised" else tokens
+            total = total + history.update(tilt.score(sample), value_at(tilt.schedule, self.times[t])).to(new.device)
+        if t == self.num_steps - 1:
+            total = total + history.terminal(tilt.score(new), tilt.scale(self.times[-1])).to(new.device)
+        return total
+
+
+def masked_weight(
+    masked: Tensor, log_normalizer: Float[Tensor, "B K L"], *, total: float, alpha_from: float, alpha_to: float
+) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K L"]]:
+    """Return the log weight of a step and the probability with which each masked site is unmasked.
+
+    Args:
+        masked: (B, K, L) bool.
+        log_normalizer: `log sum_v prod_i p_i(v | x)^beta_i` at each site.
+        total: B, positive.
+        alpha_from: alpha at the step's start.
+        alpha_to: alpha at its end, larger.
+    """
+    stay = (1 - alpha_to) / (1 - alpha_from)
+    log_stay = total * math.log(stay) if stay > 0 else -math.inf
+    # The forward kernel masks a site again with probability 1 - alpha_from / alpha_to.
+    log_go = total * math.log((alpha_to - alpha_from) / (1 - alpha_from)) + (1 - total) * math.log1p(
+        -alpha_from / alpha_to
+    )
+    go = log_go + log_normalizer.to(torch.float64)
+    site = torch.logaddexp(go, torch.full_like(go, log_stay))
+    weight = torch.where(masked, site, 0.0).sum(dim=-1)
+    if total != 1.0 and alpha_from > 0:
+        kept = (~masked).sum(dim=-1)
+        weight = weight + (1 - total) * math.log(alpha_from / alpha_to) * kept
+    return weight, (go - site).exp()
+
+
+def masked_exit_weight(
+    masked: Tensor, log_normalizer: Float[Tensor, "B K L"], *, total: float, alpha: float
+) -> Float64[Tensor, "B K"]:
+    """Return the exit-rate weight of `ctmc` for masked states, per unit of `log alpha` gained.
+
+    `(B - 1) unmasked + sum over masked of (r^B Z - B r)` with `r = alpha / (1 - alpha)`: what `masked_weight` tends to
+    as steps shrink.
+    """
+    ratio = alpha / (1 - alpha)
+    site = ratio**total * log_normalizer.to(torch.float64).exp() - total * ratio
+    return torch.where(masked, site, 0.0).sum(dim=-1) + (total - 1) * (~masked).sum(dim=-1)

@@ -1,0 +1,1 @@
+"""Corrected guidance of pretrained pipelines: `correct()`, its weights, and how far they can be trusted."""

@@ -1,0 +1,80 @@
+"""What one step of a guided pipeline adds to the log weights."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fklit.pipelines.noise_levels import StepLevels
+
+GuidanceIncrement = Literal["net_interval", "kernel"]
+INCREMENTS: tuple[GuidanceIncrement, ...] = ("net_interval", "kernel")
+
+
+def guidance_weight(
+    predictions: Sequence[Tensor],
+    exponents: Sequence[float],
+    levels: StepLevels,
+    increment: GuidanceIncrement = "net_interval",
+) -> Float64[Tensor, " K"]:
+    """Return the log weight of a step for the target `prod_i q_i^beta_i` with exponents that sum to 1.
+
+    In `y = x / a` with the level `l = sigma / a`, the rate of proposition D.5 of arXiv 2503.02819 is, over the net
+    interval from `l` to `l'`, `-(l^2 - l'^2) / (2 l^4) * sum_i beta_i |D_i - D|^2`, with the denoised predictions `D_i`
+    and `D = sum_i beta_i D_i`; for guidance `beta (beta - 1) (l^2 - l'^2) / (2 l^4) |D_c - D_u|^2`. It is the same for
+    every parameterization of the same levels. "kernel" is the log normalizer of the product of the experts' reverse
+    kernels with the variance of the *forward* kernel, `(a' / a)^2` times as much; both agree as steps become small.
+    With the variance that DDIM, DDPM and Euler ancestral draw with, the weight would be worse than none.
+
+    Args:
+        predictions: `D_i`, each (K, *event), of any float dtype.
+        exponents: `beta_i`, of sum 1.
+        levels: before and after the step.
+        increment: "net_interval" or "kernel".
+
+    Returns:
+        Log weights (K,), float64.
+    """
+    experts = [as_double(prediction) for prediction in predictions]
+    pairs = list(zip(exponents, experts, strict=True))
+    center = torch.stack([exponent * expert for exponent, expert in pairs]).sum(dim=0)
+    apart = [exponent * (expert - center).flatten(1).square().sum(dim=1) for exponent, expert in pairs]
+    total = -torch.stack(apart).sum(dim=0)
+    return 0.5 * step_factor(levels, increment) * total
+
+
+def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Float64[Tensor, " K"]:
+    """Return the nats that a prompt tells about the sample between two levels.
+
+    The divergence of two laws is the integral over the noise of how far their denoised predictions part (Verdu 2010,
+    "Mismatched estimation and relative entropy"; Guo, Shamai & Verdu 2005 for the mutual information):
+    `KL(p(x | prompt) || p(x)) = 1/2 int E |D_c - D_u|^2 d(1 / l^2)`, over samples of the conditional law, with
+    `l = sigma / a`. A step adds `(l^2 - l'^2) / (2 l^4) |D_c - D_u|^2`. Averaged over prompts the sum is the mutual
+    information of prompts and samples: at most the entropy of the prompts. What a learned model has beyond that is the
+    error of its predictions.
+
+    Args:
+        predictions: the unconditional denoised prediction and those of the prompt's parts, each (K, *event); parts add.
+        levels: before and after the step.
+
+    Returns:
+        Nats (K,), float64.
+    """
+    nothing = as_double(predictions[0])
+    apart = [(as_double(part) - nothing).flatten(1).square().sum(dim=1) for part in predictions[1:]]
+    return 0.5 * step_factor(levels, "net_interval") * torch.stack(apart).sum(dim=0)
+
+
+def as_double(values: Tensor) -> Tensor:
+    """Return values in float64, on the CPU where the device has none (MPS)."""
+    return values.cpu().double() if values.device.type == "mps" else values.double()
+
+
+def step_factor(levels: StepLevels, increment: GuidanceIncrement) -> float:
+    """Return `(l^2 - l'^2) / l^4`, for "kernel" times `(a' / a)^2`; finite where the signal is gone (`a = 0`)."""
+    ratio = levels.scale / levels.next_scale
+    variance = max(levels.sigma**2 - (ratio * levels.next_sigma) ** 2, 0.0)  # of the forward kernel
+    scale = levels.next_scale if increment == "kernel" else levels.scale
+    return variance * scale**2 / levels.sigma**4

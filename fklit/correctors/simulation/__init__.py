@@ -1,0 +1,1 @@
+"""Weighted simulation of a target: proposals, increments, control variates, diagnostics."""

@@ -1,0 +1,158 @@
+"""Self-checks: what exact theory says of any model, whether or not its answer is known.
+
+The target does not depend on zeta, the noise of the proposal. If the weighted means of runs with other zeta disagree
+by more than their errors, then steps are too large, particles too few, or the scores are not those of one law (learned
+scores need not be gradients, nor fit each other at different times). And where log densities are known, their Ito
+estimate along the paths can be held to them. For guided pipelines see `prompt_divergence`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fklit.correctors.simulation.corrector import Corrector, carry_log_densities
+from fklit.correctors.simulation.proposals import EulerMaruyama
+from fklit.correctors.simulation.simulate import simulate
+from fklit.correctors.targets.target import Target
+from fklit.feynman_kac._checks import check_count
+from fklit.feynman_kac.randomness import group_generators
+
+
+@dataclass(frozen=True)
+class ZetaCheck:
+    """Weighted means of an observable for several zeta.
+
+    Attributes:
+        zetas: the Z values of zeta.
+        means: (Z, M) float64, of M observables, over all groups.
+        errors: (Z, M) float64, their standard errors, from the spread between groups.
+        ess: (Z,) float64, terminal effective sample size as a share of the particles, mean over groups.
+        deviation: largest difference of two means, in units of its standard error.
+    """
+
+    zetas: tuple[float, ...]
+    means: Float64[Tensor, "Z M"]
+    errors: Float64[Tensor, "Z M"]
+    ess: Float64[Tensor, " Z"]
+    deviation: float
+
+    def consistent(self, threshold: float = 4.0) -> bool:
+        """Return whether no two means differ by more than `threshold` standard errors."""
+        return self.deviation <= threshold
+
+
+def zeta_independence(
+    target: Target,
+    *,
+    num_particles: int,
+    num_groups: int = 8,
+    zetas: Sequence[float] = (0.7, 1.0, 1.4),
+    observable: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> ZetaCheck:
+    """Run a target with several zeta and compare what comes out.
+
+    Args:
+        target: see `targets`.
+        num_particles: K of each group.
+        num_groups: independent groups, at least 2, from whose spread the errors follow.
+        zetas: at least two values. Larger ones need smaller steps.
+        observable: from x (B, K, *event) to (B, K, M) or (B, K); every coordinate and its square if not given.
+        seed: of the first run; every zeta gets its own noise.
+        settings: further arguments of `simulate`.
+
+    Returns:
+        Means, errors and the largest deviation.
+    """
+    check_count("num_groups", num_groups, minimum=2)
+    if len(zetas) < 2:
+        raise ValueError(f"zetas={tuple(zetas)} were given; give at least two to compare.")
+    refused = {"proposal", "generator"} & settings.keys()
+    if refused:
+        raise ValueError(f"{sorted(refused)} were given; this check makes its own from zetas and seed.")
+    measure = _coordinates if observable is None else observable
+
+    def both(x: Tensor) -> Tensor:
+        values = measure(x)
+        return values.unsqueeze(2) if values.ndim == 2 else values.flatten(2)
+
+    means, errors, sizes = [], [], []
+    for number, zeta in enumerate(zetas):
+        generators = group_generators(seed, num_groups, stream=f"zeta {number}")
+        run = simulate(
+            target,
+            num_particles=num_particles,
+            num_groups=num_groups,
+            proposal=EulerMaruyama(zeta),
+            generator=generators,
+            **settings,
+        )
+        each = run.mean(both)
+        means.append(each.mean(dim=0))
+        errors.append(each.std(dim=0) / num_groups**0.5)
+        sizes.append(run.ess[-1].mean() / num_particles)
+    mean, error = torch.stack(means), torch.stack(errors)
+    gaps = (mean.unsqueeze(0) - mean.unsqueeze(1)).abs()
+    scale = (error.square().unsqueeze(0) + error.square().unsqueeze(1)).sqrt().clamp(min=1e-300)
+    return ZetaCheck(tuple(zetas), mean, error, torch.stack(sizes), float((gaps / scale).max()))
+
+
+@dataclass(frozen=True)
+class ItoCheck:
+    """Ito log densities against exact ones at the end of plain paths.
+
+    Attributes:
+        bias: (E,) float64, mean error of each expert.
+        rms: (E,) float64, root mean square error of each expert.
+    """
+
+    bias: Float64[Tensor, " E"]
+    rms: Float64[Tensor, " E"]
+
+
+@torch.no_grad()
+def ito_against_exact(
+    target: Target,
+    *,
+    num_particles: int = 1000,
+    num_steps: int = 200,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> ItoCheck:
+    """Carry the log densities of all experts along uncorrected paths with zeta = 1 and compare them with the truth.
+
+    Args:
+        target: experts with `log_density`; the paths are those of its own drift.
+        num_particles: number of paths.
+        num_steps: steps of the path's grid.
+        seed: of the noise.
+        dtype: of the samples.
+
+    Raises:
+        ValueError: if an expert has no log density.
+    """
+    if not target.has_log_densities:
+        raise ValueError("an expert has no log_density(x, t), so there is nothing to compare with.")
+    bare = Target(target.terms)
+    model = Corrector(bare, target.path.grid(num_steps), dtype=dtype)
+    generators = group_generators(seed, 1)
+    x: Tensor = model.initial(1, num_particles, generators)["x"]
+    carried = bare.log_densities(x, model.intervals[0].t)
+    proposal = EulerMaruyama()
+    for interval in model.intervals:
+        before = bare.evaluate(x, interval.t)
+        x = proposal.move(bare, before, interval, interval, None, generators).x
+        carried = carry_log_densities(before, carried, interval, x)
+    exact = bare.log_densities(x, model.intervals[-1].s)
+    errors = torch.stack([found - known for found, known in zip(carried, exact, strict=True)]).flatten(1)
+    return ItoCheck(errors.mean(dim=1), errors.square().mean(dim=1).sqrt())
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    flat = x.flatten(2)
+    return torch.cat([flat, flat.square()], dim=2)

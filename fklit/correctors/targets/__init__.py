@@ -1,0 +1,1 @@
+"""Targets as data: experts on a noise path, with exponents and a tilt."""

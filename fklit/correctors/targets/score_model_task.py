@@ -1,0 +1,103 @@
+"""Training of experts: denoising score matching with the preconditioning, weights and noise levels of EDM."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from fklit.correctors.targets.denoiser import DenoiserMLP
+from fklit.emoji.training.schedule import warmup_cosine
+
+
+class ScoreModelTask(LightningModule):
+    """Trains a denoiser of vectors, whose score is an expert of correctors on any noise path.
+
+    The loss is `E[(sigma^2 + s^2) / (sigma s)^2 |D(x_0 + sigma e, sigma) - x_0|^2]` with `log sigma` normal (Karras et
+    al. 2022, arXiv 2206.00364, table 1), s being the standard deviation of the data: 1 for the best linear denoiser of
+    Gaussian data, and not much less where noise is low. Average the weights with Lightning's `EMAWeightAveraging`.
+    Batches are tensors (n, d), or dictionaries with one under "x".
+
+    Args:
+        denoiser: The network.
+        log_sigma_mean: Mean of the log of the noise level.
+        log_sigma_std: Its standard deviation, positive.
+        learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
+        warmup_steps: Optimizer steps of the warm-up.
+        export_dir: Folder to write at the end of ``fit``; None for none. ``DenoiserMLP.load`` and
+            ``fklit.correctors.TrainedExpert`` read it, or a checkpoint.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        denoiser: DenoiserMLP,
+        *,
+        log_sigma_mean: float = -1.0,
+        log_sigma_std: float = 1.4,
+        learning_rate: float = 2e-3,
+        warmup_steps: int = 100,
+        export_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not log_sigma_std > 0 or not learning_rate > 0 or warmup_steps < 0:
+            raise ValueError(
+                f"log_sigma_std={log_sigma_std}, learning_rate={learning_rate}, warmup_steps={warmup_steps} were "
+                "given; the first two must be positive and the last not negative."
+            )
+        self.denoiser = denoiser
+        self.log_sigma_mean, self.log_sigma_std = log_sigma_mean, log_sigma_std
+        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.export_dir = export_dir
+
+    def loss(self, x: Float[Tensor, "n d"], log_sigma: Float[Tensor, " n"], noise: Float[Tensor, "n d"]) -> Tensor:
+        """The weighted error at given levels and noise, a mean over vectors and coordinates."""
+        sigma = log_sigma.exp()
+        std = self.denoiser.data_std
+        weight = (sigma.square() + std**2) / (sigma * std).square()
+        error = self.denoiser(x + sigma.unsqueeze(1) * noise, sigma) - x
+        mean: Tensor = (weight.unsqueeze(1) * error.square()).mean()
+        return mean
+
+    def training_step(self, batch: Tensor | dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step; logs ``train/loss``."""
+        x = _vectors(batch)
+        log_sigma = self.log_sigma_mean + self.log_sigma_std * torch.randn(x.shape[0], device=x.device, dtype=x.dtype)
+        loss = self.loss(x, log_sigma, torch.randn_like(x))
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Tensor | dict[str, Tensor], batch_idx: int) -> None:
+        """Logs ``val/loss``, at levels and noise that are the same in every epoch."""
+        x = _vectors(batch)
+        generator = torch.Generator().manual_seed(batch_idx)
+        spread = torch.randn(x.shape[0], generator=generator).to(x)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        loss = self.loss(x, self.log_sigma_mean + self.log_sigma_std * spread, noise)
+        self.log("val/loss", loss, batch_size=x.shape[0], prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a warm-up and a cosine over all steps of the run."""
+        optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.learning_rate)
+        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the shape of the denoiser, so that ``DenoiserMLP.load`` reads the checkpoint by itself."""
+        checkpoint["denoiser"] = self.denoiser.settings()
+
+    def on_fit_end(self) -> None:
+        """Writes the folder."""
+        if self.export_dir is not None and self.trainer.is_global_zero:
+            self.denoiser.save(self.export_dir)
+
+
+def _vectors(batch: Tensor | dict[str, Tensor]) -> Tensor:
+    x = batch["x"] if isinstance(batch, dict) else batch
+    if not isinstance(x, Tensor) or x.ndim != 2:
+        found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"A batch of {found} was given; give vectors (n, d), or a dictionary with them under 'x'.")
+    return x

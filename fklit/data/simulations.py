@@ -1,0 +1,50 @@
+"""Numbers of groups to simulate: the data of a task that needs none but its seeds."""
+
+from typing import Any, TypedDict
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from fklit.data.every_nth import shared
+
+
+class SimulationBatch(TypedDict):
+    """SimulationGroups side by side."""
+
+    indices: list[int]
+
+
+def _collate(items: list[int]) -> SimulationBatch:
+    return {"indices": list(items)}
+
+
+class SimulationDataModule(LightningDataModule):
+    """Groups 0 .. num_groups - 1, each on exactly one process; its number and the task's seed determine its noise.
+
+    Args:
+        num_groups: Independent groups.
+        batch_size: SimulationGroups side by side.
+
+    Raises:
+        ValueError: Either is below 1.
+    """
+
+    def __init__(self, num_groups: int = 1, *, batch_size: int = 1) -> None:
+        super().__init__()
+        for name, number in (("num_groups", num_groups), ("batch_size", batch_size)):
+            if number < 1:
+                raise ValueError(f"{name}={number} was given; give an integer of at least 1.")
+        self.num_groups = num_groups
+        self.batch_size = batch_size
+
+    def predict_dataloader(self) -> "DataLoader[Any]":
+        """The groups of this process.
+
+        Raises:
+            ValueError: There are fewer groups than processes.
+        """
+        groups: Any = range(self.num_groups)
+        sampler = shared(groups, self.trainer, noun="group")
+        return DataLoader(groups, batch_size=self.batch_size, sampler=sampler, collate_fn=_collate)
+
+    test_dataloader = predict_dataloader

@@ -1,0 +1,8 @@
+"""The emoji scenes: pictures with captions, on which the models that ship with fklit are trained and judged."""
+
+from fklit.emoji.boxes import EmojiBoxesDataModule
+from fklit.emoji.pairs import EmojiPairsDataModule
+from fklit.emoji.scene_data import EmojiScenesDataModule
+from fklit.emoji.tiles import EmojiTilesDataModule
+
+__all__ = ["EmojiBoxesDataModule", "EmojiPairsDataModule", "EmojiScenesDataModule", "EmojiTilesDataModule"]

@@ -1,0 +1,128 @@
+"""``EncodedScenes``: emoji scenes as latents of a trained autoencoder, encoded once and kept."""
+
+import hashlib
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from fklit.emoji.art import load_art
+from fklit.emoji.scene_data import SceneDataset
+from fklit.emoji.scenes import caption, sample_scene
+
+
+class LatentItem(TypedDict):
+    """One training example: the scaled latent, float32 ``(C, h, w)``, and the caption."""
+
+    latent: torch.Tensor
+    prompt: str
+
+
+class LatentDataset(Dataset[LatentItem]):
+    """Stored latents with the captions of the scenes they came from."""
+
+    def __init__(self, latents: torch.Tensor, seed: int) -> None:
+        self.latents = latents
+        self.prompts = [caption(sample_scene(seed, index)) for index in range(len(latents))]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, index: int) -> LatentItem:
+        return LatentItem(latent=self.latents[index].float(), prompt=self.prompts[index])
+
+
+class EncodedScenesDataModule(LightningDataModule):
+    """The latents of captioned emoji scenes; encoded at the first use and stored below ``data_dir/latents``.
+
+    Args:
+        data_dir: where the emoji art is.
+        batch_size: scenes in a batch.
+        autoencoder: folder of a diffusers ``AutoencoderKL`` whose ``scaling_factor`` is set.
+        num_scenes: scenes in a training epoch; the same ones every epoch.
+        num_val_scenes: scenes of the validation stream.
+        seed: of the training stream; validation uses ``seed + 1``.
+
+    Raises:
+        ValueError: a number is out of its range.
+        FileNotFoundError: no autoencoder in that folder, or no art (raised by ``prepare_data``).
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "data/emoji",
+        batch_size: int = 32,
+        *,
+        autoencoder: str = "outputs/assets/autoencoder/folder",
+        num_scenes: int = 50_000,
+        num_val_scenes: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("num_scenes", num_scenes), ("num_val_scenes", num_val_scenes)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+        self.data_dir = Path(data_dir)
+        self.batch_size = batch_size
+        self.autoencoder = Path(autoencoder)
+        self.num_scenes = num_scenes
+        self.num_val_scenes = num_val_scenes
+        self.seed = seed
+
+    def _store(self, seed: int, length: int) -> Path:
+        """File of one stream; its name follows the weights, so that latents of two autoencoders are never mixed."""
+        digest = hashlib.sha256()
+        for path in sorted(self.autoencoder.iterdir()):
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return self.data_dir / "latents" / f"{digest.hexdigest()[:16]}-seed{seed}-{length}.safetensors"
+
+    def prepare_data(self) -> None:
+        """Encodes what is not stored yet."""
+        if not (self.autoencoder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"No autoencoder in {self.autoencoder}: make it: `fklit fit --config configs/assets/autoencoder.yaml`, "
+                "or give the folder of another one."
+            )
+        for seed, length in ((self.seed, self.num_scenes), (self.seed + 1, self.num_val_scenes)):
+            path = self._store(seed, length)
+            if not path.is_file():
+                self._encode(path, seed, length)
+
+    def _encode(self, path: Path, seed: int, length: int) -> None:
+        from diffusers import AutoencoderKL
+        from rich.progress import track
+        from safetensors.torch import save_file
+
+        autoencoder = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
+        scenes = DataLoader(SceneDataset(load_art(self.data_dir), length, seed=seed), batch_size=64)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        autoencoder.to(device)
+        parts = []
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            for batch in track(scenes, description="encoding scenes"):
+                latent = autoencoder.encode(batch["image"].to(device) * 2.0 - 1.0).latent_dist.mode()
+                parts.append((latent.float() * autoencoder.config.scaling_factor).half().cpu())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({"latents": torch.cat(parts)}, partial)
+        partial.rename(path)
+
+    def setup(self, stage: str) -> None:
+        """Reads the stored latents."""
+        from safetensors.torch import load_file
+
+        self.train_set = LatentDataset(load_file(self._store(self.seed, self.num_scenes))["latents"], self.seed)
+        self.val_set = LatentDataset(
+            load_file(self._store(self.seed + 1, self.num_val_scenes))["latents"], self.seed + 1
+        )
+
+    def train_dataloader(self) -> DataLoader[LatentItem]:
+        """Batches ``{"latent": (N, C, h, w), "prompt": list of str}``."""
+        return DataLoader(self.train_set, batch_size=self.batch_size, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[LatentItem]:
+        """The validation stream, in order."""
+        return DataLoader(self.val_set, batch_size=self.batch_size)

@@ -1,1 +1,0 @@
-"""Adapters: the rooms that know the internals of diffusers."""

@@ -1,0 +1,1 @@
+"""Adapters to diffusers: the only package that knows its internals."""

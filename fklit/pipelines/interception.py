@@ -1,0 +1,302 @@
+"""The interception of any diffusers pipeline: every ``scheduler.step`` of a call, seen before it happens.
+
+The pipeline is neither forked nor changed. For the length of a context, ``scheduler.step`` and the calls of the
+denoiser and of ``vae.decode`` go through fklit: a hook sees the parents ``x_t`` with their denoised prediction and may
+resample them. The scheduler then draws the children of the resampled parents, so that clones separate at once and no
+denoiser call is spent on them. On leaving the context, also by an error, everything is as before.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fklit.pipelines.decode import DecodeTap
+from fklit.pipelines.denoised import denoised
+from fklit.pipelines.microbatch import call_in_chunks, intercept_call, rows_of
+from fklit.pipelines.stochasticity import noisy_calls
+
+_DENOISERS = ("unet", "transformer", "transformer_2")
+
+
+class UnsupportedPipelineError(ValueError):
+    """This pipeline, or this use of it, cannot be intercepted correctly."""
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """One call of ``scheduler.step``, before it happens.
+
+    Attributes:
+        index: position in the run; 0 is the noisiest.
+        num_steps: number of calls in the run (not always the number of inference steps: second-order samplers call
+            twice a step, image-to-image pipelines skip the first ones).
+        timestep: the timestep, as the pipeline passes it.
+        sample: the parents x_t, of shape (N, C, ...).
+        model_output: the denoiser's prediction after guidance.
+        scheduler: the scheduler, not yet stepped.
+        predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
+            rows, or two of N rows (see :func:`fklit.pipelines.guidance_predictions.guidance_predictions`).
+    """
+
+    index: int
+    num_steps: int
+    timestep: Any
+    sample: Tensor
+    model_output: Tensor
+    scheduler: Any
+    predictions: tuple[Tensor, ...] = ()
+
+    def denoised(self) -> Tensor:
+        """The denoised prediction ``E[x_0 | x_t]`` of the parents, (N, C, ...)."""
+        return denoised(self.scheduler, self.model_output, self.timestep, self.sample)
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """What a hook changes of a step.
+
+    Attributes:
+        ancestors: flat ancestors (N,) by which the parents are replaced, or None.
+        model_output: taken in place of the pipeline's, of its shape, in the order of the parents before they are
+            replaced; or None.
+    """
+
+    ancestors: Tensor | None = None
+    model_output: Tensor | None = None
+
+
+class StepHook(Protocol):
+    """What an algorithm does with an intercepted run."""
+
+    def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
+        """Called once, at the first step; ``noisy`` tells which calls inject noise (no denoiser call is spent)."""
+
+    def step(self, call: StepCall) -> Tensor | StepChange | None:
+        """Called before each step; returns flat ancestors (N,), a change, or None for nothing."""
+
+
+class Interception:
+    """Context manager that shows each step of a pipeline's call to a hook.
+
+    Args:
+        pipeline: a diffusers pipeline object.
+        hook: sees every step, see :class:`StepHook`.
+        generators: one generator a slot (N; the same object for the particles of a prompt), from which the scheduler
+            draws. The noise belongs to the slots, not to the particles. None leaves the pipeline's own.
+        scheduler: runs the pipeline with this scheduler within the context; None keeps the pipeline's.
+        eta: value forced on the ``eta`` argument of ``scheduler.step``; None leaves what the pipeline sends.
+        max_batch: most rows that the denoiser and the decoder get at once, in chunks of exactly this size (the last
+            one padded), so that the result of a row does not depend on the batch it is in; None for no limit.
+
+    Attributes:
+        denoiser_calls: denoiser evaluations so far, counted by rows: guidance evaluates two rows a particle.
+        steps_taken: scheduler steps so far.
+        num_steps: expected number of steps, None before the first.
+
+    Raises:
+        UnsupportedPipelineError: on entering, if the pipeline has no scheduler with a ``step`` of samples or no
+            denoiser that fklit knows; during the run, if the pipeline edits latents between steps.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        hook: StepHook,
+        *,
+        generators: Sequence[torch.Generator] | None = None,
+        scheduler: Any = None,
+        eta: float | None = None,
+        max_batch: int | None = None,
+    ) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1, or None for no limit.")
+        self.decoder = DecodeTap(pipeline, max_batch=max_batch)
+        self.denoiser_calls = 0
+        self.steps_taken = 0
+        self.num_steps: int | None = None
+        self._pipeline = pipeline
+        self._hook = hook
+        self._generators = None if generators is None else list(generators)
+        self._scheduler = scheduler
+        self._eta = eta
+        self._max_batch = max_batch
+        self._stack = ExitStack()
+        self._returned: Tensor | None = None
+        self._predictions: list[Tensor] = []
+        self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
+
+    def __enter__(self) -> "Interception":
+        pipeline = self._pipeline
+        denoisers = [m for m in (getattr(pipeline, n, None) for n in _DENOISERS) if isinstance(m, torch.nn.Module)]
+        scheduler = self.scheduler
+        names = inspect.signature(scheduler.step).parameters if hasattr(scheduler, "step") else {}
+        if not denoisers or not {"sample", "model_output", "timestep"} <= set(names):
+            raise UnsupportedPipelineError(
+                f"{type(pipeline).__name__} was given; a diffusers pipeline with a unet or transformer and a scheduler "
+                "whose step takes model_output, timestep and sample is needed."
+            )
+        if "Inpaint" in type(pipeline).__name__:
+            raise UnsupportedPipelineError(
+                f"{type(pipeline).__name__} keeps noise and masks of each sample in local variables, which cannot be "
+                "resampled with the particles; use a text-to-image or image-to-image pipeline."
+            )
+        with self._stack:
+            if self._scheduler is not None:
+                self._stack.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
+                pipeline.scheduler = self._scheduler
+            self._stack.enter_context(self.decoder.installed())
+            for module in denoisers:
+                self._stack.enter_context(intercept_call(module, self._denoise))
+            self._patch_step(scheduler)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self._stack.close()
+        return False
+
+    def _patch_step(self, scheduler: Any) -> None:
+        original = scheduler.step
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # pipelines read the signature to decide whether to send eta and generator
+        def step(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            self._before(scheduler, bound)
+            output = original(*bound.args, **bound.kwargs)
+            self.steps_taken += 1
+            self._returned = output[0]
+            self._predictions.clear()
+            return output
+
+        scheduler.step = step
+
+        def restore() -> None:
+            if scheduler.__dict__.get("step") is step:
+                del scheduler.step
+
+        self._stack.callback(restore)
+
+    def _denoise(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        rows = rows_of(args, kwargs)
+        self.denoiser_calls += rows
+        if self._max_batch is None:
+            output = call(*args, **kwargs)
+        else:
+            output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
+        prediction = _first_tensor(output)
+        if prediction is not None:
+            self._predictions.append(prediction)
+        return output
+
+    def _before(self, scheduler: Any, bound: inspect.BoundArguments) -> None:
+        given = bound.arguments
+        sample: Tensor = given["sample"]
+        names = bound.signature.parameters
+        if self.num_steps is not None and self.steps_taken >= self.num_steps:
+            raise UnsupportedPipelineError(
+                f"the pipeline takes more than the {self.num_steps} steps of one call; call it once within a context, "
+                "and make another context for another call."
+            )
+        self._check_sample(sample)
+        if self._eta is not None and "eta" in names:
+            given["eta"] = self._eta
+        if self._generators is not None and "generator" in names and given.get("variance_noise") is None:
+            given["generator"] = self._generators
+        if self.num_steps is None:
+            self._begin(scheduler, given)
+        assert self.num_steps is not None
+        answer = self._hook.step(
+            StepCall(
+                index=self.steps_taken,
+                num_steps=self.num_steps,
+                timestep=given["timestep"],
+                sample=sample,
+                model_output=given["model_output"],
+                scheduler=scheduler,
+                predictions=tuple(self._predictions),
+            )
+        )
+        change = answer if isinstance(answer, StepChange) else StepChange(answer)
+        if change.model_output is not None:
+            given["model_output"] = change.model_output
+        ancestors = change.ancestors
+        if ancestors is not None:
+            ancestors = ancestors.to(sample.device)
+            for name, value in given.items():
+                if _is_per_sample(value, sample) or name == "model_output":
+                    given[name] = value[ancestors]
+            _reindex_state(scheduler, sample.shape, ancestors)
+
+    def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
+        timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
+        self.num_steps = len(timesteps)
+        rows = given["sample"].shape[0]
+        one = {
+            name: value[:1].detach().clone() if isinstance(value, Tensor) and value.shape[:1] == (rows,) else value
+            for name, value in given.items()
+        }
+        self._hook.begin(self.num_steps, functools.partial(noisy_calls, scheduler, one, timesteps))
+
+    def _check_sample(self, sample: Tensor) -> None:
+        rows = None if self._generators is None else len(self._generators)
+        if rows is not None and sample.shape[0] != rows:
+            raise UnsupportedPipelineError(
+                f"the pipeline steps {sample.shape[0]} samples where {rows} were expected (prompts x num_particles); "
+                "call it with num_images_per_prompt=num_particles, and use one that steps one sample an image."
+            )
+        before = self._returned
+        if before is None or sample is before:
+            return
+        if sample.shape != before.shape or not torch.equal(sample, before.to(sample.dtype)):
+            raise UnsupportedPipelineError(
+                f"{type(self._pipeline).__name__} edits latents between steps, so particles cannot be resampled "
+                "correctly; use a pipeline, and callbacks, that leave them alone."
+            )
+
+
+def _position(scheduler: Any, timestep: Any) -> int:
+    """Index of the first call in ``scheduler.timesteps``: image-to-image pipelines start in the middle."""
+    for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
+        if known is not None:
+            return int(known)
+    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == float(timestep)), 0)
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """The prediction: denoisers return it alone, first in a tuple, or as ``sample``."""
+    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    return found if isinstance(found, Tensor) else None
+
+
+def _is_per_sample(value: Any, sample: Tensor) -> bool:
+    """The full shape counts: the first axis of ``timesteps`` can equal the number of samples by chance."""
+    return isinstance(value, Tensor) and value.shape == sample.shape
+
+
+def _reindex_state(scheduler: Any, shape: torch.Size, ancestors: Tensor) -> None:
+    """Re-indexes what a multi-step solver remembers of each sample; noise sources belong to slots and stay."""
+
+    def select(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.shape == shape:
+            return value[ancestors.to(value.device)]
+        if isinstance(value, list):
+            return [select(item) for item in value]
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            return tuple(select(item) for item in value)
+        return value
+
+    for name, value in vars(scheduler).items():
+        if isinstance(value, Tensor | list | tuple):
+            setattr(scheduler, name, select(value))

@@ -1,0 +1,73 @@
+"""Which sampler a pipeline runs with when its particles shall be resampled."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fklit.pipelines.denoised import is_flow
+from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.stochasticity import stochastic_sibling
+
+
+class DeterministicSamplerError(ValueError):
+    """Resampling was asked for, but the sampler injects no noise by which clones could separate."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A choice of sampler.
+
+    Attributes:
+        scheduler: runs in place of the pipeline's own; None keeps it.
+        eta: is forced on its steps; None leaves what the pipeline sends.
+        name: describes it.
+        swap: a sentence that says what was changed, or None.
+    """
+
+    scheduler: Any
+    eta: float | None
+    name: str
+    swap: str | None = None
+
+
+def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float | None, resamples: bool) -> Sampler:
+    """Return the pipeline's own sampler, or with "auto" a stochastic sibling of a deterministic one.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        choice: "auto" or "keep".
+        eta: the ``eta`` the pipeline will be called with, which "auto" does not override; None for none.
+        resamples: whether particles may be resampled before the end; if not, every sampler will do.
+
+    Raises:
+        ValueError: for another choice.
+        UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
+    """
+    if choice not in ("auto", "keep"):
+        raise ValueError(f"scheduler={choice!r} was given; give 'auto' or 'keep'.")
+    own = getattr(pipeline, "scheduler", None)
+    name = type(own).__name__
+    described = name if eta is None else f"{name} with eta={eta:g}"
+    if own is None or not resamples:
+        return Sampler(None, None, described)
+    if is_flow(own):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} is a flow matching model, whose deterministic sampler cannot be "
+            "resampled yet; use potential='terminal' (best-of-n), or a diffusion model."
+        )
+    if hasattr(own, "noise_sampler"):
+        raise UnsupportedPipelineError(
+            f"{name} draws its noise from a Brownian tree with one seed a call, not one a particle; use "
+            "DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1."
+        )
+    if choice == "keep":
+        return Sampler(None, None, described)
+    sibling, forced, sampler = stochastic_sibling(own)
+    if eta is not None and forced is not None:
+        forced, sampler = None, f"{type(sibling).__name__} with eta={eta:g}"
+    swap = None
+    if sibling is not own or forced is not None:
+        swap = (
+            f"scheduler='auto' samples with {sampler} in place of {described}, which may inject no noise by which "
+            "clones separate; set scheduler='keep' to run the pipeline's own."
+        )
+    return Sampler(None if sibling is own else sibling, forced, sampler, swap)

@@ -1,0 +1,203 @@
+"""One intercepted pipeline call with a population of weighted particles: what steering and corrected guidance share."""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from fklit.feynman_kac.genealogy import roots
+from fklit.feynman_kac.particles import ParticleSystem
+from fklit.feynman_kac.randomness import group_generators
+from fklit.feynman_kac.resampling import Resampler, get_resampler
+from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.weights import OnDegenerate, OnNan
+from fklit.pipelines.interception import Interception, StepCall, StepChange
+from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
+from fklit.pipelines.stochasticity import SchedulerSwapWarning
+from fklit.sampling.resource_monitor import ResourceMonitor
+from fklit.sampling.reward_term import RewardTerm
+
+
+class SamplingRun(ABC):
+    """Context manager around one call of a pipeline, whose particles a method weighs and resamples step by step.
+
+    A method says in ``begin`` which steps it looks at, in ``step`` what a step does to the weights, and in a ``finish``
+    of its own what the result is.
+
+    Args:
+        pipeline: a diffusers pipeline object.
+        prompts: B texts that describe the prompts.
+        prompt_indices: their B indices, from which with the seed all noise follows.
+        generators: one a row of the call.
+        num_particles: K.
+        reward: the reward of the run, or None.
+        resamples: whether any resampling before the end is possible: if not, every sampler will do.
+        resampler: see :class:`~fklit.feynman_kac.particles.ParticleSystem`, as for the next ones.
+        ess_threshold: fraction of K.
+        on_nan: "error" or "drop".
+        on_degenerate: "error" or "keep".
+        seed: of the resampling.
+        scheduler: "auto" or "keep", see :func:`~fklit.pipelines.sampler.choose_sampler`.
+        eta: the ``eta`` the pipeline will be called with, or None.
+        max_batch: most rows for a network at once, or None.
+
+    Attributes:
+        generators: what to call the pipeline with.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        prompts: Sequence[str],
+        prompt_indices: Sequence[int],
+        generators: Sequence[torch.Generator],
+        num_particles: int,
+        reward: RewardTerm | None,
+        resamples: bool,
+        resampler: Resampler | str,
+        ess_threshold: float,
+        on_nan: OnNan,
+        on_degenerate: OnDegenerate,
+        seed: int,
+        scheduler: Literal["auto", "keep"],
+        eta: float | None,
+        max_batch: int | None,
+    ) -> None:
+        self.prompts = list(prompts)
+        self.prompt_indices = list(prompt_indices)
+        self.generators = list(generators)
+        self._pipeline = pipeline
+        self._reward = reward
+        self._system = ParticleSystem(
+            len(self.prompts),
+            num_particles,
+            resampler=get_resampler(resampler),
+            ess_threshold=ess_threshold,
+            generator=group_generators(seed, self.prompt_indices, stream="resampling"),
+            on_nan=on_nan,
+            on_degenerate=on_degenerate,
+        )
+        self._resamples = resamples and ess_threshold > 0
+        sampler = choose_sampler(pipeline, scheduler, eta=eta, resamples=self._resamples)
+        self._swap = sampler.swap
+        self._interception = Interception(
+            pipeline,
+            self,
+            generators=self.generators,
+            scheduler=sampler.scheduler,
+            eta=sampler.eta,
+            max_batch=max_batch,
+        )
+        self._meter: ResourceMonitor | None = None
+        self._may_resample: frozenset[int] = frozenset()
+        self._finished = False
+        self._settings: dict[str, Any] = {
+            "seed": seed,
+            "num_particles": num_particles,
+            "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
+            "ess_threshold": ess_threshold,
+            "sampler": sampler.name,
+            "max_batch": max_batch,
+        }
+
+    @abstractmethod
+    def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
+        """Prepare, once the number of steps is known (called by the interception)."""
+
+    @abstractmethod
+    def step(self, call: StepCall) -> Tensor | StepChange | None:
+        """Weigh and resample the parents of one step (called by the interception)."""
+
+    def __enter__(self) -> Self:
+        if self._swap is not None:
+            warnings.warn(self._swap, SchedulerSwapWarning, stacklevel=3)
+        if self._reward is not None:
+            # Before the clock starts, and before a denoiser call is spent on a reward that cannot load.
+            self._reward.reward.load()
+        self._meter = ResourceMonitor(getattr(self._pipeline, "_execution_device", "cpu"))
+        self._interception.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        return self._interception.__exit__(kind, error, trace)
+
+    def decoded(self) -> Tensor | None:
+        """What the pipeline decoded last, (N, 3, H, W) in [-1, 1], before checker and watermark; None without one."""
+        return self._interception.decoder.last
+
+    def _allow_resampling(
+        self, steps: Collection[int], noisy: Callable[[Collection[int]], dict[int, bool]], *, otherwise: str
+    ) -> None:
+        """Let those steps resample that inject noise, of which there must be one.
+
+        Args:
+            steps: where the method would resample; the last of the run is weighed only: whatever its noise, clones
+                could not separate by more than that.
+            noisy: tells which steps inject noise.
+            otherwise: what the user can do without any resampling, for the error.
+        """
+        if not self._resamples:
+            return
+        last = int(self._interception.num_steps or 0) - 1
+        wanted = [step for step in steps if step < last]
+        found = noisy(wanted)
+        self._may_resample = frozenset(step for step in wanted if found[step])
+        if wanted and not self._may_resample:
+            raise DeterministicSamplerError(
+                f"the sampler {self._settings['sampler']} injects no noise at any step that may resample, so clones of "
+                "a particle would never separate; call with eta=1 (DDIM), use algorithm_type='sde-dpmsolver++' "
+                f"(DPM-Solver++) or scheduler='auto', or {otherwise}."
+            )
+
+    def _check_finished(self) -> None:
+        """Refuse to close what has not run, or twice."""
+        if self._meter is None or self._interception.steps_taken == 0:
+            raise RuntimeError(
+                "finish() was called before the pipeline ran; call the pipeline inside the context first."
+            )
+        if self._finished:
+            raise RuntimeError(
+                f"finish() was called twice; make a new {type(self).__name__} for another call of the pipeline."
+            )
+
+    def _shared_results(self, steps: int) -> dict[str, Any]:
+        """The fields that all results have; ancestors and resampling of the first updates of the weights."""
+        system, meter = self._system, self._meter
+        assert meter is not None
+        self._finished = True
+        groups, particles = system.num_groups, system.num_particles
+        identity = torch.arange(particles).expand(groups, particles)
+        ancestors = [identity if a is None else a.cpu() for a in system.ancestors[:steps]]
+        living = system.log_weights.cpu() > -math.inf
+        origin = roots(ancestors, num_groups=groups, num_particles=particles)[-1] if ancestors else identity
+        unique = [len(set(row[alive].tolist())) for row, alive in zip(origin, living, strict=True)]
+        reward = self._reward
+        nowhere = torch.zeros(0, groups, dtype=torch.bool)
+        return {
+            "prompts": self.prompts,
+            "prompt_indices": self.prompt_indices,
+            "log_weights": torch.log_softmax(system.log_weights, dim=1).cpu(),
+            "log_z": system.log_z.cpu(),
+            "ess": torch.stack(system.ess_trace).cpu(),
+            "ancestors": torch.stack(ancestors) if ancestors else torch.zeros(0, groups, particles, dtype=torch.long),
+            "resampled": torch.stack(system.resampled_trace[:steps]).cpu() if ancestors else nowhere,
+            "degenerate": system.degenerate.cpu(),
+            "unique_roots": torch.tensor(unique),
+            "num_steps": int(self._interception.num_steps or 0),
+            "settings": self._settings,
+            "budget": Budget(
+                denoiser_calls=self._interception.denoiser_calls,
+                decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
+                reward_calls=0 if reward is None else reward.reward_calls,
+                seconds=meter.seconds(),
+                peak_memory_bytes=meter.peak_memory_bytes(),
+            ),
+        }

@@ -1,1 +1,0 @@
-"""Training recipes of the small models that ship with fklit."""

@@ -1,0 +1,253 @@
+"""The command, as users call it: it runs, it says in a sentence what is wrong, and processes share the work."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from tiny import tiny_stable_diffusion
+
+import fklit
+from fklit.cli import main
+from fklit.cli.messages import explain
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = REPOSITORY / "configs" / "debug" / "steering.yaml"
+PROMPTS = ["a green heart", "two cats", "a red apple", "a dog", "a blue book"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "sd"
+    tiny_stable_diffusion(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _away_from_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fklit"])  # Lightning warns if words are given twice
+
+
+def words(model, subcommand="predict", *, reward="redness", out="out", prompts=PROMPTS):
+    init = "--model.init_args"
+    return [
+        *(subcommand, "--config", str(CONFIG)),
+        *(f"{init}.source.init_args.path", model),
+        *(f"{init}.reward", json.dumps({"class_path": "Function", "init_args": {"fn": f"steering_rewards:{reward}"}})),
+        *(f"{init}.reward_scale", "30"),
+        *("--data.init_args.prompts", json.dumps(prompts)),
+        *("--trainer.callbacks.init_args.output_dir", out),
+        *("--trainer.default_root_dir", out),
+        *("--trainer.enable_progress_bar", "false"),
+        *("--trainer.enable_checkpointing", "false"),
+    ]
+
+
+def contents(out):
+    """Every file, without what depends on the clock, the command's words or the number of processes."""
+    found = {}
+    for path in sorted(Path(out).rglob("*")):
+        if path.is_dir() or path.name == "config.yaml":
+            continue
+        content = path.read_bytes()
+        if path.name == "record.json":
+            content = json.loads(content)
+            del content["budget"]["seconds"], content["budget"]["peak_memory_bytes"]
+        found[str(path.relative_to(out))] = content
+    return found
+
+
+def test_version_needs_nothing(capsys):
+    assert main(["--version"]) is None
+    assert capsys.readouterr().out == f"fklit {fklit.__version__}\n"
+
+
+def test_the_installed_command_ends_with_status_0(model, monkeypatch):
+    (entry,) = (found for found in entry_points(group="console_scripts") if found.name == "fklit")
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model, prompts=PROMPTS[:1])])
+    assert entry.load()() is None  # what it returned would be printed, and be status 1
+
+
+def test_predict_writes_and_test_reports_from_one_configuration(model, tmp_path):
+    cli = main(words(model))
+    assert cli.config["predict"]["weights_only"] is True
+    assert cli.trainer.predict_loop.return_predictions is False
+    assert len(list((tmp_path / "out").glob("*/record.json"))) == len(PROMPTS)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}, "files outside of the output folder"
+    cli = main(words(model, "test", out="out2"))
+    best = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/record.json")]
+    expected = sum(record["rewards"][record["best"]] for record in best) / len(best)
+    assert float(cli.trainer.callback_metrics["test/reward_best"]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate"])
+def test_fit_and_validate_are_answered_with_a_sentence(model, subcommand):
+    with pytest.raises(ValueError, match=r"use `predict` \(writes samples\) or `test`"):
+        main([*words(model, subcommand), "--trainer.max_epochs", "1"])
+
+
+def test_a_checkpoint_does_not_override_the_command_line(model, tmp_path):
+    cli = main([*words(model), "--model.init_args.seed", "3"])
+    cli.trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    cli = main([*words(model, out="out2"), "--ckpt_path", str(tmp_path / "saved.ckpt"), "--model.init_args.seed", "4"])
+    assert cli.model.steering["seed"] == 4
+    assert json.loads((tmp_path / "out2" / "00000" / "record.json").read_text())["seed"] == 4
+
+
+INIT = "--model.init_args"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([f"{INIT}.num_particle", "4"], "SteeringTask takes no 'num_particle'; did you mean 'num_particles'?"),
+        ([f"{INIT}.reward_scal", "4"], "SteeringTask takes no 'reward_scal'; did you mean 'reward_scale'?"),
+        ([f"{INIT}.lambda", "4"], "SteeringTask takes no 'lambda'; it takes source, reward, num_particles, "),
+        (["--model.class_path", "SteerTask"], "there is no class 'SteerTask'; did you mean 'SteeringTask'?"),
+        ([f"{INIT}.reward", "ClipScore"], "model.reward: there is no class 'ClipScore'; did you mean 'CLIPScore'?"),
+        ([f"{INIT}.reward", "Zzz"], "there is no class 'Zzz'; give the full path of a class"),
+        ([f"{INIT}.source.init_args.pth", "x"], "PipelineSource takes no 'pth'; did you mean 'path'?"),
+        ([f"{INIT}.source.init_args.dtype", "fp16"], "dtype='fp16' was given; give one of 'float32', 'float16'"),
+        ([f"{INIT}.schedule.strat", "1"], "model.schedule: Schedule takes no 'strat'; did you mean 'start'?"),
+        ([f"{INIT}.num_particles", "four"], "model.num_particles='four' was given; give a value of type int."),
+        ([f"{INIT}.scheduler", "automatic"], "model.scheduler='automatic' was given; give one of 'auto', 'keep'."),
+        ([f"{INIT}.call", "steps=3"], "model.call='steps=3' was given; give a value of type dict."),
+        (["--data.init_args.batchsize", "2"], "PromptDataModule takes no 'batchsize'; did you mean 'batch_size'?"),
+        (["--data", "PromptsDataModule"], "there is no class 'PromptsDataModule'; did you mean 'PromptDataModule'?"),
+        (["--trainer.callbacks", "SteringWriter"], "there is no class 'SteringWriter'; did you mean 'SampleWriter'?"),
+        (["--trainer.callbacks.init_args.output", "x"], "SampleWriter takes no 'output'; did you mean 'output_dir'?"),
+        (["--config", "emojis.yaml"], "File does not exist"),
+        (["--trainer.devise", "2"], "unrecognized arguments: --trainer.devise"),
+    ],
+)
+def test_typos_get_one_useful_sentence(model, extra, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*words(model), *extra])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[0] and error[0].startswith("fklit: error: ") and len(error) == 2
+    assert not Path("out").exists()
+
+
+def test_a_wrong_subcommand(capsys):
+    with pytest.raises(SystemExit):
+        main(["predit"])
+    assert "invalid choice: 'predit' (choose from 'fit', 'validate', 'test', 'predict')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([f"{INIT}.num_particles", "0"], "num_particles"),
+        ([f"{INIT}.potential", "diference"], "potential='diference' is not known; use one of 'difference'"),
+        ([f"{INIT}.resampler", "sistematic"], "resampler='sistematic' is not known"),
+        ([f"{INIT}.ess_threshold", "2"], "ess_threshold"),
+        ([f"{INIT}.schedule.start", "9"], "start=9"),
+        ([f"{INIT}.call", '{"num_inference_step": 3}'], "did you mean 'num_inference_steps'"),
+        ([f"{INIT}.source.init_args.path", "nowhere"], "path='nowhere' was given and there is no such folder"),
+        (["--data.init_args.prompts", "[]"], "give a list with at least one prompt"),
+        (["--data.init_args.path", "p.txt", "--data.init_args.prompts", "null"], "p.txt does not exist"),
+        (["--data.init_args.batch_size", "0"], "batch_size=0 was given; give an integer of at least 1"),
+    ],
+)
+def test_on_the_command_line_what_was_refused_is_a_sentence_without_a_traceback(model, extra, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model), *extra])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert str(caught.value.code).startswith("fklit: error: ") and message in str(caught.value.code)
+    assert len(str(caught.value.code).splitlines()) == 1
+
+
+def test_a_bug_in_a_users_reward_keeps_its_traceback(model, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model, reward="broken")])
+    with pytest.raises(fklit.rewards.RewardError, match="undefined_name") as caught:
+        main()
+    causes = [caught.value]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    assert isinstance(causes[-1], NameError)
+
+
+def test_a_reward_in_the_working_directory_is_found(model, tmp_path, monkeypatch):
+    (tmp_path / "my_own_rewards.py").write_text("def dark(images):\n    return -images.mean((1, 2, 3))\n")
+    reward = {"class_path": "Function", "init_args": {"fn": "my_own_rewards:dark"}}
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["fklit", *words(model, prompts=["a"]), f"{INIT}.reward", json.dumps(reward)])
+    main()
+    assert (tmp_path / "out" / "00000" / "record.json").is_file()
+
+
+def test_messages_that_are_not_jsonargparses_stay_as_they_are():
+    assert explain("ambiguous option: --a could match --ab, --ac") == "ambiguous option: --a could match --ab, --ac"
+    assert explain("") == ""
+
+
+def run(arguments, **environment):
+    settings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests"), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "fklit", *arguments]
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_processes_and_a_kill_give_the_files_of_one_process(model, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    main(words(model, reward="redness_until_killed", out=str(whole)))
+    split = words(model, reward="redness_until_killed", out=str(parts))
+    killed = run(split, KILL_AT=PROMPTS[2])
+    assert killed.returncode == -9, killed.stderr
+    assert len(list(parts.glob("*/record.json"))) == 2
+    both = run([*split, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"])
+    assert both.returncode == 0, both.stderr
+    assert "Starting with 2 processes" in both.stderr + both.stdout
+    assert "2 of 5 prompts are done already" in both.stderr + both.stdout
+    assert contents(parts) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_report_what_one_reports(model):
+    one = main(words(model, "test")).trainer.callback_metrics
+    code = (
+        "from fklit.cli import main; import json, sys\n"
+        "trainer = main().trainer\n"
+        "print('METRICS', json.dumps({k: float(v) for k, v in trainer.callback_metrics.items()}))"
+    )
+    script = Path("report.py")
+    script.write_text(code)
+    settings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests"), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        str(script),
+        *words(model, "test"),
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+    ]
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=False)
+    assert result.returncode == 0, result.stderr
+    # The second process may be ended before it prints: what the first one says is what is reported.
+    line = next(line for line in result.stdout.splitlines() if line.startswith("METRICS "))
+    two = json.loads(line.removeprefix("METRICS "))
+    assert two.keys() == one.keys()
+    for name in two.keys() - {"test/seconds"}:
+        assert two[name] == pytest.approx(float(one[name]), abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_printing_a_configuration_loads_no_model_library(model):
+    code = (
+        "import sys; from fklit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print([name for name in ('diffusers', 'open_clip') if name in sys.modules], file=sys.stderr)"  # noqa: E501
+    )
+    Path("show.py").write_text(code)
+    command = [sys.executable, "show.py", *words(model), "--print_config"]
+    settings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=True)
+    assert result.stderr.strip().endswith("[]") and "num_particles: 2" in result.stdout

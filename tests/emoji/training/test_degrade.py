@@ -1,0 +1,72 @@
+"""Degradations: exact where they can be, in range, and leaving the originals alone."""
+
+import pytest
+import torch
+
+from fklit.emoji.training.degrade import Degrade, gaussian_blur
+
+IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_blur_zero_is_the_identity():
+    sigma = torch.tensor([0.0, 0, 0, 3, 3, 3])
+    blurred = gaussian_blur(IMAGES, sigma)
+    assert torch.allclose(blurred[:3], IMAGES[:3], atol=1e-6)
+    assert (blurred[3:] - IMAGES[3:]).abs().max() > 0.1
+
+
+def test_blur_has_the_variance_it_says():
+    dot = torch.zeros(2, 1, 65, 65)
+    dot[:, :, 32, 32] = 1
+    blurred = gaussian_blur(dot, torch.tensor([1.5, 4.0]))
+    place = torch.arange(65.0) - 32
+    for image, sigma in zip(blurred, (1.5, 4.0), strict=True):
+        along = image[0].sum(0)
+        assert along.sum() == pytest.approx(1, abs=1e-5)
+        assert (along * place.square()).sum().sqrt() == pytest.approx(sigma, rel=0.03)  # cut off at three sigma
+
+
+def test_a_flat_picture_stays_flat():
+    flat = torch.full((2, 3, 32, 32), 0.7)
+    assert torch.allclose(gaussian_blur(flat, torch.tensor([5.0, 0.5])), flat, atol=1e-5)
+
+
+def test_all_at_once():
+    before = IMAGES.clone()
+    torch.manual_seed(0)
+    degraded = Degrade(4.0, 0.3, share=1.0, jpeg_quality=20)(IMAGES)
+    assert torch.equal(IMAGES, before)
+    assert degraded.shape == IMAGES.shape and degraded.min() >= 0 and degraded.max() <= 1
+    assert not torch.equal(degraded, IMAGES)
+    assert torch.equal(Degrade()(IMAGES), IMAGES)
+
+
+def test_the_autoencoder(tmp_path):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",), block_out_channels=(8,),
+        norm_num_groups=4, mid_block_add_attention=False,
+    )  # fmt: skip
+    vae.save_pretrained(tmp_path)
+    degrade = Degrade(vae_folder=str(tmp_path), vae_share=1.0)
+    with torch.no_grad():
+        expected = vae.decode(vae.encode(IMAGES * 2 - 1).latent_dist.mode()).sample / 2 + 0.5
+    assert torch.allclose(degrade(IMAGES), expected.clamp(0, 1), atol=1e-6)
+    assert not list(degrade.parameters())  # neither trained nor in checkpoints
+    noisy = Degrade(vae_folder=str(tmp_path), vae_share=1.0, latent_noise=1.0)(IMAGES)
+    assert not torch.allclose(noisy, expected.clamp(0, 1), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"blur": -1.0}, {"share": 2.0}, {"vae_share": -0.1}, {"jpeg_quality": 0}, {"latent_noise": -1.0}]
+)
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="given"):
+        Degrade(**settings)
+
+
+def test_a_missing_autoencoder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        Degrade(vae_folder=str(tmp_path))

@@ -1,0 +1,176 @@
+"""The recipe of the shipped model, small: autoencoder, latents, text encoder and U-Net, the pipeline folder."""
+
+import copy
+
+import pytest
+import torch
+from fake_art import write_fake_art
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from fklit.emoji.latents import EncodedScenesDataModule
+from fklit.emoji.scene_data import EmojiScenesDataModule
+from fklit.emoji.training.autoencoder import AutoencoderTask
+from fklit.emoji.training.export import export_text_to_image, main
+from fklit.emoji.training.text_to_image import TextToImageTask
+
+pytestmark = [
+    # Lightning's remark on EMA with configure_model is about sharded models, and these are small on purpose.
+    pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated, use `isinstance:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated, use `isinstance:UserWarning"),
+]
+QUIET = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "limit_val_batches": 1,
+}
+
+
+def small_autoencoder(**settings):
+    return AutoencoderTask((8, 8, 8), norm_num_groups=4, warmup_steps=2, **settings)
+
+
+def small_model(autoencoder, **settings):
+    return TextToImageTask(
+        str(autoencoder), (16, 16, 16), num_heads=2, text_width=16, text_layers=1, warmup_steps=2, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Both trainings, a few steps each, as their configurations run them."""
+    root = tmp_path_factory.mktemp("recipe")
+    art = write_fake_art(root / "emoji")
+    first = Trainer(max_steps=3, enable_checkpointing=False, **QUIET)
+    autoencoder = small_autoencoder(export_dir=str(root / "vae"))
+    first.fit(autoencoder, EmojiScenesDataModule(art, 4, num_scenes=16, num_val_scenes=8, crowd_share=0.5))
+    data = EncodedScenesDataModule(art, 4, autoencoder=str(root / "vae"), num_scenes=16, num_val_scenes=8)
+    model = small_model(root / "vae", num_samples=1, export_dir=str(root / "pipeline"))
+    trainer = Trainer(max_steps=4, callbacks=[EMAWeightAveraging(decay=0.5)], enable_checkpointing=False, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(root / "model.ckpt")
+    return root, model, data
+
+
+def test_the_autoencoder_learns_and_keeps_the_scale_of_its_latents(trained):
+    from diffusers import AutoencoderKL
+
+    root, _, data = trained
+    vae = AutoencoderKL.from_pretrained(root / "vae")
+    assert vae.config.scaling_factor != 1.0 and not vae.config.mid_block_add_attention
+    latents = torch.stack([item["latent"] for item in data.train_set])
+    assert latents.shape == (16, 4, 16, 16)
+    assert 0.7 < latents.square().mean().sqrt() < 1.4
+
+
+def test_latents_are_encoded_once_and_follow_the_weights(trained):
+    root, _, data = trained
+    stored = {path: path.stat().st_mtime_ns for path in (root / "emoji" / "latents").iterdir()}
+    data.prepare_data()
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored and len(stored) == 2
+    assert data.train_set[3]["prompt"] and data._store(0, 16) in stored
+
+
+def test_the_folder_is_a_pipeline_that_draws(trained):
+    from diffusers import StableDiffusionPipeline
+
+    root, model, _ = trained
+    pipeline = StableDiffusionPipeline.from_pretrained(root / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction" and pipeline.safety_checker is None
+    assert pipeline.tokenizer.model_max_length == 24
+    assert pipeline.unet.dtype == pipeline.text_encoder.dtype == pipeline.vae.dtype == torch.float32
+    images = [
+        pipeline("a cat", num_inference_steps=3, eta=eta, generator=torch.manual_seed(0), output_type="pt").images
+        for eta in (0.0, 1.0)
+    ]
+    assert all(image.shape == (1, 3, 64, 64) and image.isfinite().all() for image in images)
+    assert {path.name for path in (root / "pipeline" / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt"}
+    settings = [path.read_text() for path in (root / "pipeline").rglob("*.json")]
+    assert len(settings) >= 6 and not any("_name_or_path" in text or str(root) in text for text in settings)
+    # The folder holds the averaged weights in float16, and the networks of the task were not rounded by writing it.
+    mine, written = model.unet.conv_in.weight, pipeline.unet.conv_in.weight
+    assert torch.equal(mine.half().float(), written) and not torch.equal(mine, written)
+
+
+def test_a_checkpoint_gives_the_same_folder(trained, capsys):
+    from safetensors.torch import load_file
+
+    root, _, _ = trained
+    main(["text_to_image", str(root / "model.ckpt"), str(root / "again")])
+    assert "wrote" in capsys.readouterr().out
+    name = "unet/diffusion_pytorch_model.safetensors"
+    one, other = load_file(root / "pipeline" / name), load_file(root / "again" / name)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    with pytest.raises(SystemExit, match=r"no checkpoint at nowhere\.ckpt"):
+        main(["text_to_image", "nowhere.ckpt", "x"])
+    export_text_to_image(root / "model.ckpt", root / "third", autoencoder=root / "vae")
+    assert (root / "third" / "model_index.json").is_file()
+
+
+def test_a_run_goes_on_from_its_checkpoint(trained):
+    root, _, data = trained
+    data = copy.copy(data)
+    model = small_model(root / "vae", num_samples=0)
+    trainer = Trainer(max_steps=6, callbacks=[EMAWeightAveraging(decay=0.5)], enable_checkpointing=False, **QUIET)
+    trainer.fit(model, data, ckpt_path=root / "model.ckpt", weights_only=True)
+    assert trainer.global_step == 6
+
+
+def test_the_velocity_is_learnt(trained):
+    """One batch again and again: the error falls far below that of predicting nothing, which is about 1."""
+    root, _, data = trained
+    model = small_model(root / "vae")
+    model.configure_model()
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    batch = torch.stack([data.train_set[index]["latent"] for index in range(4)])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch.shape, generator=generator)
+    timestep = torch.tensor([100, 400, 700, 990])
+    errors = []
+    for _ in range(40):
+        loss = model.velocity_error(batch, ["a cat", "", "two cats", "a dog"], noise, timestep)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    assert errors[-1] < 0.4 * errors[0]
+    assert model.text_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
+def test_captions_are_emptied_at_the_given_share(trained, monkeypatch):
+    root, _, _ = trained
+    model = small_model(root / "vae", caption_dropout=0.25)
+    model.configure_model()
+    seen = []
+    monkeypatch.setattr(model, "velocity_error", lambda latent, prompts, *_: seen.extend(prompts) or latent.sum())
+    monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
+    torch.manual_seed(0)
+    model.training_step({"latent": torch.zeros(400, 4, 16, 16), "prompt": ["a cat"] * 400}, 0)
+    assert 70 < seen.count("") < 130 and seen.count("a cat") == 400 - seen.count("")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TextToImageTask("x", (16, 16), attention=(True,)), "attention has 1 entries for 2 resolutions"),
+        (lambda: TextToImageTask("x", caption_dropout=1.0), "caption_dropout is 1.0; give a share"),
+        (lambda: TextToImageTask("x", learning_rate=0.0), "learning_rate is 0.0; give a positive number"),
+        (lambda: AutoencoderTask((12, 16), norm_num_groups=8), "norm_num_groups is 8, which does not divide all of"),
+        (lambda: AutoencoderTask(kl_weight=-1.0), "kl_weight=-1.0 .* must not be negative"),
+        (lambda: EncodedScenesDataModule(batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_bad_settings_get_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_missing_autoencoder_names_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No autoencoder in .*configs/assets/autoencoder\.yaml"):
+        EncodedScenesDataModule(autoencoder=str(tmp_path)).prepare_data()
