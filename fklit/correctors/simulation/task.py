@@ -23,9 +23,9 @@ class SimulationTask(LightningModule):
     """Simulates a target, a group of K particles for each item of a ``SimulationDataModule``; see ``simulate``.
 
     ``predict`` returns one :class:`~fklit.correctors.SimulationResult` a batch, which ``SimulationWriter`` writes.
-    ``test`` logs the mean over groups of the final ESS, of log Z and, with a reference, of W1 and W2 (exact assignment of 2,000
-    points), squared MMD, energy W1 and W2, and the total variation of the masses of its modes; in two dimensions also
-    the total variation of 200 x 200 histograms. Lengths are multiplied by ``unit``.
+    ``test`` logs the mean over groups of the final ESS, of log Z and, with a reference, of W1 and W2 (exact assignment
+    of 2,000 points), squared MMD, energy W1 and W2, and the total variation of the masses of its modes; in two
+    dimensions also the total variation of 200 x 200 histograms. Lengths are multiplied by ``unit``.
 
     Args:
         target: What to sample.
