@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice, check_count, check_matrix, check_non_negative
+from fklit.feynman_kac.checks import check_choice, check_count, check_matrix, check_non_negative
 from fklit.feynman_kac.weights import as_float64, weight_device
 
 Form = Literal["increment", "statistic"]

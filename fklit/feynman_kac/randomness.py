@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count
+from fklit.feynman_kac.checks import check_count
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all groups, one for each, or None for torch's global one."""

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice, check_matrix
+from fklit.feynman_kac.checks import check_choice, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
 from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalize
 

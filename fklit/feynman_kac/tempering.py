@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count, check_fraction, check_matrix, check_non_negative
+from fklit.feynman_kac.checks import check_count, check_fraction, check_matrix, check_non_negative
 from fklit.feynman_kac.potentials import RewardPath
 from fklit.feynman_kac.weights import as_float64, ess
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count
+from fklit.checks import check_count
 from fklit.feynman_kac.potentials import Potential, RewardPath
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.weights import OnNan

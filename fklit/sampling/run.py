@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.genealogy import roots
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import Resampler, get_resampler
-from fklit.feynman_kac.result import Budget
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler

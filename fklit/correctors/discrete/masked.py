@@ -20,9 +20,9 @@ from torch import Tensor
 from fklit.correctors.targets.exponents import value_at
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
+from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.potentials import Potential, RewardPath
 from fklit.feynman_kac.randomness import Generators, uniforms
-from fklit.feynman_kac.result import Budget
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fklit.checks import check_count
 from fklit.correctors.guidance.prompts import ComposedPrompt
-from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.randomness import group_generators
 
 _COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.budget import Budget
 from fklit.sampling.result import draw_slots, json_numbers, pil_images, shared_record
 
 

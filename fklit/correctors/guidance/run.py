@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fklit.checks import check_choice, check_fraction
 from fklit.correctors.guidance.prompt_layout import PromptLayout
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
@@ -18,7 +19,6 @@ from fklit.correctors.guidance.weight import (
     guidance_weight,
     prompt_information,
 )
-from fklit.feynman_kac._checks import check_choice, check_fraction
 from fklit.feynman_kac.potentials import Potential, get_potential
 from fklit.feynman_kac.resampling import Resampler
 from fklit.feynman_kac.schedule import Schedule

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fklit.checks import check_choice, check_fraction
 from fklit.correctors.guidance.api import correct
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.weight import INCREMENTS, GuidanceIncrement
-from fklit.feynman_kac._checks import check_choice, check_fraction
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.resampling import get_resampler
