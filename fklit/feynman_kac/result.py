@@ -143,7 +143,8 @@ class ParticleResult(Generic[State]):
         values: Any = self.samples if function is None else function(self.samples)
         if not isinstance(values, Tensor):
             raise TypeError(
-                f"mean() expected a tensor (B, K, ...), got a {type(values).__name__}; pass a function that returns one."
+                f"mean() expected a tensor (B, K, ...), got a {type(values).__name__}; "
+                "pass a function that returns one."
             )
         if values.shape[:2] != self.log_weights.shape:
             raise ValueError(

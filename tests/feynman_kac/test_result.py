@@ -61,7 +61,7 @@ def test_particles_may_be_a_tree() -> None:
     assert result.best()["x"].tolist() == [[3, 4]]
     assert result.sample(3)["x"].shape == (1, 3, 2)
     assert result.mean(lambda state: state["x"][..., 0]).shape == (1,)
-    with pytest.raises(TypeError, match=r"mean\(\) needs a tensor .* got a dict"):
+    with pytest.raises(TypeError, match=r"mean\(\) expected a tensor .* got a dict"):
         result.mean()
 
 
