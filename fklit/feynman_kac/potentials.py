@@ -39,6 +39,7 @@ from fklit.feynman_kac.checks import check_choice, check_count, check_matrix, ch
 from fklit.feynman_kac.weights import as_float64, weight_device
 
 Form = Literal["increment", "statistic"]
+PotentialName = Literal["difference", "max", "sum", "max-statistic", "sum-statistic", "rt", "terminal"]
 OVERSHOOT_LIMIT = 5.0
 
 

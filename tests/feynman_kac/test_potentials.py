@@ -175,7 +175,7 @@ def test_names() -> None:
         get_potential("diff")
 
 
-def test_wrong_inputs_get_a_sentence() -> None:
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises((ValueError, TypeError), match=r"'both'"):
         Max("both")
     with pytest.raises(ValueError, match=r"form='statistic' is not known"):

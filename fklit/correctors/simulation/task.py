@@ -16,7 +16,7 @@ from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler, systematic
 from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, total_variation, wasserstein
 from fklit.metrics.prompt_mean import PromptMean
-from fklit.sampling.task import check_threads, pinned_threads
+from fklit.sampling.threads import check_threads, pinned_threads
 
 
 class SimulationTask(LightningModule):
