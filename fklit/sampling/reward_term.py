@@ -15,6 +15,9 @@ from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, PopulationSettings, RewardSettings
 
+REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
+"""Keys of the reward's settings in a record; null without a reward."""
+
 
 class RewardTerm:
     """What a reward adds to the log weights of B * K samples, at scheduled steps and at the end.

@@ -17,7 +17,7 @@ from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.sampling.resource_monitor import ResourceMonitor
-from fklit.sampling.reward_term import RewardTerm
+from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
 from fklit.sampling.settings import PopulationSettings
 
 
@@ -88,7 +88,7 @@ class SamplingRun(ABC):
             "ess_threshold": population.ess_threshold,
             "sampler": sampler.name,
             "max_batch": population.max_batch,
-            **({"reward": None} if reward is None else reward.record()),
+            **(dict.fromkeys(REWARD_RECORD) if reward is None else reward.record()),
         }
 
     @abstractmethod
