@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac.potentials import RewardPath, get_potential
+from fklit.feynman_kac.potentials import get_potential
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.pipelines.decode import decode_latents
 from fklit.pipelines.images import as_unit_images

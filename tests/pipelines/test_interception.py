@@ -69,6 +69,18 @@ def test_every_clone_repeats_its_ancestor(stable_diffusion, name):
         assert torch.equal(resampled, reference[ancestors]), f"{name}: resampling at call {at} is not exact"
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_state_of_a_solver_is_told_by_its_full_shape(stable_diffusion, steps):
+    """With 4 samples, 4 noise levels of a grid (3 steps and the end) or 4 timesteps are not one a sample."""
+    pipeline = stable_diffusion
+    pipeline.scheduler = make("DPMSolverMultistepScheduler:sde")
+    reference = _call(pipeline, _same_noise(), steps)
+    ancestors = torch.tensor([2, 0, 2, 1])
+    for at in range(steps):
+        with Interception(pipeline, Hook(at, ancestors), generators=_same_noise()):
+            assert torch.equal(_call(pipeline, None, steps), reference[ancestors]), f"resampling at call {at}"
+
+
 @pytest.mark.parametrize("build", [tiny_stable_diffusion, tiny_sdxl])
 def test_step_call_shows_the_parents(build):
     pipeline, hook = build(), Hook()

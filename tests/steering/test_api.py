@@ -256,6 +256,17 @@ def test_result_is_json_and_pictures(pipeline):
         result.sample(0)
 
 
+def test_resampling_draws_from_a_stream_of_its_own(pipeline):
+    pipeline.scheduler = _scheduler("ddim")
+    settings = SteeringSettings(reward=brightness, reward_scale=1.0, seed=3)
+    run = SteeringRun(pipeline, ["a cat", "a dog"], settings, prompt_indices=[5, 9])
+    noise = [generator.initial_seed() for generator in run.generators[:: settings.num_particles]]
+    assert noise == [g.initial_seed() for g in group_generators(3, [5, 9], stream="noise")]
+    resampling = [generator.initial_seed() for generator in run._system.generator]
+    assert resampling == [g.initial_seed() for g in group_generators(3, [5, 9], stream="resampling")]
+    assert not set(noise) & set(resampling)
+
+
 def test_context_manager_takes_what_the_pipeline_returns(pipeline):
     pipeline.scheduler = _scheduler("ddim")
     settings = SteeringSettings(

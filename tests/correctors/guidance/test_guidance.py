@@ -159,6 +159,17 @@ def test_only_chosen_steps_are_weighed():
     assert early.settings["weight_schedule"] == repr(fklit.Schedule(0, 4))
 
 
+@pytest.mark.parametrize("correction", [0.25, 0.5, 0.9])
+def test_a_partial_correction_counts_that_share_of_the_log_weights(correction):
+    run = {"steps": 12, "particles": 50, "ess_threshold": 0.0}
+    whole = _correct_mixtures(_mixtures(), correction=1.0, **run)
+    part = _correct_mixtures(_mixtures(), correction=correction, **run)
+    assert torch.equal(whole.samples, part.samples) and torch.equal(whole.log_weight_std[0], part.log_weight_std[0])
+    torch.testing.assert_close(part.log_weights, (correction * whole.log_weights).log_softmax(dim=1))
+    weighted = whole.log_weights + whole.log_z.unsqueeze(1) + math.log(50)  # the unnormalized log weights
+    torch.testing.assert_close(part.log_z, (correction * weighted).logsumexp(dim=1) - math.log(50))
+
+
 def test_steps_without_guidance_need_no_predictions_unless_they_are_weighed(monkeypatch):
     import fklit.correctors.guidance.run as guidance
 
