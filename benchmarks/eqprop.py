@@ -43,8 +43,8 @@ from fklit.eqprop import (
     Symmetric,
     unrolled,
 )
-from fklit.eqprop.backprop import feedforward
-from fklit.eqprop.connections import ConvolutionLink, DenseLink, Link
+from fklit.eqprop.network.links import ConvolutionLink, DenseLink, Link
+from fklit.eqprop.training.backprop import feedforward
 
 Step = Callable[[], Any]
 
@@ -84,7 +84,7 @@ def naive_phase(
         for group in network.colors:
             new = {}
             for i in group:
-                shape, bias = network.populations[i].shape, network.biases[network.names[i]].detach()
+                shape, bias = network.layers[i].shape, network.biases[network.names[i]].detach()
                 total: Any = bias.reshape(1, *shape) if bias.dim() == 1 else bias
                 for name, (pre, post) in network.ends.items():
                     link = network.link(name)
@@ -101,7 +101,7 @@ def naive_phase(
 
 def naive_step(network: EquilibriumNetwork, x: Tensor, y: Tensor, *, phases: int, beta: float, free: int, nudged: int):
     """Gradients of a step of the naive loop, by name."""
-    zero = [x.new_zeros(len(x), *population.shape) for population in network.populations]
+    zero = [x.new_zeros(len(x), *layer.shape) for layer in network.layers]
     with torch.no_grad():
         state = naive_phase(network, x, zero, x.new_zeros(()), free)
     out = state[network.output].requires_grad_()
@@ -212,15 +212,15 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
             if loss is not None:
                 total = total + loss(network, equilibrium, sample_ids=ids)
             total.backward()
-            nudged = max(int(report.steps.max()) for report in record[0].reports)
-            sweeps[name] = {"free": int(equilibrium.report.steps.max()), "nudged": nudged}
+            nudged = max(int(report.iterations.max()) for report in record[0].results)
+            sweeps[name] = {"free": int(equilibrium.result.iterations.max()), "nudged": nudged}
 
         return step
 
     def bptt(count: int) -> Step:
         def step() -> None:
             network.zero_grad()
-            F.cross_entropy(network.read(unrolled(network, x, sweeps=count)), y).backward()
+            F.cross_entropy(network.read(unrolled(network, x, iterations=count)), y).backward()
 
         return step
 

@@ -45,7 +45,7 @@ def test_the_table_of_homeostasis_runs_once(tmp_path, monkeypatch, capsys):
         asked.append(command)
         lost = "null" in command
         keys = ("alignment/error/l1", "alignment/gradient/links.input-l1.forward_weight", "alignment/symmetry")
-        rest = {"val/top1": 0.5, "val/unsettled": 0.0, "alignment/error/out": 1.0, "cpu_seconds": 3.0}
+        rest = {"val/top1": 0.5, "val/unconverged": 0.0, "alignment/error/out": 1.0, "cpu_seconds": 3.0}
         return dict.fromkeys(keys, 0.25 if lost else 0.75 + len(asked) / 1000) | rest
 
     monkeypatch.setattr(module, "run", run)
