@@ -73,7 +73,7 @@ class Alignment(Metric):
         for name in sums.keys() & gradients.keys() & reference_gradients.keys():
             pair = torch.stack([gradients[name].flatten(), reference_gradients[name].flatten()])
             if pair.shape[1] != self.weights[name]:
-                raise ValueError(f"expected a gradient of {self.weights[name]} numbers for {name}, got {pair.shape[1]}.")
+                raise ValueError(f"expected a gradient of size {self.weights[name]} for {name}, got {pair.shape[1]}.")
             sums[name] += pair
 
     def compute(self) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def test_one_error_per_layer():
 
 
 def test_gradients_have_the_announced_size():
-    with pytest.raises(ValueError, match="expected a gradient of 3 numbers for w, got 2"):
+    with pytest.raises(ValueError, match="expected a gradient of size 3 for w, got 2"):
         feed(Alignment(["a"], {"w": 3}), [torch.ones(1, 1)], [torch.ones(1, 1)], [True], torch.ones(2), torch.ones(2))
 
 

@@ -40,7 +40,7 @@ class BackpropTask(EqPropTask):
 
     Args:
         network: Its layers are in the order of the pass.
-        num_classes: As in `fklit.eqprop.task.EqPropTask`.
+        num_classes: As in `fklit.eqprop.EqPropTask`.
         loss: As there.
         optimizer: As there.
 
