@@ -243,7 +243,10 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
         ),
         "corrected nudge converged": ep("corrected nudge converged", CorrectedNudge(b, relaxation=nudge), to_tolerance),
         "N=2 converged + homeostasis": ep(
-            "N=2 converged + homeostasis", Symmetric(b, relaxation=nudge), to_tolerance, Homeostasis("squared", probes=1)
+            "N=2 converged + homeostasis",
+            Symmetric(b, relaxation=nudge),
+            to_tolerance,
+            Homeostasis("squared", probes=1),
         ),
         "(b) unrolled": bptt(asked.free),
         "(c) feed-forward backprop": backprop,
