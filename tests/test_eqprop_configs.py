@@ -90,7 +90,7 @@ def test_the_cells_of_table_1(monkeypatch):
     cells = {
         "OneSided": {"beta": 0.05},
         "Cauchy": {"beta": 0.5, "num_phases": 6},
-        "Online": {"num_phases": 4, "steps_per_phase": 60, "turns": 5, "from_zero": True},
+        "Online": {"num_phases": 4, "iterations_per_phase": 60, "num_periods": 5, "from_zero": True},
         "ExactResponse": {},
     }
     for kind, settings in cells.items():
@@ -98,7 +98,7 @@ def test_the_cells_of_table_1(monkeypatch):
         words = ("--config", "configs/eqprop/fashion_mnist_table1.yaml", "--model.network.estimator", given)
         found = build(monkeypatch, *words).model.network.estimator
         assert type(found).__name__ == kind
-        assert found.relaxation.max_steps == settings.pop("steps_per_phase", 20)
+        assert found.relaxation.max_iterations == settings.pop("iterations_per_phase", 20)
         assert all(getattr(found, key) == value for key, value in settings.items())
 
 

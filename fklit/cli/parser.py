@@ -20,7 +20,8 @@ _NAMED_CLASSES = (
     "fklit.correctors.simulation.task",
     "fklit.data",
     "fklit.emoji",
-    "fklit.eqprop.task",
+    "fklit.eqprop.training.backprop",
+    "fklit.eqprop.training.task",
     "fklit.rewards",
     "fklit.steering.task",
 )
