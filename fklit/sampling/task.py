@@ -2,17 +2,17 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.pipelines.source import PipelineSource
+from fklit.sampling.no_training import NoTraining
+from fklit.sampling.threads import check_threads, pinned_threads
 
 
 class Sampled(Protocol):
@@ -24,7 +24,7 @@ class Sampled(Protocol):
         ...
 
 
-class SamplingTask(LightningModule):
+class SamplingTask(NoTraining):
     """``predict`` and ``test`` of a method that samples prompts with a pretrained pipeline; nothing is trained.
 
     Args:
@@ -125,41 +125,6 @@ class SamplingTask(LightningModule):
             self.log_dict({f"test/{key}": v.float() for key, v in values.items()}, sync_dist=True)
             metric.reset()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Empty: the pretrained weights lie on disk already."""
-        return {}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Nothing to load; see :meth:`state_dict`."""
-        return nn.Module().load_state_dict({})
-
-    def setup(self, stage: str) -> None:
-        """Refuses ``fit`` and ``validate``.
-
-        Raises:
-            ValueError: For these stages.
-        """
-        if stage in ("fit", "validate"):
-            self._refuse()
-
-    def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def configure_optimizers(self) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            f"`fit` or `validate` was asked for with {type(self).__name__}, which samples from pretrained weights and "
-            "trains nothing; use `predict` (writes samples) or `test` (reports metrics)."
-        )
-
 
 def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
     if not isinstance(batch, Mapping) or not {"prompts", "indices"} <= batch.keys():
@@ -168,21 +133,3 @@ def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
             "(PromptDataModule does): the noise of a prompt follows from its index."
         )
     return list(batch["prompts"]), [int(index) for index in batch["indices"]]
-
-
-def check_threads(number: int | None) -> int | None:
-    """Return `num_threads`, or raise a ValueError if it is below 1."""
-    if number is not None and number < 1:
-        raise ValueError(f"num_threads={number} was given; give an integer of at least 1, or null for no limit.")
-    return number
-
-
-@contextmanager
-def pinned_threads(number: int | None) -> Iterator[None]:
-    """Run with this many CPU threads; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if number is None else number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,9 +1,8 @@
 """SimulationGroups of an analytic or learned target under Lightning, held against a reference law."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from fklit.analytic.gaussian import GaussianMixture
@@ -16,10 +15,11 @@ from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler, systematic
 from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, total_variation, wasserstein
 from fklit.metrics.prompt_mean import PromptMean
-from fklit.sampling.task import check_threads, pinned_threads
+from fklit.sampling.no_training import NoTraining
+from fklit.sampling.threads import check_threads, pinned_threads
 
 
-class SimulationTask(LightningModule):
+class SimulationTask(NoTraining):
     """Simulates a target, a group of K particles for each item of a ``SimulationDataModule``; see ``simulate``.
 
     ``predict`` returns one :class:`~fklit.correctors.SimulationResult` a batch, which ``SimulationWriter`` writes.
@@ -147,26 +147,6 @@ class SimulationTask(LightningModule):
         if x.shape[1] == 2:
             found["tv"] = total_variation(unit * x, unit * y, low=-self.extent, high=self.extent)
         return found
-
-    def setup(self, stage: str) -> None:
-        """Refuses ``fit`` and ``validate``.
-
-        Raises:
-            ValueError: For these stages.
-        """
-        if stage in ("fit", "validate"):
-            self.configure_optimizers()
-
-    def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
-        """Refuses."""
-        self.configure_optimizers()
-
-    def configure_optimizers(self) -> NoReturn:
-        """Refuses."""
-        raise ValueError(
-            "`fit` or `validate` was asked for with SimulationTask, which trains nothing; use `predict` (writes "
-            "particles) or `test` (reports distances to the reference)."
-        )
 
 
 def _energy(law: GaussianMixture) -> Any:
