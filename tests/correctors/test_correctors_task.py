@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 from tiny import tiny_stable_diffusion
 
 import fklit.assets
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.callbacks import SampleWriter
 from fklit.cli import main
-from fklit.correctors import Guided, VariancePreserving, correct, simulate
+from fklit.correctors import Target, VariancePreserving, correct, simulate
 from fklit.correctors.guidance.task import GuidanceTask
 from fklit.correctors.simulation.task import SimulationTask
 from fklit.data import PromptDataModule, SimulationDataModule
@@ -89,7 +89,7 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path):
 
 def _target():
     path = VariancePreserving()
-    return Guided(GaussianMixture([[0.0], [2.0]], 0.5).on(path), GaussianMixture([[1.0]], 1.0).on(path), 1.5)
+    return Target.guided(GaussianMixture([[0.0], [2.0]], 0.5).on(path), GaussianMixture([[1.0]], 1.0).on(path), 1.5)
 
 
 def test_groups_do_not_depend_on_the_batch(tmp_path):
