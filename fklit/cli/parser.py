@@ -1,5 +1,6 @@
 """LightningCLI with fklit's classes and readable errors."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -8,14 +9,23 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import fklit.callbacks
-import fklit.correctors.guidance.task
-import fklit.correctors.simulation.task
-import fklit.data
-import fklit.emoji  # noqa: F401  (a class that is imported may be named by its short name)
 from fklit.cli.logs import look_for_checkpoints_in, protect_logs, set_logs_aside
 from fklit.cli.messages import explain
 from fklit.correctors.targets.target import Target
+
+# A class that is imported may be named by its short name.
+_NAMED_CLASSES = (
+    "fklit.callbacks",
+    "fklit.correctors.guidance.task",
+    "fklit.correctors.simulation.task",
+    "fklit.data",
+    "fklit.emoji",
+    "fklit.eqprop.task",
+    "fklit.rewards",
+    "fklit.steering.task",
+)
+for _module in _NAMED_CLASSES:
+    importlib.import_module(_module)
 
 set_parsing_settings(subclasses_enabled=[Target])  # a dataclass, but named by the functions that make it: Annealed, ...
 

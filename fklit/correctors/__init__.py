@@ -11,6 +11,7 @@ from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
+from fklit.correctors.guidance.settings import GuidanceSettings
 from fklit.correctors.simulation import (
     Control,
     Corrector,
@@ -80,6 +81,7 @@ __all__ = [
     "GaussianControl",
     "GuidanceResult",
     "GuidanceRun",
+    "GuidanceSettings",
     "Heun",
     "ImproperTargetError",
     "IncompatibleError",

@@ -12,7 +12,6 @@ from fklit.feynman_kac.potentials import (
     HighVarianceWarning,
     Max,
     Potential,
-    RewardPath,
     Sum,
     Terminal,
     get_potential,
@@ -31,6 +30,7 @@ from fklit.feynman_kac.resampling import (
     systematic,
 )
 from fklit.feynman_kac.result import ParticleResult
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
 from fklit.feynman_kac.trees import select, tree_map

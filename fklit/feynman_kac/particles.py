@@ -163,7 +163,7 @@ class ParticleSystem:
             )
         if int(drawn.min()) < 0 or int(drawn.max()) >= self.num_particles:
             raise ValueError(
-                f"The resampler returned an ancestor outside 0 .. {self.num_particles - 1}; mend the resampler."
+                f"The resampler returned an ancestor outside 0 .. {self.num_particles - 1}; fix the resampler."
             )
         ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
         ancestors[rows] = drawn.to(log_weights.device)

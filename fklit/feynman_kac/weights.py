@@ -109,7 +109,7 @@ def apply_nan_policy(
             f"{int(invalid.sum())} of {invalid.numel()} log potentials are NaN or +inf{context and ' ' + context} "
             "(first: "
             f"group {group}, particle {particle}, value {float(values[group, particle])}); a reward must be finite or "
-            f"-inf, so mend it or set on_nan='drop' to give such particles weight zero."
+            f"-inf, so fix it or set on_nan='drop' to give such particles weight zero."
         )
     return values.masked_fill(invalid, -torch.inf), invalid.sum(dim=-1)
 

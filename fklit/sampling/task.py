@@ -1,42 +1,43 @@
 """What tasks that sample from pretrained pipelines share under Lightning: loading, prompts, metrics, no training."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fklit.metrics.prompt_mean import PromptMean
+from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.source import PipelineSource
+from fklit.sampling.describe import describe
 from fklit.sampling.no_training import NoTraining
+from fklit.sampling.result import PipelineResult
+from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.threads import check_threads, pinned_threads
 
 
-class Sampled(Protocol):
-    """Samples of B prompts with K particles each, as every result has them."""
-
-    @property
-    def samples(self) -> Tensor:
-        """(B, K, C, H, W)."""
-        ...
-
-
 class SamplingTask(NoTraining):
-    """``predict`` and ``test`` of a method that samples prompts with a pretrained pipeline; nothing is trained.
+    """`predict` and `test` of a method that samples prompts with a pretrained pipeline; nothing is trained.
+
+    The samples of a prompt depend on the settings, the seed and the prompt's index, not on batch size, number of
+    processes or order (bit for bit with a fixed `max_batch` and `num_threads`). Nothing here is saved in checkpoints:
+    there is nothing to resume but the writer's folder.
 
     Args:
         source: Where the pipeline comes from; loaded when the run starts.
-        reported: Names of the figures that ``figures`` gives.
-        metrics: Metrics for ``test`` by name, see :class:`fklit.steering.task.SteeringTask`.
+        settings: Of the method.
+        reported: Names of the figures that `figures` gives.
+        metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in [0, 1]
+            with a `SampleBatch`.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
     """
 
     def __init__(
         self,
         source: PipelineSource,
+        settings: SamplingSettings,
         *,
         reported: Sequence[str],
         metrics: Mapping[str, Metric] | None = None,
@@ -44,45 +45,62 @@ class SamplingTask(NoTraining):
     ) -> None:
         super().__init__()
         self.source = source
+        self.sampling = settings
+        self.reward = settings.reward  # a module: it follows this one to its device
         self.done: frozenset[int] = frozenset()  # prompts that are on disk already; set by the writer
         self.num_threads = check_threads(num_threads)
         self.means = nn.ModuleDict({name: PromptMean() for name in reported})
         self.metrics = nn.ModuleDict(dict(metrics or {}))
 
-    @abstractmethod
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: there are no checkpoints.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{cls.__name__} expected its own arguments, got a checkpoint; it trains nothing, so there is nothing to "
+            "load: build it from its configuration."
+        )
+
     def settings(self) -> dict[str, Any]:
-        """Everything that determines the samples, JSON-able."""
+        """Everything that determines the samples, JSON-able: weights, reward and method; not paths or batch size.
+
+        Raises:
+            TypeError: The reward does not tell its arguments, see `fklit.sampling.describe`.
+        """
+        return {"source": self.source.settings(), **describe(self.sampling.keywords())}
 
     @abstractmethod
-    def sample(self, prompts: list[str], indices: list[int]) -> Any:
+    def sample(self, prompts: list[str], indices: list[int]) -> PipelineResult:
         """Run the method on prompts with their indices."""
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:
-        """Figures of each prompt (B,) by name, for ``test``."""
+        """Figures of each prompt (B,) by name, for `test`."""
 
     def chosen(self, result: Any) -> Tensor:
         """Slot of the sample of each prompt that metrics see, (B,)."""
-        best: Tensor = result.best_index
+        best: Tensor = result.best_index()
         return best
 
-    def load_more(self) -> None:  # noqa: B027
-        """Load what the method needs besides the pipeline, before it."""
-
     def configure_model(self) -> None:
-        """Loads the weights, unless every prompt of this run is done; calling it again does nothing."""
+        """Load the weights, unless every prompt of this run is done; calling it again does nothing."""
         data = getattr(self.trainer, "datamodule", None)
         items = getattr(data, "items", None)
         if items is not None and self.done.issuperset(item["index"] for item in items):
             return
-        self.load_more()  # the smaller one first: what is wrong shows before gigabytes are read
+        if self.reward is not None:  # the smaller one first: what is wrong shows before gigabytes are read
+            reward: Any = self.reward
+            reward.load()
         self.source.load().enable_offload(self.trainer.strategy.root_device)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Samples the prompts of a batch that are not done.
+        """Sample the prompts of a batch that are not done.
 
         Args:
-            batch: ``{"prompts": [...], "indices": [...], ...}`` as ``PromptDataModule`` gives it.
+            batch: `{"prompts": [...], "indices": [...], ...}` as `PromptDataModule` gives it.
             batch_idx: Place of the batch; unused.
             dataloader_idx: Place of the loader; unused.
 
@@ -97,26 +115,23 @@ class SamplingTask(NoTraining):
             return self.sample([prompts[place] for place in todo], [indices[place] for place in todo])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Samples the prompts of a batch and adds them to the metrics."""
+        """Sample the prompts of a batch and add them to the metrics."""
         prompts, indices = _prompts_and_indices(batch)
         with pinned_threads(self.num_threads):
-            result: Sampled = self.sample(prompts, indices)
+            result = self.sample(prompts, indices)
         where = torch.tensor(indices)
         for name, values in self.figures(result).items():
             mean = self.means[name]
             assert isinstance(mean, PromptMean)
             mean.update(where, values)
-        chosen = result.samples[torch.arange(len(prompts)), self.chosen(result)].to(self.device)
+        metadata = batch.get("metadata") or [{"prompt": prompt} for prompt in prompts]
+        samples = result.samples.to(self.device)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
-            takes = inspect.signature(metric.update).parameters
-            if "group_size" in takes:
-                metric.update(result.samples.flatten(0, 1).to(self.device), group_size=result.samples.shape[1])
-            else:
-                metric.update(chosen, batch["metadata"] if "metadata" in takes else prompts)
+            metric.update(samples, SampleBatch(prompts, metadata, self.chosen(result)))
 
     def on_test_epoch_end(self) -> None:
-        """Logs the means over all prompts of all processes; a metric of several numbers logs each."""
+        """Log the means over all prompts of all processes; a metric of several numbers logs each."""
         for name, metric in (*self.means.items(), *self.metrics.items()):
             assert isinstance(metric, Metric)
             value = metric.compute()
@@ -126,10 +141,19 @@ class SamplingTask(NoTraining):
             metric.reset()
 
 
+def cost_figures(result: PipelineResult) -> dict[str, Tensor]:
+    """Each prompt's share of what a call cost, (B,): denoiser calls and seconds."""
+    count, budget = result.num_groups, result.budget
+    return {
+        "denoiser_calls": torch.full((count,), budget.denoiser_calls / count),
+        "seconds": torch.full((count,), budget.seconds / count),
+    }
+
+
 def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
     if not isinstance(batch, Mapping) or not {"prompts", "indices"} <= batch.keys():
         raise ValueError(
-            f"A batch of type {type(batch).__name__} was given; give {{'prompts': [...], 'indices': [...]}} "
-            "(PromptDataModule does): the noise of a prompt follows from its index."
+            f"expected a batch {{'prompts': [...], 'indices': [...]}}, got a {type(batch).__name__}; use "
+            "PromptDataModule: the noise of a prompt follows from its index."
         )
     return list(batch["prompts"]), [int(index) for index in batch["indices"]]

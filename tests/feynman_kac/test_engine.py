@@ -220,7 +220,7 @@ def test_the_models_budget_is_reported_with_time_and_memory() -> None:
     assert result.budget.peak_memory_bytes > 10_000_000
 
 
-def test_a_state_or_potential_of_the_wrong_shape_gets_a_sentence() -> None:
+def test_a_state_or_potential_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"log_potential has shape \(2, 3\) but the run has 2 groups of 4 particles"):
         run(Walk(torch.zeros(2, 3)), num_groups=2, num_particles=4)
     model = Walk(torch.zeros(2, 3))

@@ -103,7 +103,7 @@ def test_weights_leave_mps_for_the_cpu_because_it_has_no_float64() -> None:
     assert weight_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
 
 
-def test_wrong_inputs_get_a_sentence() -> None:
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\); give shape \(groups, particles\)"):
         ess(torch.zeros(3))
     with pytest.raises(ValueError, match=r"at least one of each"):

@@ -20,8 +20,9 @@ from fklit.correctors.discrete.masked_weights import masked_weight
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
 from fklit.feynman_kac.budget import Budget
-from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators, uniforms
+from fklit.feynman_kac.reward_path import RewardPath
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from fklit.correctors.targets.paths.noise_path import check_grid
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
 from fklit.feynman_kac.budget import Budget
-from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.weights import OnNan, normalize
 
 
