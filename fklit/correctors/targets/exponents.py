@@ -62,6 +62,17 @@ class Times:
         return value_at(self.left, t) * value_at(self.right, t)
 
 
+@dataclass(frozen=True)
+class Complement:
+    """1 minus an exponent that changes in time."""
+
+    exponent: Callable[[float], float]
+
+    def __call__(self, t: float) -> float:
+        """Return the value at time `t`."""
+        return 1.0 - self.exponent(t)
+
+
 def value_at(exponent: Exponent, t: float) -> float:
     """Return the exponent at time `t`.
 
@@ -79,6 +90,11 @@ def times(left: Exponent, right: Exponent) -> Exponent:
     if callable(left) or callable(right):
         return Times(left, right)
     return left * right
+
+
+def complement(exponent: Exponent) -> Exponent:
+    """Return 1 minus an exponent, a number if it is one."""
+    return Complement(exponent) if callable(exponent) else 1.0 - exponent
 
 
 def check_exponent(name: str, exponent: object) -> Exponent:

@@ -17,9 +17,9 @@ from fklit.checks import check_choice
 from fklit.correctors.targets.dispersion import weighted_sum
 from fklit.correctors.targets.evaluation import Evaluation, check_scores, expert_scores
 from fklit.correctors.targets.expert import Expert, HasLogDensity, HasMoments
-from fklit.correctors.targets.exponents import Exponent, times, value_at
+from fklit.correctors.targets.exponents import Exponent, complement, times, value_at
 from fklit.correctors.targets.paths.noise_path import NoisePath
-from fklit.correctors.targets.terms import Terms, check_one_path, check_terms, complement, product_terms, raised_terms
+from fklit.correctors.targets.terms import Terms, check_one_path, check_terms, product_terms, raised_terms
 from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
 from fklit.feynman_kac.potentials import Potential
 

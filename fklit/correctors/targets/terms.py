@@ -1,6 +1,6 @@
 """Terms of a target, pairs of an expert and its exponent, and the arithmetic that builds targets from others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fklit.correctors.targets.expert import Expert
@@ -80,18 +80,3 @@ def product_terms(models: Sequence[Any], exponents: Sequence[Exponent] | None) -
             f"expected one exponent for each model, got {len(chosen)} exponents for {len(models)} models; give as many."
         )
     return tuple(term for model, exponent in zip(models, chosen, strict=True) for term in raised_terms(model, exponent))
-
-
-def complement(exponent: Exponent) -> Exponent:
-    """Return 1 minus an exponent."""
-    return _Complement(exponent) if callable(exponent) else 1.0 - exponent
-
-
-class _Complement:
-    """1 minus an exponent that changes in time."""
-
-    def __init__(self, exponent: Callable[[float], float]) -> None:
-        self.exponent = exponent
-
-    def __call__(self, t: float) -> float:
-        return 1.0 - self.exponent(t)

@@ -38,6 +38,7 @@ class TrainedExpert:
     def __init__(self, checkpoint: str, path: NoisePath, *, max_batch: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.path = path
+        self.max_batch = max_batch
         self._model = ScoreModel(self._denoised, path, prediction="edm", max_batch=max_batch)
 
     @property
