@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import torch
+from jsonargparse import set_parsing_settings
 from torch import Tensor, nn
 
 from fklit.analytic.gaussian import GaussianMixture
@@ -20,6 +21,10 @@ from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, to
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.sampling.no_training import NoTraining
 from fklit.sampling.threads import check_threads, pinned_threads
+
+# A dataclass, for which jsonargparse accepts no class path unless told so; configurations and checkpoints name its
+# class methods.
+set_parsing_settings(subclasses_enabled=[Target])
 
 
 class SimulationTask(NoTraining):
