@@ -1,56 +1,30 @@
 """One call from a target to weighted samples: `simulate(target, num_particles=...)`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
 
 import torch
-from jaxtyping import Float64, Int64
-from torch import Tensor
 
 from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.corrector import Corrector
-from fklit.correctors.simulation.increments import Increment
-from fklit.correctors.simulation.proposals import Proposal
-from fklit.correctors.simulation.start import Start
+from fklit.correctors.simulation.increment import Increment
+from fklit.correctors.simulation.initial import InitialGaussian
+from fklit.correctors.simulation.proposal import Proposal
+from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.engine import run
 from fklit.feynman_kac.randomness import Generators, group_generators
 from fklit.feynman_kac.resampling import Resampler, get_resampler
-from fklit.feynman_kac.result import ParticleResult, json_numbers
+from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationResult(ParticleResult[Tensor]):
-    """Weighted samples (B, K, *event) of a target, and how much their weights varied.
-
-    Attributes:
-        log_weight_std: (T, B) float64, standard deviation of each step's log weights within each group.
-        clamped: (B,) int64, log weights that the clamp bounded.
-        num_steps: T.
-    """
-
-    log_weight_std: Float64[Tensor, "T B"]
-    clamped: Int64[Tensor, " B"]
-    num_steps: int
-
-    def record(self, b: int) -> dict[str, Any]:
-        """Return what is known of group b except for its samples, JSON-able."""
-        return {
-            **super().record(b),
-            "num_steps": self.num_steps,
-            "log_weight_std": json_numbers(self.log_weight_std[:, b]),
-            "clamped": int(self.clamped[b]),
-        }
 
 
 @torch.no_grad()
 def simulate(
     target: Target,
     *,
-    num_particles: int,
+    num_particles: int = 4000,
     num_groups: int = 1,
     num_steps: int = 200,
     times: Sequence[float] | None = None,
@@ -59,9 +33,9 @@ def simulate(
     control: Control | None = None,
     resampler: Resampler | str = "systematic",
     ess_threshold: float = 0.9,
-    resample: Schedule | None = None,
+    resample_schedule: Schedule | None = None,
     event_shape: Sequence[int] | None = None,
-    start: Start | None = None,
+    initial: InitialGaussian | None = None,
     clamp: float | None = None,
     seed: int = 0,
     generator: Generators = None,
@@ -75,13 +49,13 @@ def simulate(
     ::
 
         law = GaussianMixture([[-1.5], [1.2]], [0.15, 0.3], [0.35, 0.65]).on(VariancePreserving())
-        result = simulate(Annealed(law, 2.5), num_particles=4000, control=FittedControl(), dtype=torch.float64)
+        result = simulate(Target.annealed(law, 2.5), control=FittedControl(), dtype=torch.float64)
         result.mean(), result.log_z, result.ess[-1]
 
     With `increment=Uncorrected()` it is the heuristic sampler, and with one particle a group the same, bit for bit.
 
     Args:
-        target: see `targets`.
+        target: what to sample.
         num_particles: K.
         num_groups: B, independent runs side by side.
         num_steps: steps of the path's own grid; ignored if `times` are given.
@@ -92,10 +66,10 @@ def simulate(
         resampler: see `fklit.feynman_kac.resampling`.
         ess_threshold: fraction of K below which a group resamples. The weights of a corrector grow by small rough
             steps, so that frequent resampling costs little; with a control, 0.5 is enough.
-        resample: steps that may resample; all if not given. Weights are carried through the others. Skipping the noisy
-            end does little harm, skipping the clean end throws the correction away.
+        resample_schedule: steps that may resample; all if not given. Weights are carried through the others. Skipping
+            the noisy end costs little, skipping the clean end loses the correction.
         event_shape: shape of one sample; the experts' if not given.
-        start: the Gaussian to start from; the target's own at the noise end if not given.
+        initial: the Gaussian to start from; the target's own at the noise end if not given.
         clamp: bound on how far a step's log weight may lie from its group's mean; a bias, and counted.
         dtype: of the samples.
         device: of the samples.
@@ -114,13 +88,13 @@ def simulate(
         increment=increment,
         control=control,
         event_shape=event_shape,
-        start=start,
+        initial=initial,
         clamp=clamp,
         dtype=dtype,
         device=device,
         on_nan=on_nan,
     )
-    allowed = None if resample is None else {-1, *resample.resolve_resampling(model.num_steps)}
+    allowed = None if resample_schedule is None else {-1, *resample_schedule.resolve_resampling(model.num_steps)}
     result = run(
         model,
         num_groups=num_groups,
