@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from image_files import rows, write_imagenet32
 
-from fklit.atomic import remove_leftovers, write_atomically
 from fklit.data import imagenet32
 from fklit.data.__main__ import main
 from fklit.data.image_batches import Draw, ImageDataset
@@ -267,22 +266,3 @@ def test_python_m(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="1"), pytest.warns(RuntimeWarning, match="found in sys.modules"):
         runpy.run_module("fklit.data.__main__", run_name="__main__")
     assert capsys.readouterr().out.count("missing") == 11
-
-
-def test_leftovers_of_killed_processes_are_removed_when_old(tmp_path):
-    old, young = tmp_path / ".a-1.part", tmp_path / ".a-2.part"
-    for path in (old, young):
-        path.write_bytes(b"x")
-    os.utime(old, (0, 0))
-    remove_leftovers(tmp_path)
-    remove_leftovers(tmp_path / "nowhere")
-    assert not old.exists() and young.exists()
-
-
-def test_a_failed_write_keeps_the_older_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), write_atomically(path) as file:
-        file.write(b"new")
-        raise RuntimeError
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
