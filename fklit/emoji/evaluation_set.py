@@ -7,8 +7,9 @@ from torch.utils.data import Dataset
 
 from fklit.emoji.art import EmojiArt
 from fklit.emoji.hard_negatives import fulfills, hard_negative
-from fklit.emoji.prompts import TAGS, all_prompts
+from fklit.emoji.prompts import all_prompts
 from fklit.emoji.scenes import compose, place, scene_rng
+from fklit.metrics.geneval import TAGS
 
 
 class EvaluationItem(TypedDict):

@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+from fklit.metrics.geneval import TAGS, Tag
+
 Relation = Literal["left of", "right of", "above", "below"]
 Split = Literal["tune", "test"]
 
-TAGS: tuple[Tag, ...] = get_args(Tag)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 COLORS = ("red", "green", "blue", "yellow", "purple")

@@ -17,12 +17,12 @@ from fklit.emoji.prompts import (
     EmojiObject,
     Relation,
     ScenePrompt,
-    Tag,
     Wanted,
     colors_of,
     find_object,
     is_held_out,
 )
+from fklit.metrics.geneval import Tag
 
 IMAGE_SIZE = 64
 MIN_SIZE, MAX_SIZE = 26, 30

@@ -1,10 +1,14 @@
-"""GenEval's rule: given the objects found in a picture, does it show what the prompt asks for?"""
+"""GenEval's tasks and its rule: given the objects found in an image, does it show what the prompt asks for?"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
+Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+"""The six tasks of GenEval (Ghosh et al. 2023, arXiv:2310.11513), as its metadata call them."""
+
+TAGS: tuple[Tag, ...] = get_args(Tag)
 _MARGIN = 0.1  # GenEval's: of the summed box sides, an offset below it counts as none
 
 

@@ -10,7 +10,6 @@ from fklit.emoji.prompts import (
     COUNT_WORDS,
     NOUNS,
     OBJECTS,
-    TAGS,
     ScenePrompt,
     Wanted,
     all_prompts,
@@ -21,6 +20,7 @@ from fklit.emoji.prompts import (
 )
 from fklit.emoji.scene_data import EmojiScenesDataModule
 from fklit.emoji.scenes import IMAGE_SIZE, caption, compose, place, sample_crowd, sample_scene
+from fklit.metrics.geneval import TAGS
 
 SCENES = [sample_scene(0, index) for index in range(2000)]
 

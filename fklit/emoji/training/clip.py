@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from fklit.emoji.prompts import TAGS, all_prompts
+from fklit.emoji.prompts import all_prompts
 from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
 from fklit.emoji.training.schedule import warmup_cosine
+from fklit.metrics.geneval import TAGS
 from fklit.rewards.preprocess import ClipPreprocess
 
 _PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}

@@ -13,11 +13,11 @@ from fklit.emoji.boxes import MAX_OBJECTS, BoxDataset, EmojiBoxesDataModule
 from fklit.emoji.distractors import distractor
 from fklit.emoji.hard_negatives import fulfills, hard_negative
 from fklit.emoji.pairs import EmojiPairsDataModule, PairDataset, collate_pairs
-from fklit.emoji.prompts import TAGS
 from fklit.emoji.scenes import place, sample_prompt, scene_rng
 from fklit.emoji.training.clip import ClipTask, contrastive_loss
 from fklit.emoji.training.detector import DetectorTask
 from fklit.metrics import Judge
+from fklit.metrics.geneval import TAGS
 from fklit.rewards import CLIPScore
 
 CONFIGS = Path(__file__).parents[3] / "configs"
