@@ -6,7 +6,7 @@ _PREFIX = "fklit:"
 
 
 def path(name: str) -> Path:
-    """Folder of a shipped asset, for example ``path("emoji_clip")``.
+    """Folder of a shipped asset, for example `path("emoji_clip")`.
 
     Raises:
         ValueError: There is no such asset.
@@ -19,7 +19,7 @@ def path(name: str) -> Path:
 
 
 def shipped(name: str) -> Path | None:
-    """What a setting such as ``"fklit:emoji_clip"`` or ``"fklit:emoji_scenes/vae"`` stands for; None for other texts.
+    """What a setting such as `"fklit:emoji_clip"` or `"fklit:emoji_scenes/vae"` stands for; None for other texts.
 
     Raises:
         ValueError: There is no such asset.

@@ -26,7 +26,7 @@ def random_bits(seed: int, *counters: int | npt.NDArray[np.integer]) -> npt.NDAr
 
 
 def shuffled(number: int, seed: int, *counters: int) -> npt.NDArray[np.int64]:
-    """A permutation of ``0 .. number - 1``, the same on every machine for the same seed and counters."""
+    """A permutation of `0 .. number - 1`, the same on every machine for the same seed and counters."""
     return np.argsort(random_bits(seed, *counters, np.arange(number)), kind="stable").astype(np.int64)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fklit.emoji.art import STYLES, EmojiArt, Style
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 
 Pixels = npt.NDArray[np.float32]
 
@@ -76,7 +76,7 @@ def distractor(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
 
 
 def warp(patch: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """Moves the pixels of a patch along smooth random fields, by at most ``amount`` of its size."""
+    """Moves the pixels of a patch along smooth random fields, by at most `amount` of its size."""
     size = len(patch)
     row, column = np.mgrid[0:size, 0:size].astype(np.float32)
     scale = float(rng.uniform(0.2, 0.45))

@@ -1,4 +1,4 @@
-"""``EncodedScenes``: emoji scenes as latents of a trained autoencoder, encoded once and kept."""
+"""`EncodedScenes`: emoji scenes as latents of a trained autoencoder, encoded once and kept."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from fklit.emoji.scenes import caption, sample_scene
 
 
 class LatentItem(TypedDict):
-    """One training example: the scaled latent, float32 ``(C, h, w)``, and the caption."""
+    """One training example: the scaled latent, float32 `(C, h, w)`, and the caption."""
 
     latent: torch.Tensor
     prompt: str
@@ -35,19 +35,19 @@ class LatentDataset(Dataset[LatentItem]):
 
 
 class EncodedScenesDataModule(LightningDataModule):
-    """The latents of captioned emoji scenes; encoded at the first use and stored below ``data_dir/latents``.
+    """The latents of captioned emoji scenes; encoded at the first use and stored below `data_dir/latents`.
 
     Args:
-        data_dir: where the emoji art is.
-        batch_size: scenes in a batch.
-        autoencoder: folder of a diffusers ``AutoencoderKL`` whose ``scaling_factor`` is set.
-        num_scenes: scenes in a training epoch; the same ones every epoch.
-        num_val_scenes: scenes of the validation stream.
-        seed: of the training stream; validation uses ``seed + 1``.
+        data_dir: Where the emoji art is.
+        batch_size: Scenes in a batch.
+        autoencoder: Folder of a diffusers `AutoencoderKL` whose `scaling_factor` is set.
+        num_scenes: Scenes in a training epoch; the same ones every epoch.
+        num_val_scenes: Scenes of the validation stream.
+        seed: Of the training stream; validation uses `seed + 1`.
 
     Raises:
-        ValueError: a number is out of its range.
-        FileNotFoundError: no autoencoder in that folder, or no art (raised by ``prepare_data``).
+        ValueError: A number is out of its range.
+        FileNotFoundError: No autoencoder in that folder, or no art (raised by `prepare_data`).
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class EncodedScenesDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[LatentItem]:
-        """Batches ``{"latent": (N, C, h, w), "prompt": list of str}``."""
+        """Batches `{"latent": (N, C, h, w), "prompt": list of str}`."""
         return DataLoader(self.train_set, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[LatentItem]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -24,8 +25,8 @@ class PairGroup(NamedTuple):
 class PairBatch(TypedDict):
     """A batch of N pictures and P captions.
 
-    ``images`` is float32 (N, 3, 64, 64) in [0, 1]; ``prompts`` are the P captions, those of the first P pictures;
-    the other pictures have none. ``truth`` is bool (N, P): the picture shows what the caption says and nothing else.
+    `images` is float32 (N, 3, 64, 64) in [0, 1]; `prompts` are the P captions, those of the first P pictures;
+    the other pictures have none. `truth` is bool (N, P): the picture shows what the caption says and nothing else.
     """
 
     images: torch.Tensor
@@ -34,7 +35,7 @@ class PairBatch(TypedDict):
 
 
 class PairDataset(Dataset[PairGroup]):
-    """``length`` groups of stream ``seed``; group ``i`` is the same whatever the order, batch size or process.
+    """`length` groups of stream `seed`; group `i` is the same whatever the order, batch size or process.
 
     Args:
         art: The sprites.
@@ -61,7 +62,7 @@ class PairDataset(Dataset[PairGroup]):
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
         return PairGroup(images, (scene, other))
 
-    def _spoilt(self, scene: Scene, rng: np.random.Generator) -> "np.typing.NDArray[np.uint8]":
+    def _spoilt(self, scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """The scene with one object replaced by distractor."""
         spot = int(rng.integers(len(scene.objects)))
         others = tuple(thing for index, thing in enumerate(scene.objects) if index != spot)
@@ -93,12 +94,12 @@ class EmojiPairsDataModule(LightningDataModule):
         batch_size: Groups in a batch; each has three pictures and two captions.
         num_groups: Groups in a training epoch.
         num_val_groups: Groups of the validation stream.
-        seed: Of the training stream; validation uses ``seed + 1``.
+        seed: Of the training stream; validation uses `seed + 1`.
         num_workers: Processes that draw groups.
 
     Raises:
-        ValueError: If a number is below 1.
-        FileNotFoundError: If the art has not been fetched (raised by ``setup``).
+        ValueError: A number is below 1.
+        FileNotFoundError: The art has not been fetched (raised by `setup`).
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class EmojiPairsDataModule(LightningDataModule):
         self.val_set = PairDataset(art, self.num_val_groups, seed=self.seed + 1)
 
     def train_dataloader(self) -> DataLoader[PairGroup]:
-        """Shuffled batches of :class:`PairBatch`."""
+        """Shuffled batches of `PairBatch`."""
         return DataLoader(
             self.train_set,
             batch_size=self.batch_size,

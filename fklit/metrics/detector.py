@@ -82,7 +82,7 @@ def decode(
 
     Args:
         heat: Logits.
-        geometry: Offsets and sizes in cells, see :class:`CenterDetector`.
+        geometry: Offsets and sizes in cells, see `CenterDetector`.
         classes: (noun, color) of each class.
         threshold: Lowest probability of a peak.
         min_distance: Of two peaks whose centers are nearer than this, in pixels, the more probable one stays.
@@ -115,7 +115,7 @@ class Judge(nn.Module):
     """Finds the objects of pictures and says whether they are what a prompt asks for. It judges, and is never a reward.
 
     Args:
-        folder: Folder with ``config.json`` and ``model.safetensors``; None for the model that ships with fklit, which
+        folder: Folder with `config.json` and `model.safetensors`; None for the model that ships with fklit, which
             knows the emoji scenes. Weights are loaded at first use.
         max_batch: Most pictures at once.
     """
@@ -152,7 +152,7 @@ class Judge(nn.Module):
         """The objects of each picture (values in [0, 1], sides divisible by 16).
 
         Raises:
-            ValueError: If the pictures are not (n, 3, h, w) floats with sides divisible by 16.
+            ValueError: The pictures are not (n, 3, h, w) floats with sides divisible by 16.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 16 or images.shape[3] % 16:
             raise ValueError(f"Pictures {tuple(images.shape)} were given; give (n, 3, h, w), sides divisible by 16.")
@@ -181,7 +181,7 @@ class Judge(nn.Module):
             One verdict a picture.
 
         Raises:
-            ValueError: If the numbers of pictures and lines differ.
+            ValueError: The numbers of pictures and lines differ.
         """
         if len(metadata) != len(images):
             raise ValueError(f"{len(images)} pictures and {len(metadata)} lines of metadata were given; give one each.")

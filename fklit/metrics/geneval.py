@@ -35,8 +35,8 @@ class Verdict:
 
     Attributes:
         correct: Everything the prompt includes is there, and nothing that it excludes.
-        exact: As ``correct``, and nothing else is in the picture.
-        score: Share of the requirements that are met, in [0, 1]; 1 if and only if ``correct``.
+        exact: As `correct`, and nothing else is in the picture.
+        score: Share of the requirements that are met, in [0, 1]; 1 if and only if `correct`.
         problems: One sentence for each requirement that is not met.
         found: The objects.
     """
@@ -49,7 +49,7 @@ class Verdict:
 
 
 def relations(first: FoundObject, second: FoundObject) -> frozenset[str]:
-    """How ``first`` lies relative to ``second``: "left of", "right of", "above", "below"; none, one or two of them.
+    """How `first` lies relative to `second`: "left of", "right of", "above", "below"; none, one or two of them.
 
     The offset of the centers is shortened by a tenth of the summed box sides; a direction counts if it makes up
     more than half of the whole offset (Ghosh et al. 2023, arXiv:2310.11513, section 3.2).
@@ -70,20 +70,20 @@ def relations(first: FoundObject, second: FoundObject) -> frozenset[str]:
 def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> Verdict:
     """Checks objects against one line of GenEval's prompt metadata.
 
-    Every entry of ``include`` needs at least ``count`` objects of its ``class``, of its ``color`` if given, and each of
-    these in its ``position`` (``[relation, index of an earlier entry]``) to each of the earlier ones. An entry
-    of ``exclude`` allows fewer than ``count`` objects. Objects of the right color are preferred, then confident
+    Every entry of `include` needs at least `count` objects of its `class`, of its `color` if given, and each of
+    these in its `position` (`[relation, index of an earlier entry]`) to each of the earlier ones. An entry
+    of `exclude` allows fewer than `count` objects. Objects of the right color are preferred, then confident
     ones (GenEval takes the most confident ones whatever their color).
 
     Args:
         found: The objects in the picture.
-        metadata: ``{"include": [...], "exclude": [...]}``.
+        metadata: `{"include": [...], "exclude": [...]}`.
 
     Returns:
         The verdict.
 
     Raises:
-        ValueError: If ``metadata`` has no ``include`` list.
+        ValueError: `metadata` has no `include` list.
     """
     include = metadata.get("include")
     if not include:

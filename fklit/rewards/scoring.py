@@ -13,7 +13,7 @@ from fklit.rewards.function import Function
 
 
 def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
-    """A reward as it is; any other callable ``f(images, prompts)`` or ``f(images)`` wrapped as ``rewards.Function``."""
+    """A reward as it is; any other callable `f(images, prompts)` or `f(images)` wrapped as `rewards.Function`."""
     if isinstance(reward, Reward):
         return reward
     if callable(reward) and not isinstance(reward, type):
@@ -49,16 +49,16 @@ class Scorer:
     """Scores flat batches in group order and returns them as (B, K).
 
     Args:
-        reward: the reward.
+        reward: The reward.
         prompts: B prompts.
         num_particles: K.
-        max_batch: images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
+        max_batch: Images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
             None leaves it to the reward.
         on_nan: "error" raises a sentence that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
             the particle system, which drops the particle.
 
     Attributes:
-        reward_calls: images scored so far (without padding).
+        reward_calls: Images scored so far (without padding).
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Scorer:
 
         Args:
             images: (B * K, C, H, W) in [0, 1], in group order.
-            where: names the moment in error messages ("at step 12").
+            where: Names the moment in error messages ("at step 12").
 
         Returns:
             Rewards (B, K), float64.
 
         Raises:
-            RewardError: if the reward fails, or gives NaN or +inf while ``on_nan="error"``.
+            RewardError: If the reward fails, or gives NaN or +inf while `on_nan="error"`.
         """
         rows = images.shape[0]
         size = self._max_batch or rows

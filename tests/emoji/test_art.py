@@ -14,7 +14,7 @@ from PIL import Image
 from fklit.data.__main__ import main
 from fklit.emoji import art as emoji_art
 from fklit.emoji.art import STYLES, VERSION, extract_art, load_art
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 
 
 def write_archive(path, style):

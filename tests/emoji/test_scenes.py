@@ -5,19 +5,8 @@ import pytest
 from fake_art import write_fake_art
 
 from fklit.emoji.art import load_art
-from fklit.emoji.prompts import (
-    COLORS,
-    COUNT_WORDS,
-    NOUNS,
-    OBJECTS,
-    ScenePrompt,
-    Wanted,
-    all_prompts,
-    colors_of,
-    find_object,
-    is_held_out,
-    test_prompts,
-)
+from fklit.emoji.objects import COLORS, NOUNS, OBJECTS, colors_of, find_object
+from fklit.emoji.prompts import COUNT_WORDS, ScenePrompt, Wanted, all_prompts, is_held_out, test_prompts
 from fklit.emoji.scene_data import EmojiScenesDataModule
 from fklit.emoji.scenes import IMAGE_SIZE, caption, compose, place, sample_crowd, sample_scene
 from fklit.metrics.geneval import TAGS

@@ -74,7 +74,7 @@ def test_compositional_adds_up_over_processes():
 
 def test_compositional_refuses_unknown_tasks():
     for line in ({**CAT, "tag": "texture"}, {"include": CAT["include"]}):
-        with pytest.raises(ValueError, match="expected a tag of .*'position'.*, got ('texture'|None); give"):
+        with pytest.raises(ValueError, match=r"expected a tag of .*'position'.*, got ('texture'|None); give"):
             make().update(pictures(1), batch([line]))
 
 

@@ -49,7 +49,7 @@ def contrastive_loss(
 
 
 class ClipTask(LightningModule):
-    """Trains an open_clip model and writes a folder that open_clip loads as ``local-dir:``.
+    """Trains an open_clip model and writes a folder that open_clip loads as `local-dir:`.
 
     The image tower is a ModifiedResNet; the text tower a causal transformer over whole words of the captions
     (49,408 byte-pair embeddings would be most of the file). Unknown words share one embedding, which is trained by
@@ -66,16 +66,16 @@ class ClipTask(LightningModule):
         degrade: What is done to training pictures.
         denoised: What replaces some of them by denoised predictions; None for nothing.
         word_dropout: Probability of reading a word as unknown.
-        typical_range: Written to the folder for :class:`fklit.rewards.CLIPScore`; None leaves it out.
+        typical_range: Written to the folder for `fklit.rewards.CLIPScore`; None leaves it out.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        start_from: ``open_clip_model.safetensors`` to start from; None for random weights.
-        export_dir: Folder to write at the end of ``fit``; None for none.
+        start_from: `open_clip_model.safetensors` to start from; None for random weights.
+        export_dir: Folder to write at the end of `fit`; None for none.
 
-    Batches are those of :class:`fklit.emoji.pairs.EmojiPairsDataModule`.
+    Batches are those of `fklit.emoji.pairs.EmojiPairsDataModule`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class ClipTask(LightningModule):
         return F.normalize(features[0].float(), dim=-1), F.normalize(features[1].float(), dim=-1)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step; logs ``train/loss`` and ``train/scale``."""
+        """One step; logs `train/loss` and `train/scale`."""
         pictures = self.degrade(batch["images"])
         if self.denoised is not None:
             # the near misses, too, are predicted under the caption of the scene that they miss
@@ -180,8 +180,8 @@ class ClipTask(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Logs how often a caption prefers its own picture to another one.
 
-        To that of the nearest wrong caption: ``val/wrong_scene``, and ``val/blurred`` if all are blurred with 3 pixels;
-        to its own spoilt copy: ``val/spoilt``.
+        To that of the nearest wrong caption: `val/wrong_scene`, and `val/blurred` if all are blurred with 3 pixels;
+        to its own spoilt copy: `val/spoilt`.
         """
         from fklit.emoji.training.degrade import gaussian_blur
 

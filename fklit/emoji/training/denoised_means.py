@@ -13,21 +13,21 @@ from fklit.pipelines.denoised import denoised
 
 
 class DenoisedMeans(nn.Module):
-    """Replaces some pictures of a batch by a pipeline's denoised predictions ``E[x_0 | x_t]``, ``x_t`` drawn from them.
+    """Replaces some pictures of a batch by a pipeline's denoised predictions `E[x_0 | x_t]`, `x_t` drawn from them.
 
     Steering scores such predictions. A contrastive model that sees them with the captions of the originals learns
-    ``p(caption | x_t)``: what the prediction says about the picture that will come of it. Half of the batches are
+    `p(caption | x_t)`: what the prediction says about the picture that will come of it. Half of the batches are
     predicted without a caption, half with the given ones (no guidance). One timestep a batch.
 
     Args:
         folder: The pipeline's folder, or a shipped model ("fklit:emoji_scenes").
         share: Share of the pictures that are replaced, in (0, 1].
         lowest: Lowest timestep, as a share of all, in [0, 1).
-        highest: Highest one, above ``lowest``, at most 1.
+        highest: Highest one, above `lowest`, at most 1.
 
     Raises:
-        ValueError: If a number is out of its range.
-        FileNotFoundError: If the folder holds no pipeline.
+        ValueError: A number is out of its range.
+        FileNotFoundError: The folder holds no pipeline.
     """
 
     def __init__(self, folder: str, share: float = 0.2, *, lowest: float = 0.05, highest: float = 0.9) -> None:

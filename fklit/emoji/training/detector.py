@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.schedule import warmup_cosine
 from fklit.metrics.detector import STRIDE, CenterDetector, decode
@@ -29,7 +29,7 @@ def center_targets(
         classes: Class of each object, -1 for none.
         boxes: Left, top, right, bottom in pixels.
         num_classes: Number of classes.
-        side: Side of the heat map, in cells of ``STRIDE`` pixels.
+        side: Side of the heat map, in cells of `STRIDE` pixels.
 
     Returns:
         Heat maps (n, classes, side, side), 1 at the cell of a center, deviation an eighth of the box; the geometry
@@ -60,7 +60,7 @@ def focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
 
 
 class DetectorTask(LightningModule):
-    """Trains :class:`fklit.metrics.detector.CenterDetector` and writes it as the judge's folder.
+    """Trains `fklit.metrics.detector.CenterDetector` and writes it as the judge's folder.
 
     Args:
         widths: Channels of the network.
@@ -69,13 +69,13 @@ class DetectorTask(LightningModule):
         min_distance: Smallest distance of two objects' centers in pixels, kept with the weights.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        start_from: ``model.safetensors`` to start from; None for random weights.
-        export_dir: Folder to write at the end of ``fit``; None for none.
+        start_from: `model.safetensors` to start from; None for random weights.
+        export_dir: Folder to write at the end of `fit`; None for none.
 
-    Batches are those of :class:`fklit.emoji.boxes.EmojiBoxesDataModule`.
+    Batches are those of `fklit.emoji.boxes.EmojiBoxesDataModule`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DetectorTask(LightningModule):
             self.detector.load_state_dict(load_file(self.start_from))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step; logs ``train/heat`` and ``train/geometry``."""
+        """One step; logs `train/heat` and `train/geometry`."""
         heat, geometry = self.detector(self.degrade(batch["image"]))
         target, wanted, places = center_targets(
             batch["classes"].cpu(), batch["boxes"].cpu(), num_classes=len(_CLASSES), side=heat.shape[-1]
@@ -127,7 +127,7 @@ class DetectorTask(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Logs ``val/wrong``: the share of pictures with an object missed, invented, or more than 6 pixels off."""
+        """Logs `val/wrong`: the share of pictures with an object missed, invented, or more than 6 pixels off."""
         images = batch["image"]
         if self.degrade.vae_folder is not None:
             images = self.degrade.reconstruct(images)
@@ -141,8 +141,8 @@ class DetectorTask(LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The exam: real scenes, through the autoencoder if there is one, judged for a right and a wrong prompt each.
 
-        Logs ``test/missed`` (right, and judged wrong), ``test/fooled`` (wrong, and judged exactly right),
-        ``test/extra`` (an object too many was found, or one missed) and ``test/error``, the share of scenes with any
+        Logs `test/missed` (right, and judged wrong), `test/fooled` (wrong, and judged exactly right),
+        `test/extra` (an object too many was found, or one missed) and `test/error`, the share of scenes with any
         of the first two.
         """
         images = batch["image"]
@@ -177,7 +177,7 @@ class DetectorTask(LightningModule):
             self.save_folder(self.export_dir)
 
     def save_folder(self, folder: str | Path) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` (float16), as :class:`fklit.metrics.Judge` reads them."""
+        """Writes `config.json` and `model.safetensors` (float16), as `fklit.metrics.Judge` reads them."""
         from safetensors.torch import save_file
 
         target = Path(folder)
@@ -194,7 +194,7 @@ class DetectorTask(LightningModule):
 
 
 def _same(found: list[Any], truth: list[Any], reach: float = 6.0) -> bool:
-    """Whether both hold the same classes with centers within ``reach`` pixels (both ways, one to one)."""
+    """Whether both hold the same classes with centers within `reach` pixels (both ways, one to one)."""
     left = list(truth)
     for kind, box in found:
         near = [item for item in left if item[0] == kind and _center_distance(item[1], box) <= reach]

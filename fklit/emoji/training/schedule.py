@@ -7,12 +7,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to zero at ``total_steps``.
+    """Linear warm-up, then half a cosine down to zero at `total_steps`.
 
     Args:
-        optimizer: its learning rates are the highest ones.
-        warmup_steps: steps of the warm-up; 0 starts at the top.
-        total_steps: length of the run in optimizer steps.
+        optimizer: Its learning rates are the highest ones.
+        warmup_steps: Steps of the warm-up; 0 starts at the top.
+        total_steps: Length of the run in optimizer steps.
     """
 
     def factor(step: int) -> float:

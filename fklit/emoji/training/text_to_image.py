@@ -37,7 +37,7 @@ SAMPLE_PROMPTS = (
 
 
 class TextToImageTask(LightningModule):
-    """Trains diffusers' ``UNet2DConditionModel`` with transformers' ``CLIPTextModel`` on latents and captions.
+    """Trains diffusers' `UNet2DConditionModel` with transformers' `CLIPTextModel` on latents and captions.
 
     The network predicts the velocity (Salimans and Ho 2022, arXiv:2202.00512, appendix D); some captions are emptied
     for classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598). The noise schedule is the scaled-linear one
@@ -45,26 +45,26 @@ class TextToImageTask(LightningModule):
     sampling starts from pure noise, and white pictures would turn gray otherwise.
 
     Args:
-        autoencoder: folder of the diffusers autoencoder that made the latents; read by ``pipeline``.
-        block_out_channels: channels of each resolution of the U-Net.
-        attention: for each resolution, whether it attends to the caption.
-        layers_per_block: residual blocks of each resolution.
-        num_heads: attention heads of the U-Net.
-        text_width: width of the text encoder.
-        text_layers: layers of the text encoder.
-        max_length: tokens of a padded caption.
-        sample_size: side of the latents.
-        latent_channels: channels of the latents.
-        caption_dropout: share of captions that are emptied, in [0, 1).
-        learning_rate: the highest, after the warm-up; a cosine takes it to zero at the end of training.
-        warmup_steps: optimizer steps of the warm-up.
-        num_samples: pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
-        export_dir: folder of the pipeline, written at the end of ``fit``; None for none.
+        autoencoder: Folder of the diffusers autoencoder that made the latents; read by `pipeline`.
+        block_out_channels: Channels of each resolution of the U-Net.
+        attention: For each resolution, whether it attends to the caption.
+        layers_per_block: Residual blocks of each resolution.
+        num_heads: Attention heads of the U-Net.
+        text_width: Width of the text encoder.
+        text_layers: Layers of the text encoder.
+        max_length: Tokens of a padded caption.
+        sample_size: Side of the latents.
+        latent_channels: Channels of the latents.
+        caption_dropout: Share of captions that are emptied, in [0, 1).
+        learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
+        warmup_steps: Optimizer steps of the warm-up.
+        num_samples: Pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
+        export_dir: Folder of the pipeline, written at the end of `fit`; None for none.
 
-    Batches are ``{"latent": (N, C, h, w) scaled, "prompt": list of str}``.
+    Batches are `{"latent": (N, C, h, w) scaled, "prompt": list of str}`.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class TextToImageTask(LightningModule):
         )
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Text embeddings of the prompts, ``(N, max_length, text_width)``."""
+        """Text embeddings of the prompts, `(N, max_length, text_width)`."""
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
         )
@@ -181,10 +181,10 @@ class TextToImageTask(LightningModule):
         """Mean squared error of the predicted velocity.
 
         Args:
-            latent: clean and scaled, ``(N, C, h, w)``.
+            latent: Clean and scaled, `(N, C, h, w)`.
             prompts: N captions.
-            noise: standard normal, like ``latent``.
-            timestep: ``(N,)`` in 0 .. 999.
+            noise: Standard normal, like `latent`.
+            timestep: `(N,)` in 0 .. 999.
         """
         noisy = self.scheduler.add_noise(latent, noise, timestep)
         target = self.scheduler.get_velocity(latent, noise, timestep)
@@ -192,7 +192,7 @@ class TextToImageTask(LightningModule):
         return F.mse_loss(predicted.float(), target)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step; logs ``train/loss``."""
+        """One step; logs `train/loss`."""
         latent = batch["latent"]
         keep = (torch.rand(len(latent)) >= self.caption_dropout).tolist()
         prompts = [prompt if kept else "" for prompt, kept in zip(batch["prompt"], keep, strict=True)]
@@ -202,7 +202,7 @@ class TextToImageTask(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs ``val/loss`` with the same noise and times at every validation."""
+        """Logs `val/loss` with the same noise and times at every validation."""
         latent = batch["latent"]
         generator = torch.Generator().manual_seed(batch_idx)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
@@ -240,7 +240,7 @@ class TextToImageTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def pipeline(self) -> Any:
-        """The networks as they are now as a ``StableDiffusionPipeline`` (they are shared, not copied)."""
+        """The networks as they are now as a `StableDiffusionPipeline` (they are shared, not copied)."""
         from diffusers import AutoencoderKL, StableDiffusionPipeline
 
         vae = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
@@ -256,10 +256,10 @@ class TextToImageTask(LightningModule):
         )
 
     def save_folder(self, folder: str | Path) -> None:
-        """Writes the pipeline as a folder of float16 safetensors for ``StableDiffusionPipeline.from_pretrained``.
+        """Writes the pipeline as a folder of float16 safetensors for `StableDiffusionPipeline.from_pretrained`.
 
         Args:
-            folder: where to; the parts that are there are replaced.
+            folder: Where to; the parts that are there are replaced.
         """
         pipeline = self.pipeline()
         for name in ("unet", "text_encoder", "vae"):

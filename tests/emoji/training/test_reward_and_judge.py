@@ -34,7 +34,7 @@ def art(art_dir):
 
 
 def run(monkeypatch, *words, command="fit"):
-    """``fklit fit`` as LightningCLI runs it."""
+    """`fklit fit` as LightningCLI runs it."""
     monkeypatch.setattr(sys, "argv", ["fklit"])  # Lightning warns of words from both sides
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
