@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.learning_rate import warmup_cosine
 
 
 def latent_scale(autoencoder: Any, images: Tensor) -> float:

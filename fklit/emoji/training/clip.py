@@ -15,7 +15,7 @@ from torch import Tensor
 from fklit.emoji.prompts import all_prompts
 from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.learning_rate import warmup_cosine
 from fklit.metrics.geneval import TAGS
 from fklit.rewards.preprocess import ClipPreprocess
 

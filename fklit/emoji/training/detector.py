@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fklit.emoji.objects import OBJECTS
 from fklit.emoji.training.degrade import Degrade
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.learning_rate import warmup_cosine
 from fklit.metrics.detector import STRIDE, CenterDetector, decode
 from fklit.metrics.geneval import FoundObject, judge_objects
 

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from fklit.emoji.prompts import all_prompts
-from fklit.emoji.training.schedule import warmup_cosine
 from fklit.emoji.training.tokenizer import train_clip_tokenizer
+from fklit.learning_rate import warmup_cosine
 from fklit.metrics.geneval import TAGS
 
 SAMPLE_PROMPTS = (

@@ -1,4 +1,4 @@
-"""The learning-rate curve that every training recipe of fklit uses."""
+"""The learning-rate schedule that every training recipe of fklit uses."""
 
 import math
 
@@ -8,6 +8,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
     """Linear warm-up, then half a cosine down to zero at `total_steps`.
+
+    As diffusers' `get_cosine_schedule_with_warmup`, except that the first step is not lost: that one starts its warm-up
+    at a learning rate of zero, this one at `1 / warmup_steps` of the highest.
 
     Args:
         optimizer: Its learning rates are the highest ones.
