@@ -14,7 +14,7 @@ def path(name: str) -> Path:
     root = Path(__file__).parent
     known = sorted(child.name for child in root.iterdir() if (child / "README.md").is_file())
     if name not in known:
-        raise ValueError(f"The asset {name!r} was asked for; fklit ships {known}.")
+        raise ValueError(f"expected one of {known}, got the asset {name!r}; choose one that fklit ships.")
     return root / name
 
 

@@ -86,7 +86,7 @@ def _read(name: Name, folder: Path, *, train: bool) -> Any:
     here = type(name, (_reader(name),), {"base_folder": ""})  # the files are in the root itself
     try:
         return here(folder, train=train)
-    except RuntimeError as error:
+    except RuntimeError:
         wrong = [f for f in compare(folder, official_files(name), "md5") if f.verdict != "ok"]
         if not wrong:
             raise
@@ -95,9 +95,9 @@ def _read(name: Name, folder: Path, *, train: bool) -> Any:
         if missing:
             raise FileNotFoundError(
                 f"expected the official files of {name}, got {folder} without {missing}; {fix}"
-            ) from error
+            ) from None
         found = "; ".join(f"{folder / finding.name} ({finding.detail})" for finding in wrong)
-        raise ValueError(f"expected the official files of {name}, got {found}; {fix}") from error
+        raise ValueError(f"expected the official files of {name}, got {found}; {fix}") from None
 
 
 class _CIFAR(ImageDataModule):

@@ -42,7 +42,7 @@ def read_prompts(path: str | Path, *, column: str = "prompt") -> list[dict[str, 
     except UnicodeDecodeError as error:
         raise ValueError(
             f"expected text in UTF-8, got {path} ({error.reason} at byte {error.start}); save it as UTF-8."
-        ) from error
+        ) from None
     if not rows:
         raise ValueError(f"expected at least one prompt, got none in {path}; add one.")
     return rows
@@ -65,7 +65,7 @@ def _read_json_lines(path: Path, column: str) -> Iterator[dict[str, Any]]:
             raise ValueError(
                 f"{path}, line {number}: expected JSON, got {error.msg} at column {error.colno}; "
                 "write one object a line."
-            ) from error
+            ) from None
         if not isinstance(row, dict):
             raise ValueError(
                 f"{path}, line {number}: expected a JSON object, got a {type(row).__name__}; "
@@ -94,7 +94,7 @@ def _read_table(path: Path, column: str) -> Iterator[dict[str, Any]]:
         except csv.Error as error:
             raise ValueError(
                 f"{path}, line {reader.line_num}: expected a table, got {error}; check the quotes."
-            ) from error
+            ) from None
 
 
 def _with_prompt(row: dict[str, Any], column: str, where: str) -> dict[str, Any]:

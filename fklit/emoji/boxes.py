@@ -96,7 +96,7 @@ class BoxDataset(Dataset[BoxItem]):
     def _draw(
         self, canvas: Pixels, objects: list[tuple[int, Box]], thing: tuple[str, Style, Box], rng: np.random.Generator
     ) -> None:
-        """Paints an object and notes it, or distractor in its place."""
+        """Paints an object and notes it, or paints a distractor in its place."""
         name, style, box = thing
         size = box[2] - box[0]
         if rng.random() < 0.4 * self.distractor_share:
@@ -136,10 +136,10 @@ class EmojiBoxesDataModule(LightningDataModule):
         data_dir: Where the emoji art is.
         batch_size: Pictures in a batch.
         num_images: Pictures in a training epoch.
-        num_val_images: Pictures of the validation stream, without distractor.
-        num_test_images: Scenes of the exam, see `fklit.emoji.evaluation_set.EvaluationDataset`.
-        distractor_share: Share of the training pictures with patches of distractor, in [0, 1].
-        seed: Of the training stream; validation uses `seed + 1`, the exam `seed + 2`.
+        num_val_images: Pictures of the validation stream, without distractors.
+        num_test_images: Scenes of the evaluation set, see `fklit.emoji.evaluation_set.EvaluationDataset`.
+        distractor_share: Share of the training pictures with distractor patches, in [0, 1].
+        seed: Of the training stream; validation uses `seed + 1`, the evaluation set `seed + 2`.
         num_workers: Processes that draw pictures.
 
     Raises:
@@ -163,9 +163,9 @@ class EmojiBoxesDataModule(LightningDataModule):
         sizes = {"num_images": num_images, "num_val_images": num_val_images, "num_test_images": num_test_images}
         for name, value in {"batch_size": batch_size, **sizes}.items():
             if value < 1:
-                raise ValueError(f"{name}={value} was given; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         if not 0 <= distractor_share <= 1:
-            raise ValueError(f"distractor_share={distractor_share} was given; give a share between 0 and 1.")
+            raise ValueError(f"expected distractor_share in [0, 1], got {distractor_share}; give a share.")
         self.data_dir = data_dir
         self.batch_size = batch_size
         self.num_images = num_images
@@ -193,5 +193,5 @@ class EmojiBoxesDataModule(LightningDataModule):
         return DataLoader(self.val_set, batch_size=self.batch_size, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[EvaluationItem]:
-        """The exam, in order."""
+        """The evaluation set, in order."""
         return DataLoader(self.test_set, batch_size=self.batch_size, collate_fn=collate_evaluation)

@@ -1,4 +1,4 @@
-"""The judge's exam: real scenes with a prompt that they show and a prompt that they do not."""
+"""The evaluation set of the judge: real scenes with a prompt that they show and a prompt that they do not."""
 
 from typing import Any, TypedDict
 

@@ -1,4 +1,4 @@
-"""`EncodedScenes`: emoji scenes as latents of a trained autoencoder, encoded once and kept."""
+"""Emoji scenes as latents of a trained autoencoder, encoded once and kept."""
 
 import hashlib
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from fklit.atomic import write_atomically
 from fklit.emoji.art import load_art
 from fklit.emoji.scene_data import SceneDataset
 from fklit.emoji.scenes import caption, sample_scene
@@ -63,7 +64,7 @@ class EncodedScenesDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_scenes", num_scenes), ("num_val_scenes", num_val_scenes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.autoencoder = Path(autoencoder)
@@ -83,8 +84,8 @@ class EncodedScenesDataModule(LightningDataModule):
         """Encodes what is not stored yet."""
         if not (self.autoencoder / "config.json").is_file():
             raise FileNotFoundError(
-                f"No autoencoder in {self.autoencoder}: make it: `fklit fit --config configs/assets/autoencoder.yaml`, "
-                "or give the folder of another one."
+                f"expected an autoencoder in {self.autoencoder}, got no config.json; make it with "
+                "`fklit fit --config configs/assets/autoencoder.yaml`, or give the folder of another one."
             )
         for seed, length in ((self.seed, self.num_scenes), (self.seed + 1, self.num_val_scenes)):
             path = self._store(seed, length)
@@ -94,7 +95,7 @@ class EncodedScenesDataModule(LightningDataModule):
     def _encode(self, path: Path, seed: int, length: int) -> None:
         from diffusers import AutoencoderKL
         from rich.progress import track
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         autoencoder = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         scenes = DataLoader(SceneDataset(load_art(self.data_dir), length, seed=seed), batch_size=64)
@@ -106,9 +107,8 @@ class EncodedScenesDataModule(LightningDataModule):
                 latent = autoencoder.encode(batch["image"].to(device) * 2.0 - 1.0).latent_dist.mode()
                 parts.append((latent.float() * autoencoder.config.scaling_factor).half().cpu())
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"latents": torch.cat(parts)}, partial)
-        partial.rename(path)
+        with write_atomically(path) as file:
+            file.write(save({"latents": torch.cat(parts)}))
 
     def setup(self, stage: str) -> None:
         """Reads the stored latents."""

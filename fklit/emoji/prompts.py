@@ -129,7 +129,7 @@ def all_prompts(tag: Tag) -> list[ScenePrompt]:
                 for a, b in itertools.permutations(colored, 2)
                 if a.noun != b.noun and a.color != b.color
             ]
-    raise ValueError(f"tag must be one of {TAGS}, got {tag!r}.")
+    raise ValueError(f"expected a tag of {TAGS}, got {tag!r}; choose one.")
 
 
 def test_prompts(
@@ -145,7 +145,7 @@ def test_prompts(
     Args:
         number: How many prompts.
         split: `"tune"` for choosing settings, `"test"` for reporting; no prompt is in both.
-        tags: Tasks to draw from, in turn; a task that has run out is passed over.
+        tags: Tasks to draw from, in turn; a task that has run out is skipped.
         held_out: True for held-out pairs only, False for none of them, None for both as they come.
         seed: Of the draw.
 
@@ -160,8 +160,8 @@ def test_prompts(
     chosen = [p for row in itertools.zip_longest(*queues) for p in row if p is not None][:number]
     if len(chosen) < number:
         raise ValueError(
-            f"Only {len(chosen)} prompts fit split={split!r}, tags={tags}, held_out={held_out}, "
-            f"{number} were asked for; ask for fewer."
+            f"expected at most {len(chosen)} prompts with split={split!r}, tags={tags}, held_out={held_out}, got "
+            f"{number}; use fewer."
         )
     return chosen
 

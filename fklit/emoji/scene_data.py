@@ -1,4 +1,4 @@
-"""`EmojiScenes`: the emoji scenes as a LightningDataModule."""
+"""The emoji scenes as a LightningDataModule."""
 
 from pathlib import Path
 from typing import TypedDict
@@ -91,9 +91,9 @@ class EmojiScenesDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_scenes", num_scenes), ("num_val_scenes", num_val_scenes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         if not 0.0 <= crowd_share <= 1.0:
-            raise ValueError(f"crowd_share is {crowd_share}; give a share between 0 and 1.")
+            raise ValueError(f"expected crowd_share in [0, 1], got {crowd_share}; give a share.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.num_scenes = num_scenes

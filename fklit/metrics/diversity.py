@@ -53,7 +53,7 @@ class CLIPDiversity(Metric):
         """
         with torch.no_grad():
             features = self.score.embed_images(samples.flatten(0, 1))
-        distances = pairwise_distance(features.unflatten(0, samples.shape[:2]))
+        distances = pairwise_distance(features.reshape(*samples.shape[:2], -1))
         self.total += distances.sum()
         self.count += len(distances)
 

@@ -14,7 +14,7 @@ _MARGIN = 0.1  # GenEval's: of the summed box sides, an offset below it counts a
 
 @dataclass(frozen=True)
 class FoundObject:
-    """One object in a picture.
+    """One object in an image.
 
     Attributes:
         noun: Its class.
@@ -31,13 +31,13 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says about one picture.
+    """What the judge says about one image.
 
     Attributes:
         correct: Everything the prompt includes is there, and nothing that it excludes.
-        exact: As `correct`, and nothing else is in the picture.
+        exact: As `correct`, and nothing else is in the image.
         score: Share of the requirements that are met, in [0, 1]; 1 if and only if `correct`.
-        problems: One sentence for each requirement that is not met.
+        problems: What is wrong, for each requirement that is not met.
         found: The objects.
     """
 
@@ -76,7 +76,7 @@ def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> 
     ones (GenEval takes the most confident ones whatever their color).
 
     Args:
-        found: The objects in the picture.
+        found: The objects in the image.
         metadata: `{"include": [...], "exclude": [...]}`.
 
     Returns:
@@ -87,7 +87,9 @@ def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> 
     """
     include = metadata.get("include")
     if not include:
-        raise ValueError(f"Prompt metadata {dict(metadata)!r} has no 'include'; give GenEval's metadata of the prompt.")
+        raise ValueError(
+            f"expected 'include' in the metadata, got {dict(metadata)!r}; give GenEval's metadata of the prompt."
+        )
     met: list[bool] = []
     problems: list[str] = []
     groups: list[list[FoundObject]] = []

@@ -60,16 +60,15 @@ class CLIPScore(Reward):
     ) -> None:
         super().__init__(max_batch=max_batch, pad=pad)
         if not scale > 0:
-            raise ValueError(
-                f"scale={scale} was given; give a number above 0 (1 for a cosine, 100 for the usual score)."
-            )
+            raise ValueError(f"expected scale above 0, got {scale}; give 1 for a cosine or 100 for the usual score.")
         self.model_name = _locate(model_name)
         brings_weights = self.model_name.startswith(("local-dir:", "hf-hub:"))
         if brings_weights == (pretrained is not None):
             raise ValueError(
-                f"model_name={model_name!r} was given with pretrained={pretrained!r}; "
+                f"expected {'no pretrained, as' if brings_weights else 'pretrained, as no'} weights come with "
+                f"model_name={model_name!r}, got pretrained={pretrained!r}; "
                 + (
-                    "leave pretrained out, the weights come with the name."
+                    "omit it."
                     if brings_weights
                     else "name weights (open_clip.list_pretrained() lists them), or give a file or a local folder."
                 )
@@ -111,7 +110,7 @@ class CLIPScore(Reward):
 
         Args:
             samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
-            prompts: N prompts.
+            prompts: One prompt a sample.
 
         Returns:
             Scores (n,), float32 unless the module was made float64.

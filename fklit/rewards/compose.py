@@ -20,7 +20,7 @@ class _Composite(Reward):
         super().__init__()
         if not rewards or not all(isinstance(reward, Reward) for reward in rewards):
             kinds = [type(reward).__name__ for reward in rewards]
-            raise ValueError(f"rewards={kinds} were given; give at least one Reward (wrap functions in Function).")
+            raise ValueError(f"expected at least one Reward and nothing else, got {kinds}; wrap functions in Function.")
         self.rewards = nn.ModuleList(rewards)
 
     def build(self) -> None:
@@ -53,7 +53,7 @@ class WeightedSum(_Composite):
         super().__init__(rewards)
         if len(weights) != len(rewards) or not all(math.isfinite(weight) for weight in weights):
             raise ValueError(
-                f"weights={list(weights)} were given for {len(rewards)} reward(s); give one finite number a reward."
+                f"expected a finite weight for each of {len(rewards)} reward(s), got {list(weights)}; give one each."
             )
         self.weights = tuple(float(weight) for weight in weights)
         ranges = self._ranges()
@@ -108,7 +108,9 @@ class Standardized(_Composite):
     def __init__(self, reward: Reward, *, mean: float, std: float) -> None:
         super().__init__([reward])
         if not math.isfinite(mean) or not (math.isfinite(std) and std > 0):
-            raise ValueError(f"mean={mean} and std={std} were given; give a finite mean and a finite std above 0.")
+            raise ValueError(
+                f"expected a finite mean and a finite std above 0, got {mean} and {std}; change the one that is not."
+            )
         self.mean, self.std = float(mean), float(std)
         if reward.typical_range is not None:
             low, high = reward.typical_range
@@ -134,9 +136,9 @@ class Clipped(_Composite):
     def __init__(self, reward: Reward, *, low: float | None = None, high: float | None = None) -> None:
         super().__init__([reward])
         if low is None and high is None:
-            raise ValueError("low=None and high=None were given; give at least one bound.")
+            raise ValueError("expected low or high, got None for both; give at least one bound.")
         if low is not None and high is not None and not low < high:
-            raise ValueError(f"low={low} and high={high} were given; low must be below high.")
+            raise ValueError(f"expected low below high, got low={low} and high={high}; swap them.")
         self.low, self.high = low, high
         self.suggested_scale = reward.suggested_scale
         bottom, top = (-math.inf if low is None else low), (math.inf if high is None else high)

@@ -41,9 +41,13 @@ class ClipPreprocess(nn.Module):
     ) -> None:
         super().__init__()
         if interpolation not in ("bicubic", "bilinear", "random"):
-            raise ValueError(f"interpolation={interpolation!r} was given; give 'bicubic', 'bilinear' or 'random'.")
+            raise ValueError(
+                f"expected interpolation 'bicubic', 'bilinear' or 'random', got {interpolation!r}; choose one."
+            )
         if resize_mode not in ("shortest", "longest", "squash"):
-            raise ValueError(f"resize_mode={resize_mode!r} was given; give 'shortest', 'longest' or 'squash'.")
+            raise ValueError(
+                f"expected resize_mode 'shortest', 'longest' or 'squash', got {resize_mode!r}; choose one."
+            )
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
         self.interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
         self.resize_mode = resize_mode

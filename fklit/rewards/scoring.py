@@ -19,8 +19,8 @@ def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
     if callable(reward) and not isinstance(reward, type):
         return Function(reward)
     raise TypeError(
-        f"reward of type {type(reward).__name__} was given; give a fklit reward, or a function of (images, prompts) "
-        "that returns one number an image."
+        f"expected a fklit reward or a function of (images, prompts), got a {type(reward).__name__}; "
+        "give a function that returns one number an image."
     )
 
 
@@ -35,12 +35,12 @@ def chosen_scale(reward: Reward, reward_scale: float | None) -> float:
     scale = reward.suggested_scale if reward_scale is None else reward_scale
     if scale is None:
         raise ValueError(
-            f"no reward_scale was given and {type(reward).__name__} suggests none; give a number of at least 0 (1 to 5 "
-            "divided by the spread of the reward among samples of a prompt is a start)."
+            f"expected reward_scale, as {type(reward).__name__} suggests none, got None; give a number of at least 0 "
+            "(1 to 5 divided by the standard deviation of the reward among samples of a prompt is a start)."
         )
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
         raise ValueError(
-            f"reward_scale={scale!r} was given; give a finite number of at least 0 (negate the reward to steer away)."
+            f"expected a finite reward_scale of at least 0, got {scale!r}; negate the reward to steer away."
         )
     return float(scale)
 
@@ -54,7 +54,7 @@ class Scorer:
         num_particles: K.
         max_batch: Images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
             None leaves it to the reward.
-        on_nan: "error" raises a sentence that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
+        on_nan: "error" raises an error that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
             the particle system, which drops the particle.
 
     Attributes:
@@ -108,7 +108,7 @@ class Scorer:
             return
         b, k = (int(i) for i in bad.nonzero()[0])
         raise RewardError(
-            f"{where}: the reward {type(self.reward).__name__} gave {float(rewards[b, k])} for particle {k} of prompt "
-            f"{self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return finite numbers, "
-            "or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
+            f"{where}: expected finite scores of {type(self.reward).__name__}, got {float(rewards[b, k])} for particle "
+            f"{k} of prompt {self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
+            "finite numbers, or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )

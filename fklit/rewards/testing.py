@@ -1,10 +1,10 @@
-"""The exam that every reward passes, fklit's and yours. It imports no test framework; pytest collects the subclasses.
+"""The contract tests of rewards, fklit's and yours. They import no test framework; pytest collects the subclasses.
 
-::
-
-    class TestMyReward(RewardTests):
-        def make_reward(self, max_batch=None):
-            return MyReward(max_batch=max_batch)
+```python
+class TestMyReward(RewardTests):
+    def make_reward(self, max_batch=None):
+        return MyReward(max_batch=max_batch)
+```
 """
 
 import copy
@@ -124,7 +124,7 @@ class RewardTests(ABC):
             return
         reward = self.make_reward()
         samples = self.make_samples(2)
-        _check(isinstance(samples, Tensor), "a differentiable reward is examined on tensors")
+        _check(isinstance(samples, Tensor), "a differentiable reward is tested on tensors")
         with torch.inference_mode():
             reward(samples, self.make_prompts(2))
         images = torch.as_tensor(samples).clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The judge that ships with fklit, on real scenes and on distractor."""
+"""The judge that ships with fklit, on real scenes and on noise."""
 
 import torch
 from real_scenes import real_scenes

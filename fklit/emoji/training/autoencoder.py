@@ -66,14 +66,13 @@ class AutoencoderTask(LightningModule):
         super().__init__()
         if any(channels % norm_num_groups for channels in block_out_channels):
             raise ValueError(
-                f"norm_num_groups is {norm_num_groups}, which does not divide all of "
-                f"block_out_channels={block_out_channels}; "
-                "choose one that does."
+                f"expected norm_num_groups to divide all of block_out_channels={tuple(block_out_channels)}, got "
+                f"{norm_num_groups}; choose a common divisor."
             )
         if kl_weight < 0 or edge_weight < 0 or learning_rate <= 0:
             raise ValueError(
-                f"kl_weight={kl_weight} and edge_weight={edge_weight} must not be negative and "
-                f"learning_rate={learning_rate} must be positive."
+                f"expected kl_weight and edge_weight of at least 0 and learning_rate above 0, got {kl_weight}, "
+                f"{edge_weight} and {learning_rate}; change the one that is outside."
             )
         self.block_out_channels = tuple(block_out_channels)
         self.latent_channels = latent_channels

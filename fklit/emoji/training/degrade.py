@@ -66,15 +66,16 @@ class Degrade(nn.Module):
         super().__init__()
         if min(blur, noise, latent_noise) < 0:
             raise ValueError(
-                f"blur={blur}, noise={noise}, latent_noise={latent_noise} were given; none may be negative."
+                f"expected blur, noise and latent_noise of at least 0, got {blur}, {noise} and {latent_noise}; "
+                "change the one that is negative."
             )
         if not (0 <= share <= 1 and 0 <= vae_share <= 1):
-            raise ValueError(f"share={share} and vae_share={vae_share} were given; give shares between 0 and 1.")
+            raise ValueError(f"expected share and vae_share in [0, 1], got {share}, {vae_share}; give probabilities.")
         if jpeg_quality is not None and not 1 <= jpeg_quality <= 95:
-            raise ValueError(f"jpeg_quality={jpeg_quality} was given; give 1 to 95, or None for no JPEG.")
+            raise ValueError(f"expected jpeg_quality from 1 to 95, got {jpeg_quality}; give None for no JPEG.")
         if vae_folder is not None and not (_folder(vae_folder) / "config.json").is_file():
             raise FileNotFoundError(
-                f"vae_folder={vae_folder!r} has no config.json; give a folder saved by AutoencoderKL."
+                f"expected config.json in vae_folder, got {vae_folder!r} without; give a folder saved by AutoencoderKL."
             )
         self.blur, self.noise, self.share = blur, noise, share
         self.jpeg_quality = jpeg_quality

@@ -34,11 +34,11 @@ class DenoisedMeans(nn.Module):
         super().__init__()
         if not 0 < share <= 1 or not 0 <= lowest < highest <= 1:
             raise ValueError(
-                f"share={share}, lowest={lowest}, highest={highest} were given; give a share in (0, 1] and "
-                "0 <= lowest < highest <= 1."
+                f"expected share in (0, 1] and 0 <= lowest < highest <= 1, got {share}, {lowest} and {highest}; change "
+                "the one that is outside."
             )
         if not ((assets.shipped(folder) or Path(folder)) / "model_index.json").is_file():
-            raise FileNotFoundError(f"folder={folder!r} has no model_index.json; give the folder of a pipeline.")
+            raise FileNotFoundError(f"expected model_index.json in folder, got {folder!r} without; give a pipeline.")
         self.folder = folder
         self.share = share
         self.lowest, self.highest = lowest, highest

@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", default="data/emoji", help="the emoji art (autoencoder only)")
     options = parser.parse_args(args)
     if not Path(options.checkpoint).is_file():
-        raise SystemExit(f"fklit: no checkpoint at {options.checkpoint}; give the .ckpt that `fklit fit` wrote.")
+        raise SystemExit(f"fklit: expected a checkpoint, got {options.checkpoint}; give the .ckpt of `fklit fit`.")
     if options.task == "autoencoder":
         scale = export_autoencoder(options.checkpoint, options.folder, data_dir=options.data_dir)
         print(f"wrote {options.folder} with scaling_factor {scale:.4f}")

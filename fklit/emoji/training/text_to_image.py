@@ -1,7 +1,5 @@
 """Training of the shipped text-to-image model: a latent diffusion U-Net and its text encoder, together."""
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fklit.emoji.prompts import all_prompts
-from fklit.emoji.training.tokenizer import train_clip_tokenizer
+from fklit.emoji.training.text_to_image_parts import (
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    save_pipeline,
+)
 from fklit.learning_rate import warmup_cosine
-from fklit.metrics.geneval import TAGS
 
 SAMPLE_PROMPTS = (
     "a cat",
@@ -39,10 +41,8 @@ SAMPLE_PROMPTS = (
 class TextToImageTask(LightningModule):
     """Trains diffusers' `UNet2DConditionModel` with transformers' `CLIPTextModel` on latents and captions.
 
-    The network predicts the velocity (Salimans and Ho 2022, arXiv:2202.00512, appendix D); some captions are emptied
-    for classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598). The noise schedule is the scaled-linear one
-    of Stable Diffusion with a higher end, so that a fully noised latent keeps 1.5 % of its amplitude instead of 7 %:
-    sampling starts from pure noise, and white pictures would turn gray otherwise.
+    The network predicts the velocity (Salimans and Ho 2022, arXiv:2202.00512, appendix D); some captions are dropped
+    for classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
 
     Args:
         autoencoder: Folder of the diffusers autoencoder that made the latents; read by `pipeline`.
@@ -55,7 +55,7 @@ class TextToImageTask(LightningModule):
         max_length: Tokens of a padded caption.
         sample_size: Side of the latents.
         latent_channels: Channels of the latents.
-        caption_dropout: Share of captions that are emptied, in [0, 1).
+        caption_dropout: Probability of training on an empty caption instead of the given one, in [0, 1).
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
         num_samples: Pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
@@ -89,13 +89,13 @@ class TextToImageTask(LightningModule):
         super().__init__()
         if len(attention) != len(block_out_channels):
             raise ValueError(
-                f"attention has {len(attention)} entries for {len(block_out_channels)} resolutions; "
+                f"expected attention for each of {len(block_out_channels)} resolutions, got {len(attention)} entries; "
                 "give one for each of block_out_channels."
             )
         if not 0.0 <= caption_dropout < 1.0:
-            raise ValueError(f"caption_dropout is {caption_dropout}; give a share of at least 0 and below 1.")
+            raise ValueError(f"expected caption_dropout in [0, 1), got {caption_dropout}; give a probability.")
         if learning_rate <= 0:
-            raise ValueError(f"learning_rate is {learning_rate}; give a positive number.")
+            raise ValueError(f"expected learning_rate above 0, got {learning_rate}; give a positive number.")
         self.autoencoder = autoencoder
         self.block_out_channels = tuple(block_out_channels)
         self.attention = tuple(attention)
@@ -121,53 +121,18 @@ class TextToImageTask(LightningModule):
         """Learns the vocabulary and builds the networks (once)."""
         if self.unet is not None:
             return
-        from diffusers import DDIMScheduler, UNet2DConditionModel
-        from diffusers.models.attention_processor import AttnProcessor
-        from transformers import CLIPTextConfig, CLIPTextModel
-
-        self.tokenizer = train_clip_tokenizer(
-            (prompt.text for tag in TAGS for prompt in all_prompts(tag)), max_length=self.max_length
-        )
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.tokenizer),
-                hidden_size=self.text_width,
-                intermediate_size=4 * self.text_width,
-                projection_dim=self.text_width,
-                num_hidden_layers=self.text_layers,
-                num_attention_heads=4,
-                max_position_embeddings=self.max_length,
-                bos_token_id=self.tokenizer.bos_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        )
-        down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in self.attention)
-        up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(self.attention))
-        self.unet = UNet2DConditionModel(
-            sample_size=self.sample_size,
-            in_channels=self.latent_channels,
-            out_channels=self.latent_channels,
-            down_block_types=down,
-            up_block_types=up,
-            block_out_channels=self.block_out_channels,
+        self.tokenizer = build_tokenizer(self.max_length)
+        self.text_encoder = build_text_encoder(self.tokenizer, width=self.text_width, layers=self.text_layers)
+        self.unet = build_unet(
+            self.block_out_channels,
+            attention=self.attention,
             layers_per_block=self.layers_per_block,
-            attention_head_dim=self.num_heads,  # diffusers' name for the number of heads
-            cross_attention_dim=self.text_width,
-            norm_num_groups=16,
+            num_heads=self.num_heads,
+            text_width=self.text_width,
+            sample_size=self.sample_size,
+            latent_channels=self.latent_channels,
         )
-        # Plain attention: sequences are short, and torch's fused one is slow backwards on CPU (99 against 147 latents
-        # a second on one core for the shipped model).
-        self.unet.set_attn_processor(AttnProcessor())
-        self.scheduler = DDIMScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.02,
-            prediction_type="v_prediction",
-            clip_sample=False,
-            timestep_spacing="trailing",
-            steps_offset=1,  # of no effect with trailing steps; diffusers warns about 0
-        )
+        self.scheduler = build_scheduler()
 
     def encode(self, prompts: list[str]) -> Tensor:
         """Text embeddings of the prompts, `(N, max_length, text_width)`."""
@@ -261,17 +226,4 @@ class TextToImageTask(LightningModule):
         Args:
             folder: Where to; the parts that are there are replaced.
         """
-        pipeline = self.pipeline()
-        for name in ("unet", "text_encoder", "vae"):
-            # On copies: rounding the networks themselves would harm a training that goes on.
-            setattr(pipeline, name, torch.nn.Module.half(copy.deepcopy(getattr(pipeline, name)).cpu()))
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        # Without a dtype diffusers loads float32, and transformers what this file says: they must agree.
-        config = Path(folder) / "text_encoder" / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-        # Where the autoencoder was loaded from is nobody's business, and changes what `fingerprint` says of the folder.
-        config = Path(folder) / "vae" / "config.json"
-        kept = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
-        config.write_text(json.dumps(kept, indent=2) + "\n")
-        # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
-        self.tokenizer.backend_tokenizer.model.save(str(Path(folder) / "tokenizer"))
+        save_pipeline(self.pipeline(), folder)
