@@ -12,8 +12,8 @@ def random_bits(seed: int, *counters: int | npt.NDArray[np.integer]) -> npt.NDAr
     Each counter is mixed in by the finalizer of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195).
 
     Args:
-        seed: Of the stream, any whole number.
-        *counters: Whole numbers or arrays of them (epoch, sample id, ...), broadcast against each other.
+        seed: Of the stream, any integer.
+        *counters: Integers or arrays of them (epoch, sample id, ...), broadcast against each other.
 
     Returns:
         Independent uniform bits, of the broadcast shape.

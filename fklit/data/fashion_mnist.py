@@ -132,7 +132,7 @@ class FashionMNISTDataModule(ImageDataModule):
             batch_size, num_train=num_train, num_test=num_test, holdout=holdout, seed=seed, num_workers=num_workers
         )
         if padding < 0:
-            raise ValueError(f"expected padding of at least 0, got {padding}; give a whole number.")
+            raise ValueError(f"expected padding of at least 0, got {padding}; give an integer.")
         self.data_dir = Path(data_dir).expanduser()
         self.download = download
         self.padding = padding

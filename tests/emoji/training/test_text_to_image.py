@@ -122,7 +122,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
     assert trainer.global_step == 6
 
 
-def test_the_velocity_is_learnt(trained):
+def test_the_velocity_is_learned(trained):
     """One batch again and again: the error falls far below that of predicting nothing, which is about 1."""
     root, _, data = trained
     model = small_model(root / "vae")
