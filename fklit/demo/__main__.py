@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -63,8 +64,9 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
         metrics: What `Demo.run` returned.
         console: Where to.
     """
-    table = Table(title=f"{len(metrics['prompts'])} prompts, K = {metrics['settings']['num_particles']}")
-    table.add_column("")
+    title = f"{len(metrics['prompts'])} prompts, K = {metrics['settings']['num_particles']}"
+    table = Table(title=title, box=SIMPLE_HEAD)  # fits 80 characters
+    table.add_column("", no_wrap=True)
     for name in ("reward", "(mean)", "judge", "denoiser", "decodes", "seconds", "ancestors"):
         table.add_column(name, justify="right")
     table.caption = (

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -76,7 +76,7 @@ class Demo:
     reward: Reward
     judge: PictureJudge | None
     prompts: Sequence[ScenePrompt]
-    settings: DemoSettings = DemoSettings()
+    settings: DemoSettings = field(default_factory=DemoSettings)
 
     def __post_init__(self) -> None:
         if not self.prompts:
