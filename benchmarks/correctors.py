@@ -105,7 +105,7 @@ def one_dimensional(target: Target, seed: int, **options: Any) -> Figures:
     start = time.process_time()
     run = simulate(target, seed=seed, **settings)
     seconds = time.process_time() - start
-    x, weights = run.particles[0, :, 0], torch.softmax(run.log_weights[0], dim=0)
+    x, weights = run.samples[0, :, 0], torch.softmax(run.log_weights[0], dim=0)
     mean = float((weights * x).sum())
     truth = float((mass * (GRID - (mass * GRID).sum()).square()).sum())
     return {
@@ -210,7 +210,7 @@ def gmm40(particles: int = 10_000, steps: int = 1_000) -> Part:
             run = simulate(target, num_particles=particles, num_steps=steps, seed=seed, dtype=torch.float64, **options)
             seconds = time.process_time() - start
             generator = torch.Generator().manual_seed(seed)
-            x = run.particles[0][systematic(run.log_weights, generator)[0]]
+            x = run.samples[0][systematic(run.log_weights, generator)[0]]
             return {
                 **forty_figures(truth, law, x, seed),
                 "resamplings": float(run.resampled.sum()),

@@ -58,7 +58,7 @@ def densities(folder: Path) -> None:
             axis = axes[row, column]
             weights = torch.softmax(run.log_weights, dim=1).flatten()
             color = ("C1", "C0")[row]
-            axis.hist(run.particles.flatten(), weights=weights, bins=120, range=(-4, 4), density=True, color=color)
+            axis.hist(run.samples.flatten(), weights=weights, bins=120, range=(-4, 4), density=True, color=color)
             axis.plot(GRID, exact, color="k", lw=1)
             axis.set_yticks([])
             if column == 0:
@@ -75,10 +75,10 @@ def forty(folder: Path) -> None:
     settings = {"num_particles": 3000, "num_steps": 400, "dtype": torch.float64}
     clouds = {"exact": power(law, 3).sample((3000,), torch.Generator().manual_seed(0))}
     heuristic = simulate(Annealed(expert, 3.0), increment=Uncorrected(), **settings)
-    clouds["heuristic: $3 \\nabla \\log q_t$"] = heuristic.particles[0]
+    clouds["heuristic: $3 \\nabla \\log q_t$"] = heuristic.samples[0]
     run = simulate(Annealed(expert, LateRamp(3.0)), ess_threshold=1.0, **settings)
     chosen = systematic(run.log_weights, torch.Generator().manual_seed(0))[0]
-    clouds["corrected, late ramp"] = run.particles[0][chosen]
+    clouds["corrected, late ramp"] = run.samples[0][chosen]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), sharex=True, sharey=True)
     for axis, (name, cloud) in zip(axes, clouds.items(), strict=True):
         axis.hist2d(*(50 * cloud).T.numpy(), bins=90, range=[[-45, 45]] * 2, cmap="Blues", vmax=25)

@@ -59,12 +59,12 @@ def time_call(
             num_particles=given.particles,
             potential="difference" if steered else "terminal",
             reward_scale=given.scale,
-            schedule=Schedule(start=0.2, stop=0.9, every=0.1),
+            reward_schedule=Schedule(start=0.2, stop=0.9, every=0.1),
             ess_threshold=1.0,  # resample at every scheduled step: the most that steering can cost
             seed=seed,
             scheduler="keep",
             previews=False,
-            call={"num_inference_steps": given.steps, "guidance_scale": 3.0, "eta": 1.0},
+            pipeline_kwargs={"num_inference_steps": given.steps, "guidance_scale": 3.0, "eta": 1.0},
         )
         total = time.perf_counter() - start
     return {

@@ -157,14 +157,14 @@ def _call(
         num_particles=arm.k,
         potential="terminal" if arm.scale is None else arm.potential,
         reward_scale=1.0 if arm.scale is None else arm.scale,
-        schedule=Schedule(start=start, stop=stop, every=every),
+        reward_schedule=Schedule(start=start, stop=stop, every=every),
         ess_threshold=arm.ess_threshold,
         seed=seed,
         # Noise follows from the prompt, not from its place in a list that another run may order otherwise.
         prompt_indices=[zlib.crc32(prompt.text.encode()) for prompt in prompts],
         scheduler="keep",
         previews=False,
-        call={"num_inference_steps": plan.steps, "guidance_scale": plan.guidance, "eta": arm.eta},
+        pipeline_kwargs={"num_inference_steps": plan.steps, "guidance_scale": plan.guidance, "eta": arm.eta},
     )
     cells = []
     for b, prompt in enumerate(prompts):

@@ -54,7 +54,7 @@ class Errors:
 
 
 def errors(run: SimulationResult, exact: Truth) -> Errors:
-    x = run.particles[..., 0].double()
+    x = run.samples[..., 0].double()
     weights = torch.softmax(run.log_weights, dim=1)
     mean = (weights * x).sum(dim=1)
     variance = (weights * (x - mean.unsqueeze(1)).square()).sum(dim=1)

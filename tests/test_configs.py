@@ -90,7 +90,7 @@ def test_the_debug_twin_runs_as_it_is(tmp_path):
 def test_the_production_file_runs_with_fewer_steps_and_writes_the_report(config, folder, tmp_path):
     main([
         *("predict", "--config", f"configs/{config}/emoji.yaml", "--data.init_args.limit", "2"),
-        *("--model.init_args.call", json.dumps({"num_inference_steps": 10, "eta": 1.0})),
+        *("--model.init_args.pipeline_kwargs", json.dumps({"num_inference_steps": 10, "eta": 1.0})),
         *("--trainer.enable_progress_bar", "false"),
     ])  # fmt: skip
     out = tmp_path / "outputs" / folder

@@ -43,10 +43,10 @@ class SimulationWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         for b, index in enumerate(batch["indices"]):
             arrays = {
-                "particles": prediction.particles[b],
+                "particles": prediction.samples[b],
                 "log_weights": prediction.log_weights[b],
                 "ess": prediction.ess[:, b],
-                "spread": prediction.spread[:, b],
+                "spread": prediction.log_weight_std[:, b],
             }
             with write_atomically(folder / f"{index:05d}.npz") as file:
                 np.savez_compressed(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})

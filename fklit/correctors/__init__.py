@@ -10,6 +10,7 @@ from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
+from fklit.correctors.guidance.settings import GuidanceSettings
 from fklit.correctors.simulation.control import Control, FittedControl, GaussianControl
 from fklit.correctors.simulation.corrector import Corrector
 from fklit.correctors.simulation.diagnostics import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
@@ -75,6 +76,7 @@ __all__ = [
     "GeometricAverage",
     "GuidanceResult",
     "GuidanceRun",
+    "GuidanceSettings",
     "Guided",
     "GuidedProduct",
     "Heun",

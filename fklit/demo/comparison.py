@@ -138,12 +138,12 @@ class Demo:
                 num_particles=wanted.num_particles,
                 potential="difference" if run == "fk" else "terminal",
                 reward_scale=wanted.reward_scale,
-                schedule=wanted.schedule,
+                reward_schedule=wanted.schedule,
                 ess_threshold=wanted.ess_threshold,
                 seed=wanted.seed,
                 prompt_indices=range(start, start + len(batch)),
                 scheduler="keep",
-                call={**call, "callback_on_step_end": tick},
+                pipeline_kwargs={**call, "callback_on_step_end": tick},
             )
             for b, prompt in enumerate(batch):
                 metadata = prompt.metadata()

@@ -3,6 +3,7 @@
 Axes: `B` groups (prompts), `K` particles of each. Log-weights are float64, shape (B, K), and groups never mix.
 """
 
+from fklit.feynman_kac.budget import Budget, peak_memory_bytes
 from fklit.feynman_kac.engine import FeynmanKacModel, StepRecord, iterate, run
 from fklit.feynman_kac.genealogy import coalescence, lineages, roots, unique_roots
 from fklit.feynman_kac.particles import ParticleSystem
@@ -11,7 +12,6 @@ from fklit.feynman_kac.potentials import (
     HighVarianceWarning,
     Max,
     Potential,
-    RewardPath,
     Sum,
     Terminal,
     get_potential,
@@ -29,7 +29,8 @@ from fklit.feynman_kac.resampling import (
     stratified,
     systematic,
 )
-from fklit.feynman_kac.result import Budget, ParticleResult, peak_memory_bytes
+from fklit.feynman_kac.result import ParticleResult
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
 from fklit.feynman_kac.trees import select, tree_map

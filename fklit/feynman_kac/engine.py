@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count
+from fklit.feynman_kac.budget import Budget, peak_memory_bytes
+from fklit.feynman_kac.checks import check_count
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import Generators
 from fklit.feynman_kac.resampling import Resampler, systematic
-from fklit.feynman_kac.result import Budget, ParticleResult, peak_memory_bytes
+from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.trees import check_leaves, select
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 
@@ -147,8 +148,8 @@ def run(
     budget = spent if isinstance(spent, Budget) else Budget()
     peak = max(budget.peak_memory_bytes, peak_memory_bytes(record.log_potential.device))
     return ParticleResult(
-        particles=record.state,
-        log_weights=system.log_weights,
+        samples=record.state,
+        log_weights=torch.log_softmax(system.log_weights, dim=1),
         log_z=system.log_z,
         steps=tuple(steps),
         ess=torch.stack(system.ess_trace),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count, check_matrix
+from fklit.feynman_kac.checks import check_count, check_matrix
 
 
 def lineages(

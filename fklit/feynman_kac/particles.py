@@ -4,10 +4,19 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice, check_count, check_fraction, check_matrix
+from fklit.feynman_kac.checks import check_choice, check_count, check_fraction, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators
 from fklit.feynman_kac.resampling import Resampler, systematic
-from fklit.feynman_kac.weights import OnDegenerate, OnNan, as_float64, ess, log_mean_exp, screen, settle, weight_device
+from fklit.feynman_kac.weights import (
+    OnDegenerate,
+    OnNan,
+    apply_degeneracy_policy,
+    apply_nan_policy,
+    as_float64,
+    ess,
+    log_mean_exp,
+    weight_device,
+)
 
 
 class ParticleSystem:
@@ -106,12 +115,14 @@ class ParticleSystem:
             self._move(weight_device(log_potential.device))
         context = f"at update {self.num_updates}"
         living = (self.log_weights > -torch.inf) & ~self.degenerate.unsqueeze(1)
-        increment, dropped = screen(
+        increment, dropped = apply_nan_policy(
             as_float64(log_potential).to(self.log_weights.device), living, on_nan=self.on_nan, context=context
         )
         log_weights = self.log_weights + increment
         # A group that is degenerate already has finite equal weights, so only new ones are found here.
-        log_weights, degenerate = settle(log_weights, on_degenerate=self.on_degenerate, context=context)
+        log_weights, degenerate = apply_degeneracy_policy(
+            log_weights, on_degenerate=self.on_degenerate, context=context
+        )
         degenerate = degenerate | self.degenerate
         log_z = log_mean_exp(log_weights).masked_fill(degenerate, -torch.inf)
         size = ess(log_weights).masked_fill(degenerate, 0.0)
@@ -152,7 +163,7 @@ class ParticleSystem:
             )
         if int(drawn.min()) < 0 or int(drawn.max()) >= self.num_particles:
             raise ValueError(
-                f"The resampler returned an ancestor outside 0 .. {self.num_particles - 1}; mend the resampler."
+                f"The resampler returned an ancestor outside 0 .. {self.num_particles - 1}; fix the resampler."
             )
         ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
         ancestors[rows] = drawn.to(log_weights.device)

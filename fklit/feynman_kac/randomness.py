@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count
+from fklit.feynman_kac.checks import check_count
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all groups, one for each, or None for torch's global one."""
@@ -57,8 +57,8 @@ def check_generators(generators: Generators, num_groups: int) -> Generators:
         )
     if len(generators) != num_groups:
         raise ValueError(
-            f"{len(generators)} generators were given for {num_groups} groups; give one for each group, or a single "
-            "one."
+            f"expected {num_groups} generators, one a group, got {len(generators)}; give one for each group, or a "
+            "single one."
         )
     return list(generators)
 

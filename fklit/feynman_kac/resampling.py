@@ -20,15 +20,17 @@ put the further copies into the slots of those that died, so that what is cached
 `multinomial` returns `torch.multinomial`'s draws as they are.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice, check_matrix
+from fklit.feynman_kac.checks import check_choice, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
 from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalize
+
+ResamplerName = Literal["systematic", "multinomial", "stratified", "residual", "ssp", "birth_death"]
 
 
 @runtime_checkable

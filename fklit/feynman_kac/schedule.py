@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fklit.feynman_kac._checks import check_count
+from fklit.feynman_kac.checks import check_count
 
 Position = int | float
 """A step index (int, from 0) or a fraction of the run (float, from 0.0 to 1.0)."""

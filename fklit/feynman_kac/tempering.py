@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count, check_fraction, check_matrix, check_non_negative
-from fklit.feynman_kac.potentials import RewardPath
+from fklit.feynman_kac.checks import check_count, check_fraction, check_matrix, check_non_negative
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.weights import as_float64, ess
 
 _BISECTIONS = 60  # the scale to 1e-18 of its range: ESS to far better than 1e-6

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_matrix
+from fklit.feynman_kac.checks import check_matrix
 
 Tree = TypeVar("Tree")
 _CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice, check_matrix
+from fklit.feynman_kac.checks import check_choice, check_matrix
 
 OnNan = Literal["error", "drop"]
 OnDegenerate = Literal["error", "keep"]
@@ -83,7 +83,7 @@ def max_weight(log_weights: Tensor) -> Float64[Tensor, " B"]:
     return normalize(log_weights).amax(dim=-1)
 
 
-def screen(
+def apply_nan_policy(
     log_potential: Tensor, living: Tensor, *, on_nan: OnNan, context: str = ""
 ) -> tuple[Float64[Tensor, "B K"], Int64[Tensor, " B"]]:
     """Apply the policy for NaN and `+inf` to the log potentials of living particles.
@@ -109,12 +109,12 @@ def screen(
             f"{int(invalid.sum())} of {invalid.numel()} log potentials are NaN or +inf{context and ' ' + context} "
             "(first: "
             f"group {group}, particle {particle}, value {float(values[group, particle])}); a reward must be finite or "
-            f"-inf, so mend it or set on_nan='drop' to give such particles weight zero."
+            f"-inf, so fix it or set on_nan='drop' to give such particles weight zero."
         )
     return values.masked_fill(invalid, -torch.inf), invalid.sum(dim=-1)
 
 
-def settle(
+def apply_degeneracy_policy(
     log_weights: Tensor, *, on_degenerate: OnDegenerate, context: str = ""
 ) -> tuple[Float64[Tensor, "B K"], Bool[Tensor, " B"]]:
     """Apply the policy for groups without a living particle.

@@ -24,17 +24,17 @@ def build_call(
     prompts: Sequence[str],
     num_particles: int,
     generators: Sequence[torch.Generator],
-    call: Mapping[str, Any],
+    pipeline_kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Keyword arguments for ``pipeline(...)`` that give K samples of each prompt, side by side.
+    """Keyword arguments for `pipeline(...)` that give K samples of each prompt, side by side.
 
     Args:
         pipeline: a diffusers pipeline.
         prompts: B prompts.
         num_particles: K.
         generators: B*K generators, one a sample.
-        call: the user's arguments, checked against the signature of the pipeline; an ``image`` with B entries is
-            repeated for the particles, a single negative prompt for the prompts.
+        pipeline_kwargs: the user's arguments, checked against the signature of the pipeline; an `image` with B entries
+            is repeated for the particles, a single negative prompt for the prompts.
 
     Returns:
         All keyword arguments of the call.
@@ -43,14 +43,14 @@ def build_call(
         TypeError: if the pipeline does not take an argument, or the argument is set by fklit.
     """
     names = inspect.signature(type(pipeline).__call__).parameters
-    for name in call:
+    for name in pipeline_kwargs:
         if name in _OURS:
-            raise TypeError(f"call={{{name!r}: ...}} was given, but fklit sets {name} ({_OURS[name]}); leave it out.")
+            raise TypeError(f"pipeline_kwargs expected no {name!r}, which fklit sets itself ({_OURS[name]}); omit it.")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(n for n in names if n != 'self')}."
-            raise TypeError(f"call={{{name!r}: ...}} was given, which {type(pipeline).__name__} does not take; {hint}")
-    given = dict(call)
+            raise TypeError(f"pipeline_kwargs expected arguments of {type(pipeline).__name__}, got {name!r}; {hint}")
+    given = dict(pipeline_kwargs)
     if "generator" in names:
         given["generator"] = list(generators)
     if "output_type" in names:
@@ -77,31 +77,3 @@ def build_call(
     elif isinstance(image, Tensor) and image.ndim == 4 and image.shape[0] == len(prompts) > 1:
         given["image"] = image.repeat_interleave(num_particles, dim=0)
     return given
-
-
-def check_prompts(prompts: Sequence[str]) -> list[str]:
-    """Return B prompts as a list.
-
-    Raises:
-        ValueError: If there is none, or one is no string.
-    """
-    if isinstance(prompts, str):
-        prompts = [prompts]
-    prompts = list(prompts)
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"prompts={prompts!r} was given; give at least one prompt, each a string ('' is allowed).")
-    return prompts
-
-
-def check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    """Return the indices of `count` prompts, 0, 1, ... if none were given.
-
-    Raises:
-        ValueError: If there is not one for each, or two are alike.
-    """
-    indices = list(range(count)) if indices is None else list(indices)
-    if len(indices) != count or len(set(indices)) != count or any(index < 0 for index in indices):
-        raise ValueError(
-            f"prompt_indices={indices!r} was given for {count} prompt(s); give one index a prompt, no two alike."
-        )
-    return indices

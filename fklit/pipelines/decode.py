@@ -19,8 +19,8 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
     """Decodes latents the way the pipeline does at its end; equal to it bit for bit at the same batch size.
 
     Args:
-        pipeline: a diffusers pipeline with an image autoencoder (``vae`` with ``scaling_factor`` and optionally
-            ``shift_factor`` or ``latents_mean`` and ``latents_std``), or without one (pixel space).
+        pipeline: a diffusers pipeline with an image autoencoder (`vae` with `scaling_factor` and optionally
+            `shift_factor` or `latents_mean` and `latents_std`), or without one (pixel space).
         latents: latents or pixels of shape (N, C, H, W), as the scheduler holds them.
 
     Returns:
@@ -80,7 +80,7 @@ def _upcast(pipeline: Any, vae: Any) -> Iterator[None]:
 
 
 class DecodeTap:
-    """Counts and splits a pipeline's ``vae.decode`` calls for the length of a context, and keeps the last result.
+    """Counts and splits a pipeline's `vae.decode` calls for the length of a context, and keeps the last result.
 
     Attributes:
         decodes: images decoded so far.
@@ -96,7 +96,7 @@ class DecodeTap:
 
     @contextmanager
     def installed(self) -> Iterator["DecodeTap"]:
-        """Stands in front of ``vae.decode`` within the context; does nothing for a pipeline without autoencoder."""
+        """Stands in front of `vae.decode` within the context; does nothing for a pipeline without autoencoder."""
         with self._replaced() if hasattr(self._vae, "decode") else nullcontext():
             yield self
 

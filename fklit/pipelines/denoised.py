@@ -1,6 +1,6 @@
-"""The denoised prediction of a sample, ``E[x_0 | x_t]``, before the scheduler takes its step.
+"""The denoised prediction of a sample, `E[x_0 | x_t]`, before the scheduler takes its step.
 
-Schedulers disagree about what a step returns (27 of diffusers' files have no ``pred_original_sample``, and in TCD
+Schedulers disagree about what a step returns (27 of diffusers' files have no `pred_original_sample`, and in TCD
 element 1 is something else), so the prediction is computed here from the model output, by family:
 
 =============  ====================================  =======================================================
@@ -26,17 +26,17 @@ class UnknownSchedulerError(ValueError):
 
 
 def denoised(scheduler: Any, model_output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
-    """The denoised prediction ``E[x_0 | x_t]`` of the state that the scheduler is about to step.
+    """The denoised prediction `E[x_0 | x_t]` of the state that the scheduler is about to step.
 
     Args:
         scheduler: a diffusers scheduler, not yet stepped at this timestep; it is not changed.
-        model_output: what the denoiser predicted for ``sample`` (after guidance), of shape (N, C, ...); with a learned
+        model_output: what the denoiser predicted for `sample` (after guidance), of shape (N, C, ...); with a learned
             variance (N, 2C, ...), of which the first half counts.
         timestep: the timestep the scheduler is about to be stepped with.
         sample: x_t as the scheduler holds it (not scaled for the model), of shape (N, C, ...).
 
     Returns:
-        The prediction, of the shape and dtype of ``sample``, clipped or thresholded where the config says so.
+        The prediction, of the shape and dtype of `sample`, clipped or thresholded where the config says so.
 
     Raises:
         UnknownSchedulerError: if the scheduler's family is not known.
@@ -56,7 +56,7 @@ def denoised(scheduler: Any, model_output: Tensor, timestep: Any, sample: Tensor
 
 
 def is_known(scheduler: Any) -> bool:
-    """Whether :func:`denoised` has a formula for this scheduler."""
+    """Whether `denoised` has a formula for this scheduler."""
     return any(base.__name__ in _FAMILIES for base in type(scheduler).__mro__)
 
 
@@ -71,8 +71,8 @@ def _family(scheduler: Any) -> Callable[[Any, Tensor, Any, Tensor], Tensor]:
         if base.__name__ in _FAMILIES:
             return _FAMILIES[base.__name__]
     raise UnknownSchedulerError(
-        f"{type(scheduler).__name__} was given, for which the denoised prediction is not known; use a scheduler of "
-        f"these: {', '.join(sorted(_FAMILIES))}, or potential='terminal', which needs none."
+        f"expected a scheduler whose denoised prediction is known, got {type(scheduler).__name__}; use one of "
+        f"{', '.join(sorted(_FAMILIES))}, or potential='terminal', which needs none."
     )
 
 
@@ -92,7 +92,7 @@ def _prediction_type(scheduler: Any) -> str:
 
 
 def _from_alpha_sigma(kind: str, output: Tensor, sample: Tensor, alpha: Tensor, sigma: Tensor, name: str) -> Tensor:
-    """Solves ``sample = alpha x0 + sigma e`` for x0, given a prediction of kind ``kind``."""
+    """Solves `sample = alpha x0 + sigma e` for x0, given a prediction of kind `kind`."""
     if kind == "epsilon":
         return (sample - sigma * output) / alpha
     if kind in ("sample", "original_sample"):
@@ -102,7 +102,8 @@ def _from_alpha_sigma(kind: str, output: Tensor, sample: Tensor, alpha: Tensor, 
     if kind == "flow_prediction":  # v = e - x0 and alpha = 1 - sigma
         return sample - sigma * output
     raise UnknownSchedulerError(
-        f"{name} was given with prediction_type={kind!r}; use 'epsilon', 'sample', 'v_prediction' or 'flow_prediction'."
+        f"{name} expected prediction_type 'epsilon', 'sample', 'v_prediction' or 'flow_prediction', got {kind!r}; fix "
+        "its config."
     )
 
 

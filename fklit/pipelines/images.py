@@ -29,13 +29,13 @@ def as_unit_images(images: Any, count: int) -> Tensor:
         tensor = _from_array(np.stack([np.asarray(image.convert("RGB")) for image in images]))
     else:
         raise ValueError(
-            f"images of type {type(images).__name__} were given; give a float tensor (N, C, H, W) in [0, 1], an array "
-            "(N, H, W, C), or a list of PIL images (not latents)."
+            "expected images as a float tensor (N, C, H, W) in [0, 1], an array (N, H, W, C), or a list of PIL images, "
+            f"got a {type(images).__name__}; decode latents first."
         )
     if tensor.shape[0] != count:
         raise ValueError(
-            f"{tensor.shape[0]} images were given for {count} particles (prompts x num_particles); give one image a "
-            "particle, in the order of the pipeline."
+            f"expected {count} images (prompts x num_particles), got {tensor.shape[0]}; give one a particle, in the "
+            "order of the pipeline."
         )
     return tensor
 

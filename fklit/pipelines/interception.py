@@ -1,7 +1,7 @@
-"""The interception of any diffusers pipeline: every ``scheduler.step`` of a call, seen before it happens.
+"""The interception of any diffusers pipeline: every `scheduler.step` of a call, seen before it happens.
 
-The pipeline is neither forked nor changed. For the length of a context, ``scheduler.step`` and the calls of the
-denoiser and of ``vae.decode`` go through fklit: a hook sees the parents ``x_t`` with their denoised prediction and may
+The pipeline is neither forked nor changed. For the length of a context, `scheduler.step` and the calls of the
+denoiser and of `vae.decode` go through fklit: a hook sees the parents `x_t` with their denoised prediction and may
 resample them. The scheduler then draws the children of the resampled parents, so that clones separate at once and no
 denoiser call is spent on them. On leaving the context, also by an error, everything is as before.
 """
@@ -31,7 +31,7 @@ class UnsupportedPipelineError(ValueError):
 
 @dataclass(frozen=True)
 class StepCall:
-    """One call of ``scheduler.step``, before it happens.
+    """One call of `scheduler.step`, before it happens.
 
     Attributes:
         index: position in the run; 0 is the noisiest.
@@ -42,7 +42,7 @@ class StepCall:
         model_output: the denoiser's prediction after guidance.
         scheduler: the scheduler, not yet stepped.
         predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
-            rows, or two of N rows (see :func:`fklit.pipelines.guidance_predictions.guidance_predictions`).
+            rows, or two of N rows (see `fklit.pipelines.guidance_predictions.guidance_predictions`).
     """
 
     index: int
@@ -54,7 +54,7 @@ class StepCall:
     predictions: tuple[Tensor, ...] = ()
 
     def denoised(self) -> Tensor:
-        """The denoised prediction ``E[x_0 | x_t]`` of the parents, (N, C, ...)."""
+        """The denoised prediction `E[x_0 | x_t]` of the parents, (N, C, ...)."""
         return denoised(self.scheduler, self.model_output, self.timestep, self.sample)
 
 
@@ -76,7 +76,7 @@ class StepHook(Protocol):
     """What an algorithm does with an intercepted run."""
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
-        """Called once, at the first step; ``noisy`` tells which calls inject noise (no denoiser call is spent)."""
+        """Called once, at the first step; `noisy` tells which calls inject noise (no denoiser call is spent)."""
 
     def step(self, call: StepCall) -> Tensor | StepChange | None:
         """Called before each step; returns flat ancestors (N,), a change, or None for nothing."""
@@ -87,11 +87,11 @@ class Interception:
 
     Args:
         pipeline: a diffusers pipeline object.
-        hook: sees every step, see :class:`StepHook`.
+        hook: sees every step, see `StepHook`.
         generators: one generator a slot (N; the same object for the particles of a prompt), from which the scheduler
             draws. The noise belongs to the slots, not to the particles. None leaves the pipeline's own.
         scheduler: runs the pipeline with this scheduler within the context; None keeps the pipeline's.
-        eta: value forced on the ``eta`` argument of ``scheduler.step``; None leaves what the pipeline sends.
+        eta: value forced on the `eta` argument of `scheduler.step`; None leaves what the pipeline sends.
         max_batch: most rows that the denoiser and the decoder get at once, in chunks of exactly this size (the last
             one padded), so that the result of a row does not depend on the batch it is in; None for no limit.
 
@@ -101,7 +101,7 @@ class Interception:
         num_steps: expected number of steps, None before the first.
 
     Raises:
-        UnsupportedPipelineError: on entering, if the pipeline has no scheduler with a ``step`` of samples or no
+        UnsupportedPipelineError: on entering, if the pipeline has no scheduler with a `step` of samples or no
             denoiser that fklit knows; during the run, if the pipeline edits latents between steps.
     """
 
@@ -116,7 +116,9 @@ class Interception:
         max_batch: int | None = None,
     ) -> None:
         if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1, or None for no limit.")
+            raise ValueError(
+                f"expected max_batch of at least 1, or None for no limit, got max_batch={max_batch}; raise it."
+            )
         self.decoder = DecodeTap(pipeline, max_batch=max_batch)
         self.denoiser_calls = 0
         self.steps_taken = 0
@@ -139,8 +141,8 @@ class Interception:
         names = inspect.signature(scheduler.step).parameters if hasattr(scheduler, "step") else {}
         if not denoisers or not {"sample", "model_output", "timestep"} <= set(names):
             raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} was given; a diffusers pipeline with a unet or transformer and a scheduler "
-                "whose step takes model_output, timestep and sample is needed."
+                "expected a diffusers pipeline with a unet or transformer and a scheduler whose step takes "
+                f"model_output, timestep and sample, got {type(pipeline).__name__}; use another pipeline."
             )
         if "Inpaint" in type(pipeline).__name__:
             raise UnsupportedPipelineError(
@@ -265,7 +267,7 @@ class Interception:
 
 
 def _position(scheduler: Any, timestep: Any) -> int:
-    """Index of the first call in ``scheduler.timesteps``: image-to-image pipelines start in the middle."""
+    """Index of the first call in `scheduler.timesteps`: image-to-image pipelines start in the middle."""
     for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
         if known is not None:
             return int(known)
@@ -273,7 +275,7 @@ def _position(scheduler: Any, timestep: Any) -> int:
 
 
 def _first_tensor(output: Any) -> Tensor | None:
-    """The prediction: denoisers return it alone, first in a tuple, or as ``sample``."""
+    """The prediction: denoisers return it alone, first in a tuple, or as `sample`."""
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if found is None and isinstance(output, tuple | list) and output:
         found = output[0]
@@ -281,7 +283,7 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 
 def _is_per_sample(value: Any, sample: Tensor) -> bool:
-    """The full shape counts: the first axis of ``timesteps`` can equal the number of samples by chance."""
+    """The full shape counts: the first axis of `timesteps` can equal the number of samples by chance."""
     return isinstance(value, Tensor) and value.shape == sample.shape
 
 

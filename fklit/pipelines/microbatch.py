@@ -13,11 +13,11 @@ _UNBATCHED = frozenset({"img_ids", "txt_ids"})
 
 @contextmanager
 def intercept_call(module: nn.Module, around: Callable[..., Any]) -> Iterator[None]:
-    """Has ``module(...)`` go through ``around(call, *args, **kwargs)`` within the context.
+    """Has `module(...)` go through `around(call, *args, **kwargs)` within the context.
 
-    ``nn.Module`` looks up ``_compiled_call_impl`` at every call, before hooks and ``forward``. Standing there, the
-    interception survives accelerate, which rewrites ``forward`` when it offloads, and it stays outside of what
-    ``torch.compile`` traces.
+    `nn.Module` looks up `_compiled_call_impl` at every call, before hooks and `forward`. Standing there, the
+    interception survives accelerate, which rewrites `forward` when it offloads, and it stays outside of what
+    `torch.compile` traces.
 
     Args:
         module: the network.
@@ -59,14 +59,14 @@ def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 def call_in_chunks(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, rows: int, size: int
 ) -> Any:
-    """Calls a network on chunks of exactly ``size`` rows (the last one padded by its last row) and joins the results.
+    """Calls a network on chunks of exactly `size` rows (the last one padded by its last row) and joins the results.
 
     Rounding in a network depends on the batch size, not on the position in the batch: with chunks of one size the
     result of a row has the same bits whatever else is in the batch.
 
     Args:
         call: the network.
-        args: positional arguments; every tensor whose first axis has ``rows`` entries is split, also inside of
+        args: positional arguments; every tensor whose first axis has `rows` entries is split, also inside of
             dictionaries, lists and tuples.
         kwargs: keyword arguments, treated alike, except for unbatched position ids.
         rows: rows of the whole batch.

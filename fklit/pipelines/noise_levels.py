@@ -37,7 +37,8 @@ def step_levels(scheduler: Any, timestep: Any) -> StepLevels:
         if base.__name__ in _KINDS:
             return _KINDS[base.__name__](scheduler, timestep)
     raise UnknownSchedulerError(
-        f"{type(scheduler).__name__} was given, whose noise levels are not known; use one of {', '.join(_KINDS)}."
+        f"expected a scheduler whose noise levels are known, got {type(scheduler).__name__}; use one of "
+        f"{', '.join(_KINDS)}."
     )
 
 

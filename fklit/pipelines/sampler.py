@@ -20,7 +20,7 @@ class Sampler:
         scheduler: runs in place of the pipeline's own; None keeps it.
         eta: is forced on its steps; None leaves what the pipeline sends.
         name: describes it.
-        swap: a sentence that says what was changed, or None.
+        swap: a message that says what was changed, or None.
     """
 
     scheduler: Any
@@ -35,7 +35,7 @@ def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float
     Args:
         pipeline: a diffusers pipeline.
         choice: "auto" or "keep".
-        eta: the ``eta`` the pipeline will be called with, which "auto" does not override; None for none.
+        eta: the `eta` the pipeline will be called with, which "auto" does not override; None for none.
         resamples: whether particles may be resampled before the end; if not, every sampler will do.
 
     Raises:
@@ -43,7 +43,7 @@ def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float
         UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
     """
     if choice not in ("auto", "keep"):
-        raise ValueError(f"scheduler={choice!r} was given; give 'auto' or 'keep'.")
+        raise ValueError(f"scheduler expected 'auto' or 'keep', got {choice!r}; use one of them.")
     own = getattr(pipeline, "scheduler", None)
     name = type(own).__name__
     described = name if eta is None else f"{name} with eta={eta:g}"

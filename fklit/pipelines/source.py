@@ -19,24 +19,24 @@ _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
 class PipelineSource(nn.Module):
-    """A diffusers pipeline that is loaded by :meth:`load`, and moves with the module that holds this one.
+    """A diffusers pipeline that is loaded by `load`, and moves with the module that holds this one.
 
-    The networks of the pipeline become children of this module, so ``.to(device)`` of a LightningModule reaches
-    them. They are frozen, in evaluation mode, and never part of a ``state_dict``: a checkpoint would otherwise repeat
+    The networks of the pipeline become children of this module, so `.to(device)` of a LightningModule reaches
+    them. They are frozen, in evaluation mode, and never part of a `state_dict`: a checkpoint would otherwise repeat
     gigabytes that lie on disk already.
 
     Args:
-        path: A folder with ``model_index.json``, the name of a model that ships with fklit
-            (``"fklit:emoji_scenes"``), or the id of a model on the Hugging Face hub (``"owner/name"``). A folder wins
+        path: A folder with `model_index.json`, the name of a model that ships with fklit
+            (`"fklit:emoji_scenes"`), or the id of a model on the Hugging Face hub (`"owner/name"`). A folder wins
             over an id of the same name.
         dtype: Precision of the networks: "float32" (CPU), "bfloat16" or "float16" (GPU).
-        pipeline_class: Name of the pipeline class, in diffusers (``"StableDiffusionImg2ImgPipeline"``) or dotted
-            (``"my_package.MyPipeline"``); None for the class that the model names.
+        pipeline_class: Name of the pipeline class, in diffusers (`"StableDiffusionImg2ImgPipeline"`) or dotted
+            (`"my_package.MyPipeline"`); None for the class that the model names.
         revision: Branch, tag or commit on the hub; None for the newest.
-        variant: Variant of the weight files ("fp16" loads ``*.fp16.safetensors``); None for the plain files.
+        variant: Variant of the weight files ("fp16" loads `*.fp16.safetensors`); None for the plain files.
         trust_remote_code: Whether Python code that comes with the model may run on this machine. Read it before.
         offload: Whether the networks stay in main memory and each goes to the GPU only while it runs: slower, for
-            models that do not fit. They are then no children of this module, see :meth:`enable_offload`.
+            models that do not fit. They are then no children of this module, see `enable_offload`.
 
     Raises:
         ValueError: An argument is none of these.
@@ -55,7 +55,7 @@ class PipelineSource(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} was given; give one of {list(_DTYPES)}.")
+            raise ValueError(f"dtype expected one of {list(_DTYPES)}, got {dtype!r}; use one of them.")
         self.path = path
         self.dtype = dtype
         self.pipeline_class = pipeline_class
@@ -82,7 +82,7 @@ class PipelineSource(nn.Module):
         """The folder, or the id on the hub as a text.
 
         Raises:
-            ValueError: ``path`` is neither a folder with ``model_index.json``, nor an asset, nor the id of a hub.
+            ValueError: `path` is neither a folder with `model_index.json`, nor an asset, nor the id of a hub.
         """
         folder = assets.shipped(self.path) or Path(self.path).expanduser()
         if folder.is_dir():
@@ -94,8 +94,8 @@ class PipelineSource(nn.Module):
             return folder
         if folder.is_absolute() or self.path.startswith((".", "~")) or not _HUB_ID.fullmatch(self.path):
             raise ValueError(
-                f"path={self.path!r} was given and there is no such folder ({folder.absolute()}); give a folder with "
-                "model_index.json, a shipped model such as 'fklit:emoji_scenes', or a hub id 'owner/name'."
+                f"path expected a folder with model_index.json, a shipped model such as 'fklit:emoji_scenes', or a "
+                f"hub id 'owner/name', got {self.path!r}, and there is no folder {folder.absolute()}; fix the path."
             )
         return self.path
 
@@ -103,7 +103,7 @@ class PipelineSource(nn.Module):
         """What determines the weights, for a hash: the content of a folder (not its place), or hub id and revision.
 
         Raises:
-            ValueError: As for :meth:`locate`.
+            ValueError: As for `locate`.
         """
         where = self.locate()
         origin: dict[str, Any] = (
@@ -139,7 +139,7 @@ class PipelineSource(nn.Module):
         return self
 
     def enable_offload(self, device: torch.device | str) -> None:
-        """With ``offload``, has each network run on ``device`` and wait in main memory; without it, does nothing.
+        """With `offload`, has each network run on `device` and wait in main memory; without it, does nothing.
 
         Args:
             device: Where to compute.
@@ -190,8 +190,8 @@ def _pipeline_class(name: str | None) -> Any:
         found = getattr(importlib.import_module(module) if module else diffusers, attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"pipeline_class={name!r} was given and could not be imported ({error}); "
-            "give the name of a pipeline of diffusers, or 'module.Class'."
+            f"pipeline_class expected the name of a pipeline of diffusers, or 'module.Class', got {name!r}, which "
+            f"cannot be imported ({error}); fix the name."
         ) from error
     if not hasattr(found, "from_pretrained"):
         raise ValueError(f"pipeline_class={name!r} has no from_pretrained; give the name of a pipeline class.")

@@ -1,6 +1,6 @@
 """At which calls a scheduler injects noise, found by trying it, and the stochastic sibling of a deterministic one.
 
-Clones of a particle separate only through noise. Tables of class names are wrong about it (DDIM depends on ``eta``,
+Clones of a particle separate only through noise. Tables of class names are wrong about it (DDIM depends on `eta`,
 TCD on what the pipeline sends, KDPM2 ancestral draws at every second call only), so the scheduler itself is asked: two
 copies are stepped with different generators on a dummy sample. No denoiser call is spent.
 """
@@ -15,22 +15,22 @@ from torch import Tensor
 
 
 class SchedulerSwapWarning(UserWarning):
-    """``scheduler='auto'`` runs another sampler than the one the pipeline came with."""
+    """`scheduler='auto'` runs another sampler than the one the pipeline came with."""
 
 
 def noisy_calls(
     scheduler: Any, arguments: Mapping[str, Any], timesteps: Sequence[Any], wanted: Collection[int]
 ) -> dict[int, bool]:
-    """Which of the coming ``scheduler.step`` calls inject noise.
+    """Which of the coming `scheduler.step` calls inject noise.
 
     Args:
         scheduler: the scheduler at the first call of a run; copies of it are stepped, it is not changed.
-        arguments: arguments of the first call by name, with tensors of one row (``model_output``, ``sample``, ...).
+        arguments: arguments of the first call by name, with tensors of one row (`model_output`, `sample`, ...).
         timesteps: the timesteps of all the calls.
         wanted: indices of the calls that are asked about.
 
     Returns:
-        For each index in ``wanted`` whether two different generators give two different results.
+        For each index in `wanted` whether two different generators give two different results.
     """
     runner = _unpatched_copy(scheduler)
     sample: Tensor = arguments["sample"]
@@ -73,9 +73,9 @@ def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
         scheduler: any diffusers scheduler of a diffusion model.
 
     Returns:
-        The scheduler to use (the same object where an option of ``step`` is enough), the ``eta`` to force or None, and
-        a description. DDIM-like schedulers get ``eta=1``; multi-step DPM-Solver++ becomes ``sde-dpmsolver++``; every
-        other deterministic one becomes DDIM with ``eta=1``, built from its config; a scheduler that is stochastic as
+        The scheduler to use (the same object where an option of `step` is enough), the `eta` to force or None, and
+        a description. DDIM-like schedulers get `eta=1`; multi-step DPM-Solver++ becomes `sde-dpmsolver++`; every
+        other deterministic one becomes DDIM with `eta=1`, built from its config; a scheduler that is stochastic as
         it is stays.
     """
     name = type(scheduler).__name__

@@ -137,10 +137,8 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
     """
     check_keys(raw)
     log_weights, num_steps = floats(raw["log_weights"]), int(raw["num_steps"])
-    scored = np.array(raw["steps"], dtype=np.int64)
+    steps, scored = (np.array(raw[key], dtype=np.int64) for key in ("steps", "scored_steps"))
     rewards = None if raw["rewards"] is None else floats(raw["rewards"])
-    log_weight_std = floats(raw["log_weight_std"]) if "log_weight_std" in raw else None
-    steps = scored if log_weight_std is None else np.arange(num_steps)
     shape = (len(steps), len(log_weights))
     ess = floats(raw["ess"])
     if len(ess) == len(steps):  # no weights after the last step: what it left is what is returned
@@ -162,7 +160,7 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
         steps=steps,
         num_steps=num_steps,
         ess=ess,
-        log_weight_std=log_weight_std,
+        log_weight_std=floats(raw["log_weight_std"]) if "log_weight_std" in raw else None,
         weighted=np.isin(steps, raw.get("weighted_steps", steps)),
         reward_path=reward_path,
         ancestors=np.array(raw["ancestors"], dtype=np.int64).reshape(shape),

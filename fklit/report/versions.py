@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-# Keys that only records of version 0.1 have, and what they are called now.
-RENAMED_KEYS = {"spread": "log_weight_std", "information": "stepwise_kl", "weighed": "weighted_steps"}
-
-
 def old_version(run: Mapping[str, Any]) -> str | None:
     """The version that wrote a run if this one cannot read it, else None.
 
@@ -22,8 +18,7 @@ def check_keys(record: Mapping[str, Any]) -> None:
     """Refuse a record of version 0.1.
 
     Raises:
-        ValueError: the record has a key of that version.
+        ValueError: the record lacks a key that newer versions write.
     """
-    for old, new in RENAMED_KEYS.items():
-        if old in record:
-            raise ValueError(f"expected {new!r}, got {old!r} of fklit 0.1")
+    if "steps" in record and "scored_steps" not in record:
+        raise ValueError("expected 'scored_steps' of fklit 0.2 or newer, got keys of fklit 0.1")

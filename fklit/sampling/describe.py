@@ -27,14 +27,14 @@ def describe(value: Any) -> Any:
     """JSON-able description of an object that is equal for objects that behave alike.
 
     Numbers, texts, lists and dictionaries stand for themselves; a text or path that names an existing file or folder
-    stands for its content. An object with a method ``settings()`` is asked. Any other object is its class and the
+    stands for its content. An object with a method `settings()` is asked. Any other object is its class and the
     arguments of its constructor, read from the attributes of the same name; a function is its name and source.
 
     Args:
         value: The object: a reward, a schedule, arguments of a pipeline.
 
     Returns:
-        Something ``json.dumps`` takes.
+        Something `json.dumps` takes.
 
     Raises:
         TypeError: The object does not keep an argument as an attribute, so that two of them could not be told apart.

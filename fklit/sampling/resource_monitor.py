@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fklit.feynman_kac.result import peak_memory_bytes
+from fklit.feynman_kac.budget import peak_memory_bytes
 
 
 class ResourceMonitor:

@@ -1,83 +1,93 @@
-"""What results of every method do with the samples of a population: show them, draw them by weight, write them down."""
+"""What a call of a pipeline with weighted particles returns, whatever the method."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac.randomness import group_generators
+from fklit.feynman_kac.result import ParticleResult, json_numbers
 
 
-def pil_images(samples: Tensor) -> list[list[Any]]:
+@dataclass(frozen=True, kw_only=True)
+class PipelineResult(ParticleResult[Tensor]):
+    """All K particles of each of B prompts, with weights; nothing is thrown away.
+
+    `samples` are images (B, K, C, H, W), float32, in [0, 1], on the CPU; `best()` and `sample(n)` give PIL images.
+
+    Attributes:
+        prompts: B prompts.
+        prompt_indices: B indices from which, with the seed, the noise follows.
+        num_steps: T, scheduler steps of the run.
+        scored_steps: the S steps before the end at which a reward scored, 0 is the noisiest; empty without a reward.
+        reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling;
+            None without a reward.
+        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions; None if not kept.
+        flagged: what the pipeline's safety checker said of each image, B lists of K; None without a checker.
+        settings: what the run was made with, JSON-able.
+    """
+
+    prompts: Sequence[str]
+    prompt_indices: Sequence[int]
+    num_steps: int
+    scored_steps: tuple[int, ...]
+    reward_path: Tensor | None = None
+    previews: Tensor | None = None
+    flagged: list[list[bool]] | None = None
+    settings: dict[str, Any]
+
+    @property
+    def group_indices(self) -> Sequence[int]:
+        """The indices of the prompts."""
+        return self.prompt_indices
+
+    @property
+    def sampler(self) -> str:
+        """The sampler that ran, with the options that were forced."""
+        return str(self.settings["sampler"])
+
+    @cached_property
+    def images(self) -> list[list[Any]]:
+        """PIL images, B lists of K in slot order (the order of `log_weights` and `ancestors`)."""
+        return _pil_images(self.samples)
+
+    def best(self, scores: Tensor | None = None) -> list[Any]:
+        """Return the best image of each prompt, B PIL images; see `best_index`."""
+        return [row[slot] for row, slot in zip(self.images, self.best_index(scores).tolist(), strict=True)]
+
+    def sample(self, n: int = 1, *, seed: int = 0) -> list[list[Any]]:
+        """Return n draws of each prompt by weight, with replacement, B lists of n PIL images.
+
+        They are samples of the target as K grows. Draws of one prompt's particles are not independent; for independent
+        ones take one draw from each of many runs.
+
+        Args:
+            n: at least 1.
+            seed: of the draw.
+        """
+        drawn = self.sample_index(n, seed=seed).tolist()
+        return [[row[slot] for slot in slots] for row, slots in zip(self.images, drawn, strict=True)]
+
+    def record(self, b: int) -> dict[str, Any]:
+        """Return everything about prompt b except for pictures, JSON-able."""
+        return {
+            "prompt": self.prompts[b],
+            "prompt_index": self.prompt_indices[b],
+            **self.settings,
+            **super().record(b),
+            "num_steps": self.num_steps,
+            "scored_steps": list(self.scored_steps),
+            "ancestors": self.ancestors[:, b].tolist() if isinstance(self.ancestors, Tensor) else None,
+            "reward_path": None if self.reward_path is None else json_numbers(self.reward_path[:, b]),
+            "flagged": None if self.flagged is None else self.flagged[b],
+        }
+
+
+def _pil_images(samples: Tensor) -> list[list[Any]]:
     """PIL images of samples (B, K, C, H, W) in [0, 1], B lists of K."""
     from PIL import Image
 
     arrays = (samples * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
     return [[Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in row] for row in arrays]
-
-
-def draw_slots(log_weights: Tensor, prompt_indices: Sequence[int], n: int, *, seed: int) -> list[list[int]]:
-    """Draw n slots of each of B prompts by weight, with replacement.
-
-    Args:
-        log_weights: normalized, (B, K).
-        prompt_indices: B indices; with the seed, a prompt's draw follows from its index alone.
-        n: at least 1.
-        seed: of the draw.
-
-    Raises:
-        ValueError: if n is less than 1.
-    """
-    if n < 1:
-        raise ValueError(f"n={n} was given; give an integer of at least 1.")
-    drawn = []
-    for weights, index in zip(log_weights.exp(), prompt_indices, strict=True):
-        generator = group_generators(seed, [index], stream="selection")[0]
-        drawn.append(torch.multinomial(weights, n, replacement=True, generator=generator).tolist())
-    return drawn
-
-
-def shared_record(result: Any, b: int) -> dict[str, Any]:
-    """Return what the records of all methods hold about prompt b, JSON-able.
-
-    Args:
-        result: a ``SteeringResult`` or ``GuidanceResult``.
-        b: the prompt. The budget is its share: all prompts of a call cost the same.
-    """
-    share, budget = 1 / len(result.prompts), result.budget
-    return {
-        "prompt": result.prompts[b],
-        "prompt_index": result.prompt_indices[b],
-        **result.settings,
-        "num_steps": result.num_steps,
-        "steps": list(result.steps),
-        "log_weights": json_numbers(result.log_weights[b]),
-        "log_z": json_numbers(result.log_z[b]),
-        "ess": json_numbers(result.ess[:, b]),
-        "ancestors": result.ancestors[:, b].tolist(),
-        "resampled": result.resampled[:, b].tolist(),
-        "unique_roots": int(result.unique_roots[b]),
-        "degenerate": bool(result.degenerate[b]),
-        "best": int(result.best_index[b]),
-        "flagged": None if result.flagged is None else result.flagged[b],
-        "budget": {
-            "denoiser_calls": round(budget.denoiser_calls * share),
-            "decodes": round(budget.decodes * share),
-            "reward_calls": round(budget.reward_calls * share),
-            "seconds": budget.seconds * share,
-            "peak_memory_bytes": budget.peak_memory_bytes,
-        },
-    }
-
-
-def json_numbers(values: Tensor) -> Any:
-    """Nested lists of floats; infinities and NaN, which JSON lacks, become None."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, list):
-            return [plain(part) for part in item]
-        return item if math.isfinite(item) else None
-
-    return plain(values.tolist())

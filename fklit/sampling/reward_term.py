@@ -1,71 +1,77 @@
 """The reward of an intercepted run: denoised predictions become images, images rewards, and rewards log potentials."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_count
-from fklit.feynman_kac.potentials import Potential, RewardPath
-from fklit.feynman_kac.schedule import Schedule
-from fklit.feynman_kac.weights import OnNan
+from fklit.feynman_kac.potentials import get_potential
+from fklit.feynman_kac.reward_path import RewardPath
+from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.pipelines.decode import decode_latents
 from fklit.pipelines.images import as_unit_images
 from fklit.rewards.base import Reward
-from fklit.rewards.scoring import Scorer
+from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
-DEFAULT_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
+REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
+"""Keys of the reward's settings in a record; null without a reward."""
 
 
 class RewardTerm:
-    """What a reward adds to the log weights of a population of B * K samples, at scheduled steps and at the end.
+    """What a reward adds to the log weights of B * K samples, at scheduled steps and at the end.
 
     Args:
         pipeline: decodes the predictions.
-        reward: the reward.
         prompts: B prompts, in whose order the samples lie.
-        num_particles: K.
-        reward_scale: at least 0.
-        potential: how rewards become potentials.
-        schedule: which steps are scored.
-        max_batch: most images for the reward at once, padded; None for no limit.
-        on_nan: what NaN and +inf do.
-        decode: function from latents to images in place of the pipeline's decoder.
+        reward: the reward settings, with a reward.
+        particles: how the particles are carried.
 
     Attributes:
+        reward: the reward.
+        reward_scale: at least 0; the reward's own suggestion where the settings name none.
+        potential: how rewards become potentials.
+        schedule: which steps score.
         steps: the S scored steps; known once the run has begun.
         path: reward histories; known once the run has begun.
-        decodes: rows that ``decode`` got so far.
+        decodes: rows that `decode` got so far.
     """
 
     def __init__(
-        self,
-        pipeline: Any,
-        reward: Reward,
-        prompts: Sequence[str],
-        num_particles: int,
-        *,
-        reward_scale: float,
-        potential: Potential,
-        schedule: Schedule | None,
-        max_batch: int | None,
-        on_nan: OnNan,
-        decode: Callable[[Tensor], Tensor] | None,
+        self, pipeline: Any, prompts: Sequence[str], reward: RewardSettings, particles: ParticleSettings
     ) -> None:
-        self.reward = reward
-        self.reward_scale = reward_scale
-        self.potential = potential
-        self.schedule = DEFAULT_SCHEDULE if schedule is None else schedule
+        assert isinstance(reward.reward, Reward)
+        self.reward = reward.reward
+        self.reward_scale = chosen_scale(self.reward, reward.reward_scale)
+        self.potential = get_potential(reward.potential)
+        self.schedule = DEFAULT_REWARD_SCHEDULE if reward.reward_schedule is None else reward.reward_schedule
+        self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
         self.decodes = 0
         self._path: RewardPath | None = None
         self._pipeline = pipeline
-        self._shape = (len(prompts), check_count("num_particles", num_particles))
-        self._scorer = Scorer(reward, prompts, num_particles, max_batch=max_batch, on_nan=on_nan)
-        self._decode = decode
+        self._shape = (len(prompts), particles.num_particles)
+        self._scorer = Scorer(
+            self.reward,
+            prompts,
+            particles.num_particles,
+            max_batch=particles.max_batch,
+            on_nan=particles.on_nan,
+        )
+        self._decode = reward.decode
         self._rewards: list[Tensor] = []
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings that ran, JSON-able."""
+        return {
+            "reward": type(self.reward).__name__,
+            "reward_scale": self.reward_scale,
+            "potential": repr(self.potential),
+            "reward_schedule": repr(self.schedule),
+            "tempering": repr(self.tempering),
+        }
 
     @property
     def steers(self) -> bool:
@@ -110,6 +116,23 @@ class RewardTerm:
         rewards = self._scorer(images, where=where)
         self._rewards.append(rewards.cpu())
         return rewards, images
+
+    def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
+        """Return the log potential of the rewards just scored.
+
+        Args:
+            rewards: from `score`.
+            log_weights: carried, which an adaptive tempering looks at.
+        """
+        scale = self.tempering.scale(
+            self.path,
+            rewards,
+            log_weights=log_weights,
+            reward_scale=self.reward_scale,
+            point=self.num_scored - 1,
+            num_points=len(self.steps),
+        )
+        return self.path.update(rewards, scale)
 
     def close(self, samples: Tensor) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K"]]:
         """Return the rewards of the finished samples (B * K, ...), and the log potential that closes the weights."""

@@ -1,6 +1,5 @@
-"""One intercepted pipeline call with a population of weighted particles: what steering and corrected guidance share."""
+"""One intercepted pipeline call with weighted particles: what steering and corrected guidance share."""
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -10,23 +9,22 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from fklit.feynman_kac.genealogy import roots
+from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import group_generators
-from fklit.feynman_kac.resampling import Resampler, get_resampler
-from fklit.feynman_kac.result import Budget
-from fklit.feynman_kac.weights import OnDegenerate, OnNan
+from fklit.feynman_kac.resampling import get_resampler
 from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.sampling.resource_monitor import ResourceMonitor
-from fklit.sampling.reward_term import RewardTerm
+from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
+from fklit.sampling.settings import ParticleSettings
 
 
 class SamplingRun(ABC):
     """Context manager around one call of a pipeline, whose particles a method weighs and resamples step by step.
 
-    A method says in ``begin`` which steps it looks at, in ``step`` what a step does to the weights, and in a ``finish``
+    A method says in `begin` which steps it looks at, in `step` what a step does to the weights, and in a `finish`
     of its own what the result is.
 
     Args:
@@ -34,17 +32,10 @@ class SamplingRun(ABC):
         prompts: B texts that describe the prompts.
         prompt_indices: their B indices, from which with the seed all noise follows.
         generators: one a row of the call.
-        num_particles: K.
+        particles: how the particles are carried.
         reward: the reward of the run, or None.
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
-        resampler: see :class:`~fklit.feynman_kac.particles.ParticleSystem`, as for the next ones.
-        ess_threshold: fraction of K.
-        on_nan: "error" or "drop".
-        on_degenerate: "error" or "keep".
-        seed: of the resampling.
-        scheduler: "auto" or "keep", see :func:`~fklit.pipelines.sampler.choose_sampler`.
-        eta: the ``eta`` the pipeline will be called with, or None.
-        max_batch: most rows for a network at once, or None.
+        eta: the `eta` the pipeline will be called with, or None.
 
     Attributes:
         generators: what to call the pipeline with.
@@ -57,17 +48,10 @@ class SamplingRun(ABC):
         prompts: Sequence[str],
         prompt_indices: Sequence[int],
         generators: Sequence[torch.Generator],
-        num_particles: int,
+        particles: ParticleSettings,
         reward: RewardTerm | None,
         resamples: bool,
-        resampler: Resampler | str,
-        ess_threshold: float,
-        on_nan: OnNan,
-        on_degenerate: OnDegenerate,
-        seed: int,
-        scheduler: Literal["auto", "keep"],
         eta: float | None,
-        max_batch: int | None,
     ) -> None:
         self.prompts = list(prompts)
         self.prompt_indices = list(prompt_indices)
@@ -76,15 +60,15 @@ class SamplingRun(ABC):
         self._reward = reward
         self._system = ParticleSystem(
             len(self.prompts),
-            num_particles,
-            resampler=get_resampler(resampler),
-            ess_threshold=ess_threshold,
-            generator=group_generators(seed, self.prompt_indices, stream="resampling"),
-            on_nan=on_nan,
-            on_degenerate=on_degenerate,
+            particles.num_particles,
+            resampler=get_resampler(particles.resampler),
+            ess_threshold=particles.ess_threshold,
+            generator=group_generators(particles.seed, self.prompt_indices, stream="resampling"),
+            on_nan=particles.on_nan,
+            on_degenerate=particles.on_degenerate,
         )
-        self._resamples = resamples and ess_threshold > 0
-        sampler = choose_sampler(pipeline, scheduler, eta=eta, resamples=self._resamples)
+        self._resamples = resamples and particles.ess_threshold > 0
+        sampler = choose_sampler(pipeline, particles.scheduler, eta=eta, resamples=self._resamples)
         self._swap = sampler.swap
         self._interception = Interception(
             pipeline,
@@ -92,18 +76,19 @@ class SamplingRun(ABC):
             generators=self.generators,
             scheduler=sampler.scheduler,
             eta=sampler.eta,
-            max_batch=max_batch,
+            max_batch=particles.max_batch,
         )
         self._meter: ResourceMonitor | None = None
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
         self._settings: dict[str, Any] = {
-            "seed": seed,
-            "num_particles": num_particles,
+            "seed": particles.seed,
+            "num_particles": particles.num_particles,
             "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
-            "ess_threshold": ess_threshold,
+            "ess_threshold": particles.ess_threshold,
             "sampler": sampler.name,
-            "max_batch": max_batch,
+            "max_batch": particles.max_batch,
+            **(dict.fromkeys(REWARD_RECORD) if reward is None else reward.record()),
         }
 
     @abstractmethod
@@ -176,11 +161,8 @@ class SamplingRun(ABC):
         groups, particles = system.num_groups, system.num_particles
         identity = torch.arange(particles).expand(groups, particles)
         ancestors = [identity if a is None else a.cpu() for a in system.ancestors[:steps]]
-        living = system.log_weights.cpu() > -math.inf
-        origin = roots(ancestors, num_groups=groups, num_particles=particles)[-1] if ancestors else identity
-        unique = [len(set(row[alive].tolist())) for row, alive in zip(origin, living, strict=True)]
-        reward = self._reward
         nowhere = torch.zeros(0, groups, dtype=torch.bool)
+        reward = self._reward
         return {
             "prompts": self.prompts,
             "prompt_indices": self.prompt_indices,
@@ -190,7 +172,7 @@ class SamplingRun(ABC):
             "ancestors": torch.stack(ancestors) if ancestors else torch.zeros(0, groups, particles, dtype=torch.long),
             "resampled": torch.stack(system.resampled_trace[:steps]).cpu() if ancestors else nowhere,
             "degenerate": system.degenerate.cpu(),
-            "unique_roots": torch.tensor(unique),
+            "dropped": system.dropped.cpu(),
             "num_steps": int(self._interception.num_steps or 0),
             "settings": self._settings,
             "budget": Budget(

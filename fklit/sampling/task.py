@@ -1,42 +1,43 @@
 """What tasks that sample from pretrained pipelines share under Lightning: loading, prompts, metrics, no training."""
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fklit.metrics.prompt_mean import PromptMean
+from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.source import PipelineSource
+from fklit.sampling.describe import describe
+from fklit.sampling.no_training import NoTraining
+from fklit.sampling.result import PipelineResult
+from fklit.sampling.settings import SamplingSettings
+from fklit.sampling.threads import check_threads, pinned_threads
 
 
-class Sampled(Protocol):
-    """Samples of B prompts with K particles each, as every result has them."""
+class SamplingTask(NoTraining):
+    """`predict` and `test` of a method that samples prompts with a pretrained pipeline; nothing is trained.
 
-    @property
-    def samples(self) -> Tensor:
-        """(B, K, C, H, W)."""
-        ...
-
-
-class SamplingTask(LightningModule):
-    """``predict`` and ``test`` of a method that samples prompts with a pretrained pipeline; nothing is trained.
+    The samples of a prompt depend on the settings, the seed and the prompt's index, not on batch size, number of
+    processes or order (bit for bit with a fixed `max_batch` and `num_threads`). Nothing here is saved in checkpoints:
+    there is nothing to resume but the writer's folder.
 
     Args:
         source: Where the pipeline comes from; loaded when the run starts.
-        reported: Names of the figures that ``figures`` gives.
-        metrics: Metrics for ``test`` by name, see :class:`fklit.steering.task.SteeringTask`.
+        settings: Of the method.
+        reported: Names of the figures that `figures` gives.
+        metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in [0, 1]
+            with a `SampleBatch`.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
     """
 
     def __init__(
         self,
         source: PipelineSource,
+        settings: SamplingSettings,
         *,
         reported: Sequence[str],
         metrics: Mapping[str, Metric] | None = None,
@@ -44,45 +45,62 @@ class SamplingTask(LightningModule):
     ) -> None:
         super().__init__()
         self.source = source
+        self.sampling = settings
+        self.reward = settings.reward  # a module: it follows this one to its device
         self.done: frozenset[int] = frozenset()  # prompts that are on disk already; set by the writer
         self.num_threads = check_threads(num_threads)
         self.means = nn.ModuleDict({name: PromptMean() for name in reported})
         self.metrics = nn.ModuleDict(dict(metrics or {}))
 
-    @abstractmethod
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: there are no checkpoints.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{cls.__name__} expected its own arguments, got a checkpoint; it trains nothing, so there is nothing to "
+            "load: build it from its configuration."
+        )
+
     def settings(self) -> dict[str, Any]:
-        """Everything that determines the samples, JSON-able."""
+        """Everything that determines the samples, JSON-able: weights, reward and method; not paths or batch size.
+
+        Raises:
+            TypeError: The reward does not tell its arguments, see `fklit.sampling.describe`.
+        """
+        return {"source": self.source.settings(), **describe(self.sampling.keywords())}
 
     @abstractmethod
-    def sample(self, prompts: list[str], indices: list[int]) -> Any:
+    def sample(self, prompts: list[str], indices: list[int]) -> PipelineResult:
         """Run the method on prompts with their indices."""
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:
-        """Figures of each prompt (B,) by name, for ``test``."""
+        """Figures of each prompt (B,) by name, for `test`."""
 
     def chosen(self, result: Any) -> Tensor:
         """Slot of the sample of each prompt that metrics see, (B,)."""
-        best: Tensor = result.best_index
+        best: Tensor = result.best_index()
         return best
 
-    def load_more(self) -> None:  # noqa: B027
-        """Load what the method needs besides the pipeline, before it."""
-
     def configure_model(self) -> None:
-        """Loads the weights, unless every prompt of this run is done; calling it again does nothing."""
+        """Load the weights, unless every prompt of this run is done; calling it again does nothing."""
         data = getattr(self.trainer, "datamodule", None)
         items = getattr(data, "items", None)
         if items is not None and self.done.issuperset(item["index"] for item in items):
             return
-        self.load_more()  # the smaller one first: what is wrong shows before gigabytes are read
+        if self.reward is not None:  # the smaller one first: what is wrong shows before gigabytes are read
+            reward: Any = self.reward
+            reward.load()
         self.source.load().enable_offload(self.trainer.strategy.root_device)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Samples the prompts of a batch that are not done.
+        """Sample the prompts of a batch that are not done.
 
         Args:
-            batch: ``{"prompts": [...], "indices": [...], ...}`` as ``PromptDataModule`` gives it.
+            batch: `{"prompts": [...], "indices": [...], ...}` as `PromptDataModule` gives it.
             batch_idx: Place of the batch; unused.
             dataloader_idx: Place of the loader; unused.
 
@@ -97,26 +115,23 @@ class SamplingTask(LightningModule):
             return self.sample([prompts[place] for place in todo], [indices[place] for place in todo])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Samples the prompts of a batch and adds them to the metrics."""
+        """Sample the prompts of a batch and add them to the metrics."""
         prompts, indices = _prompts_and_indices(batch)
         with pinned_threads(self.num_threads):
-            result: Sampled = self.sample(prompts, indices)
+            result = self.sample(prompts, indices)
         where = torch.tensor(indices)
         for name, values in self.figures(result).items():
             mean = self.means[name]
             assert isinstance(mean, PromptMean)
             mean.update(where, values)
-        chosen = result.samples[torch.arange(len(prompts)), self.chosen(result)].to(self.device)
+        metadata = batch.get("metadata") or [{"prompt": prompt} for prompt in prompts]
+        samples = result.samples.to(self.device)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
-            takes = inspect.signature(metric.update).parameters
-            if "group_size" in takes:
-                metric.update(result.samples.flatten(0, 1).to(self.device), group_size=result.samples.shape[1])
-            else:
-                metric.update(chosen, batch["metadata"] if "metadata" in takes else prompts)
+            metric.update(samples, SampleBatch(prompts, metadata, self.chosen(result)))
 
     def on_test_epoch_end(self) -> None:
-        """Logs the means over all prompts of all processes; a metric of several numbers logs each."""
+        """Log the means over all prompts of all processes; a metric of several numbers logs each."""
         for name, metric in (*self.means.items(), *self.metrics.items()):
             assert isinstance(metric, Metric)
             value = metric.compute()
@@ -125,64 +140,20 @@ class SamplingTask(LightningModule):
             self.log_dict({f"test/{key}": v.float() for key, v in values.items()}, sync_dist=True)
             metric.reset()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Empty: the pretrained weights lie on disk already."""
-        return {}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Nothing to load; see :meth:`state_dict`."""
-        return nn.Module().load_state_dict({})
-
-    def setup(self, stage: str) -> None:
-        """Refuses ``fit`` and ``validate``.
-
-        Raises:
-            ValueError: For these stages.
-        """
-        if stage in ("fit", "validate"):
-            self._refuse()
-
-    def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def configure_optimizers(self) -> NoReturn:
-        """Refuses."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            f"`fit` or `validate` was asked for with {type(self).__name__}, which samples from pretrained weights and "
-            "trains nothing; use `predict` (writes samples) or `test` (reports metrics)."
-        )
+def cost_figures(result: PipelineResult) -> dict[str, Tensor]:
+    """Each prompt's share of what a call cost, (B,): denoiser calls and seconds."""
+    count, budget = result.num_groups, result.budget
+    return {
+        "denoiser_calls": torch.full((count,), budget.denoiser_calls / count),
+        "seconds": torch.full((count,), budget.seconds / count),
+    }
 
 
 def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
     if not isinstance(batch, Mapping) or not {"prompts", "indices"} <= batch.keys():
         raise ValueError(
-            f"A batch of type {type(batch).__name__} was given; give {{'prompts': [...], 'indices': [...]}} "
-            "(PromptDataModule does): the noise of a prompt follows from its index."
+            f"expected a batch {{'prompts': [...], 'indices': [...]}}, got a {type(batch).__name__}; use "
+            "PromptDataModule: the noise of a prompt follows from its index."
         )
     return list(batch["prompts"]), [int(index) for index in batch["indices"]]
-
-
-def check_threads(number: int | None) -> int | None:
-    """Return `num_threads`, or raise a ValueError if it is below 1."""
-    if number is not None and number < 1:
-        raise ValueError(f"num_threads={number} was given; give an integer of at least 1, or null for no limit.")
-    return number
-
-
-@contextmanager
-def pinned_threads(number: int | None) -> Iterator[None]:
-    """Run with this many CPU threads; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if number is None else number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import torch
 
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles, lineage_figure, log_result
 from fklit.correctors.guidance.result import GuidanceResult
-from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.budget import Budget
 from fklit.steering.result import SteeringResult
 
 

@@ -100,9 +100,9 @@ def test_groups_do_not_depend_on_the_batch(tmp_path):
     ]
     together = runs[1][0]
     for b, alone in enumerate(runs[0]):
-        assert torch.equal(alone.particles[0], together.particles[b])
+        assert torch.equal(alone.samples[0], together.samples[b])
     direct = simulate(_target(), generator=group_generators(0, [2]), dtype=torch.float64, **settings)
-    assert torch.equal(direct.particles[0], together.particles[2])
+    assert torch.equal(direct.samples[0], together.samples[2])
 
 
 @pytest.fixture

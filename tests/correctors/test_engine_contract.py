@@ -36,14 +36,14 @@ def test_one_particle_or_no_resampling_is_the_plain_sampler_bit_for_bit(proposal
     for particles, threshold in ((1, 1.0), (16, 0.0)):
         plain = simulate(TARGET, num_particles=particles, increment=Uncorrected(), **settings)
         weighed = simulate(TARGET, num_particles=particles, ess_threshold=threshold, **settings)
-        assert plain.particles.dtype == dtype and weighed.log_weights.dtype == torch.float64
-        assert torch.equal(plain.particles, weighed.particles)
+        assert plain.samples.dtype == dtype and weighed.log_weights.dtype == torch.float64
+        assert torch.equal(plain.samples, weighed.samples)
         assert particles == 1 or not torch.equal(plain.log_weights, weighed.log_weights)
 
 
 def test_the_plain_sampler_is_euler_maruyama_by_hand():
     path, times = VariancePreserving(), VariancePreserving().grid(20)
-    found = simulate(TARGET, num_particles=1, num_groups=4, times=times, dtype=torch.float64, seed=1).particles
+    found = simulate(TARGET, num_particles=1, num_groups=4, times=times, dtype=torch.float64, seed=1).samples
     generators = group_generators(1, 4)
     start = Corrector(TARGET, times, dtype=torch.float64).law.law
     x = start.sample((4, 1, 1), generators, dtype=torch.float64, device=torch.device("cpu"))
@@ -59,7 +59,7 @@ def test_a_group_does_not_depend_on_its_neighbors():
     settings = {"num_particles": 32, "num_steps": 20, "dtype": torch.float64, "control": FittedControl()}
     together = simulate(TARGET, num_groups=3, generator=group_generators(0, 3), **settings)
     alone = simulate(TARGET, num_groups=1, generator=group_generators(0, [1]), **settings)
-    torch.testing.assert_close(together.particles[1:2], alone.particles)
+    torch.testing.assert_close(together.samples[1:2], alone.samples)
     torch.testing.assert_close(together.log_weights[1:2], alone.log_weights)
 
 
@@ -67,11 +67,11 @@ def test_the_fit_of_pooled_groups_serves_groups_of_one_particle():
     target = Annealed(FIRST, 2.0)
     settings = {"num_particles": 1, "num_groups": 400, "num_steps": 100, "dtype": torch.float64}
     settings["generator"] = torch.Generator().manual_seed(0)
-    plain = simulate(target, **settings).log_weights.std()
+    plain = simulate(target, **settings).log_z.std()
     settings["generator"] = torch.Generator().manual_seed(0)
-    assert simulate(target, control=FittedControl(pool=True), **settings).log_weights.std() < 0.5 * plain
+    assert simulate(target, control=FittedControl(pool=True), **settings).log_z.std() < 0.5 * plain
     settings["generator"] = torch.Generator().manual_seed(0)
-    assert simulate(target, control=GaussianControl(), **settings).log_weights.std() < 0.5 * plain
+    assert simulate(target, control=GaussianControl(), **settings).log_z.std() < 0.5 * plain
 
 
 def test_weights_are_carried_outside_of_the_window_and_the_clean_end_counts():
@@ -112,9 +112,9 @@ def test_a_clamp_counts_what_it_bounds():
     settings = {"num_particles": 500, "num_groups": 2, "num_steps": 60, "dtype": torch.float64}
     free, loose, tight = (simulate(TARGET, clamp=c, **settings) for c in (None, 1e6, 0.05))
     assert free.clamped.tolist() == loose.clamped.tolist() == [0, 0]
-    assert torch.equal(free.particles, loose.particles)
+    assert torch.equal(free.samples, loose.samples)
     assert (tight.clamped > 100).all()
-    assert free.spread.shape == (60, 2) and (free.spread > 0).all()
+    assert free.log_weight_std.shape == (60, 2) and (free.log_weight_std > 0).all()
 
 
 def test_the_budget_counts_every_expert_once():

@@ -26,6 +26,7 @@ from fklit.feynman_kac import (
     group_generators,
     iterate,
     lineages,
+    log_mean_exp,
     multinomial,
     normals,
     residual,
@@ -73,15 +74,15 @@ def test_a_scale_of_zero_is_the_base_sampler_bit_for_bit(rule: Potential, resamp
         x = torch.randn(6, generator=generator, dtype=torch.float64)
         for _ in range(20):
             x = math.sqrt(0.8) * x + math.sqrt(0.2) * torch.randn(6, generator=generator, dtype=torch.float64)
-        assert torch.equal(result.particles["x"][group], x)
+        assert torch.equal(result.samples["x"][group], x)
     assert not result.resampled.any()
     assert result.log_z.tolist() == [0.0] * 3
 
 
 def test_one_particle_is_the_base_sampler_bit_for_bit() -> None:
     steered, base = _run(GaussianChain(), num_particles=1), _run(GaussianChain(reward_scale=0.0), num_particles=1)
-    assert torch.equal(steered.particles["x"], base.particles["x"])
-    torch.testing.assert_close(steered.log_z, 2.0 * parabola(base.particles["x"])[:, 0])
+    assert torch.equal(steered.samples["x"], base.samples["x"])
+    torch.testing.assert_close(steered.log_z, 2.0 * parabola(base.samples["x"])[:, 0])
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
@@ -91,7 +92,7 @@ def test_a_constant_added_to_the_reward_changes_only_log_z(rule: Potential, thre
     points = (3, 7, 11, 15)
     plain = _run(GaussianChain(rule, score_steps=points), ess_threshold=threshold)
     shifted = _run(GaussianChain(rule, score_steps=points, reward=lambda x: parabola(x) + 8.0), ess_threshold=threshold)
-    assert torch.equal(plain.particles["x"], shifted.particles["x"])
+    assert torch.equal(plain.samples["x"], shifted.samples["x"])
     for one, other in zip(plain.ancestors, shifted.ancestors, strict=True):
         assert (one is None and other is None) or torch.equal(one, other)
     torch.testing.assert_close(shifted.log_z, plain.log_z + 16.0, atol=1e-9, rtol=0)
@@ -120,7 +121,7 @@ def test_groups_may_be_permuted_and_split(resampler: Resampler) -> None:
     together = shard([0, 1, 2, 3])
     for groups in ([3, 1], [2], [0], [3, 2, 1, 0]):
         part = shard(groups)
-        assert torch.equal(part.particles["x"], together.particles["x"][groups])
+        assert torch.equal(part.samples["x"], together.samples["x"][groups])
         assert torch.equal(part.log_weights, together.log_weights[groups])
         assert torch.equal(part.log_z, together.log_z[groups])
         assert torch.equal(part.resampled, together.resampled[:, groups])
@@ -143,7 +144,9 @@ def test_resample_steps_restrict_where_a_run_resamples() -> None:
 def test_the_last_step_never_resamples_so_no_finished_sample_is_lost() -> None:
     result = _run(GaussianChain(score_steps=()), ess_threshold=1.0)
     assert not result.resampled.any()
-    torch.testing.assert_close(result.log_weights, 2.0 * parabola(result.particles["x"]))
+    unnormalized = 2.0 * parabola(result.samples["x"])
+    torch.testing.assert_close(result.log_weights, unnormalized.log_softmax(dim=1))
+    torch.testing.assert_close(result.log_z, log_mean_exp(unnormalized))
 
 
 def test_records_are_what_run_returns() -> None:
@@ -152,7 +155,7 @@ def test_records_are_what_run_returns() -> None:
     assert result.steps == tuple(record.t for record in records) == tuple(range(20))
     assert torch.equal(result.ess, torch.stack([record.ess for record in records]))
     assert torch.equal(result.resampled, torch.stack([record.resampled for record in records]))
-    assert torch.equal(result.particles["x"], records[-1].state["x"])
+    assert torch.equal(result.samples["x"], records[-1].state["x"])
     assert torch.equal(result.log_z, records[-1].log_z)
     roots = unique_roots(result.ancestors, num_groups=3, num_particles=6)
     assert (roots.diff(dim=0) <= 0).all()
@@ -192,7 +195,7 @@ def test_faulty_rewards(bad: float) -> None:
         run(Walk(rewards), num_groups=2, num_particles=3)
     result = run(Walk(rewards), num_groups=2, num_particles=3, on_nan="drop", ess_threshold=0.0)
     assert result.dropped.tolist() == [0, 1]
-    assert result.log_weights[1].tolist() == [-INF, 0.0, 0.0]
+    assert result.log_weights[1].tolist() == pytest.approx([-INF, math.log(0.5), math.log(0.5)])
     assert result.log_z[1].item() == pytest.approx(math.log(2 / 3))
 
 
@@ -205,7 +208,7 @@ def test_one_dead_group_among_healthy_ones() -> None:
     healthy = run(Walk(rewards[[0, 2]]), num_groups=2, num_particles=4, generator=group_generators(0, [0, 2]))
     assert kept.degenerate.tolist() == [False, True, False]
     assert kept.log_z[1] == -INF
-    assert torch.equal(kept.particles[[0, 2]], healthy.particles)
+    assert torch.equal(kept.samples[[0, 2]], healthy.samples)
     assert torch.equal(kept.log_z[[0, 2]], healthy.log_z)
     assert torch.isfinite(kept.best()).all()
 
@@ -217,7 +220,7 @@ def test_the_models_budget_is_reported_with_time_and_memory() -> None:
     assert result.budget.peak_memory_bytes > 10_000_000
 
 
-def test_a_state_or_potential_of_the_wrong_shape_gets_a_sentence() -> None:
+def test_a_state_or_potential_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"log_potential has shape \(2, 3\) but the run has 2 groups of 4 particles"):
         run(Walk(torch.zeros(2, 3)), num_groups=2, num_particles=4)
     model = Walk(torch.zeros(2, 3))
@@ -246,7 +249,7 @@ def test_calibration_of_ranks() -> None:
     data = truth + math.sqrt(0.5) * torch.randn(runs, 1, generator=generator, dtype=torch.float64)
     model = GaussianChain(reward=lambda x: -0.5 * (x - data).square(), score_steps=(3, 7, 11, 15))
     result = run(model, num_groups=runs, num_particles=2000, generator=generator)
-    ranks = (result.sample(draws, generator)["x"] < truth).sum(dim=1)
+    ranks = (result.sample(draws, seed=1)["x"] < truth).sum(dim=1)
     observed = torch.bincount(ranks, minlength=draws + 1).double()
     chi_square = float(((observed - runs / (draws + 1)).square() / (runs / (draws + 1))).sum())
     assert chi_square < 43.8  # the 99.9 % point of chi^2 with 19 degrees of freedom

@@ -61,7 +61,7 @@ def test_converges_to_the_target(world: MaskedWorld, resampler: Resampler) -> No
         ess_threshold=1.0,
         generator=generator,
     )
-    law = _pooled_law(result.particles[0], normalize(result.log_weights))
+    law = _pooled_law(result.samples[0], normalize(result.log_weights))
     assert float((law - world.target).abs().sum() / 2) < 0.06
     assert abs(float(result.log_z) - math.log(world.z)) < 0.04
 
@@ -142,7 +142,7 @@ def test_beats_best_of_n_by_five_standard_errors(
         ess_threshold=1.0,
         generator=generator,
     )
-    rewards = world.predicted_reward[result.particles[0]]
+    rewards = world.predicted_reward[result.samples[0]]
     best = world.predicted_reward[result.best(rewards)[0]]
     assert torch.equal(best, rewards.amax(dim=1))
     error = float(best.std()) / math.sqrt(3000)
@@ -154,9 +154,9 @@ def test_terminal_potential_is_importance_sampling_and_its_best_is_best_of_n(wor
     result = run(
         MaskedChain(world, Terminal()), num_groups=20_000, num_particles=4, ess_threshold=1.0, generator=generator
     )
-    rewards = world.predicted_reward[result.particles[0]]
+    rewards = world.predicted_reward[result.samples[0]]
     assert not result.resampled.any()
-    torch.testing.assert_close(result.log_weights, world.scale * rewards)
+    torch.testing.assert_close(result.log_weights, (world.scale * rewards).log_softmax(dim=1))
     best = world.predicted_reward[result.best()[0]]
     assert torch.equal(best, rewards.amax(dim=1))
     assert abs(float(best.mean()) - -0.757079) < 4 * float(best.std()) / math.sqrt(20_000)

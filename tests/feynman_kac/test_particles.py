@@ -222,12 +222,12 @@ def test_a_broken_resampler_is_named(broken: object) -> None:
         ParticleSystem(2, 8, resampler=broken, ess_threshold=1.0).update(_potential(0, 2))
 
 
-def test_wrong_inputs_get_a_sentence() -> None:
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"num_particles=0 is too small; give a whole number of at least 1"):
         ParticleSystem(1, 0)
     with pytest.raises(ValueError, match=r"ess_threshold=1.5 is outside \[0, 1\]"):
         ParticleSystem(1, 2, ess_threshold=1.5)
-    with pytest.raises(ValueError, match=r"2 generators were given for 3 groups"):
+    with pytest.raises(ValueError, match=r"expected 3 generators, one a group, got 2"):
         ParticleSystem(3, 2, generator=group_generators(0, 2))
     with pytest.raises((ValueError, TypeError), match=r"on_nan"):
         ParticleSystem(1, 2, on_nan="ignore")

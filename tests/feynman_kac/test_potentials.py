@@ -141,6 +141,18 @@ def test_a_clone_continues_as_its_parent_would(rule: Potential) -> None:
     assert torch.equal(path.update(rewards.gather(1, ancestors), 2.0), expected.gather(1, ancestors))
 
 
+def test_the_dead_are_re_indexed_with_the_rest() -> None:
+    def after(ancestors: list[int]) -> list[float]:
+        path = RewardPath(Difference(), 1, 3)
+        path.update(torch.tensor([[-INF, 1.0, 2.0]]), 1.0)
+        path.select(torch.tensor([ancestors]))
+        return path.terminal(torch.tensor([[5.0, 5.0, 5.0]]), 1.0)[0].tolist()
+
+    assert after([0, 1, 2]) == [-INF, 4.0, 3.0]
+    assert after([1, 0, 2]) == [4.0, -INF, 3.0]
+    assert after([2, 2, 1]) == [3.0, 3.0, 4.0]
+
+
 def test_useless_forms_warn_once_with_the_way_out() -> None:
     for rule, fine, useless in (
         (Max("statistic"), 5, 6),
@@ -175,7 +187,7 @@ def test_names() -> None:
         get_potential("diff")
 
 
-def test_wrong_inputs_get_a_sentence() -> None:
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises((ValueError, TypeError), match=r"'both'"):
         Max("both")
     with pytest.raises(ValueError, match=r"form='statistic' is not known"):

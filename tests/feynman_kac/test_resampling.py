@@ -182,14 +182,14 @@ def test_ancestors_from_counts() -> None:
 
 
 @pytest.mark.parametrize("resampler", ALL)
-def test_wrong_weights_get_a_sentence(resampler: Resampler) -> None:
+def test_wrong_weights_are_refused(resampler: Resampler) -> None:
     with pytest.raises(InvalidWeightError, match=r"NaN or \+inf"):
         resampler(torch.tensor([[0.0, math.nan]]))
     with pytest.raises(InvalidWeightError, match=r"NaN or \+inf"):
         resampler(torch.tensor([[0.0, INF]]))
     with pytest.raises(DegenerateGroupError, match=r"all -inf"):
         resampler(torch.tensor([[0.0, 0.0], [-INF, -INF]]))
-    with pytest.raises(ValueError, match=r"2 generators were given for 1 groups"):
+    with pytest.raises(ValueError, match=r"expected 1 generators, one a group, got 2"):
         resampler(torch.zeros(1, 2), group_generators(0, 2))
     with pytest.raises(TypeError, match=r"generator"):
         resampler(torch.zeros(1, 2), [0])

@@ -61,7 +61,7 @@ def test_a_list_from_yaml_becomes_a_tuple() -> None:
         (Schedule(start=30, stop=0.5), "No step of a run of 50 lies between"),
     ],
 )
-def test_steps_outside_the_run_get_a_sentence(schedule: Schedule, message: str) -> None:
+def test_steps_outside_the_run_are_refused(schedule: Schedule, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedule.resolve(50)
 

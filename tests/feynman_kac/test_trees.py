@@ -49,7 +49,7 @@ def test_integer_and_bool_leaves_work() -> None:
     assert select(torch.tensor([[True, False]]), torch.tensor([[1, 1]])).tolist() == [[False, False]]
 
 
-def test_wrong_leaves_get_a_sentence() -> None:
+def test_wrong_leaves_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\); give leading axes \(groups, particles\)"):
         select({"shared": torch.zeros(3)}, torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"must be \(groups, particles\) = \(2, 4\)"):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 
 from fklit.feynman_kac import DegenerateGroupError, InvalidWeightError, ess, log_mean_exp, max_weight, normalize
-from fklit.feynman_kac.weights import screen, settle, weight_device
+from fklit.feynman_kac.weights import apply_degeneracy_policy, apply_nan_policy, weight_device
 
 INF, NAN = math.inf, math.nan
 log_weight = st.one_of(st.floats(-1e4, 1e4), st.just(-INF))
@@ -76,15 +76,15 @@ def test_screen_names_the_first_invalid_particle(bad: float) -> None:
     values = torch.tensor([[0.0, 1.0], [-INF, bad]])
     living = torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(InvalidWeightError, match=r"1 of 4 .* at update 3 .*group 1, particle 1.*on_nan='drop'"):
-        screen(values, living, on_nan="error", context="at update 3")
-    cleaned, dropped = screen(values, living, on_nan="drop")
+        apply_nan_policy(values, living, on_nan="error", context="at update 3")
+    cleaned, dropped = apply_nan_policy(values, living, on_nan="drop")
     assert cleaned.tolist() == [[0.0, 1.0], [-INF, -INF]]
     assert dropped.tolist() == [0, 1]
 
 
 def test_screen_ignores_what_the_dead_return() -> None:
     living = torch.tensor([[True, False]])
-    cleaned, dropped = screen(torch.tensor([[1.0, NAN]]), living, on_nan="error")
+    cleaned, dropped = apply_nan_policy(torch.tensor([[1.0, NAN]]), living, on_nan="error")
     assert cleaned.tolist() == [[1.0, 0.0]]
     assert dropped.tolist() == [0]
 
@@ -92,8 +92,8 @@ def test_screen_ignores_what_the_dead_return() -> None:
 def test_settle_keeps_or_refuses_dead_groups() -> None:
     values = torch.tensor([[-INF, -INF], [0.0, -INF]])
     with pytest.raises(DegenerateGroupError, match=r"All 2 particles of 1 of 2 groups.*\[0\].*on_degenerate='keep'"):
-        settle(values, on_degenerate="error")
-    kept, degenerate = settle(values, on_degenerate="keep")
+        apply_degeneracy_policy(values, on_degenerate="error")
+    kept, degenerate = apply_degeneracy_policy(values, on_degenerate="keep")
     assert kept.tolist() == [[0.0, 0.0], [0.0, -INF]]
     assert degenerate.tolist() == [True, False]
 
@@ -103,7 +103,7 @@ def test_weights_leave_mps_for_the_cpu_because_it_has_no_float64() -> None:
     assert weight_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
 
 
-def test_wrong_inputs_get_a_sentence() -> None:
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\); give shape \(groups, particles\)"):
         ess(torch.zeros(3))
     with pytest.raises(ValueError, match=r"at least one of each"):

@@ -28,7 +28,7 @@ def test_equals_the_pipelines_own(build, dtype):
     assert next(pipeline.vae.parameters()).dtype == dtype, "the autoencoder must be left in its precision"
 
 
-def test_unknown_latents_get_a_sentence():
+def test_unknown_latents_are_refused():
     with pytest.raises(UndecodableError, match="pass decode="):
         decode_latents(tiny_stable_diffusion(), torch.zeros(1, 4, 2, 8, 8))
 

@@ -69,6 +69,18 @@ def test_every_clone_repeats_its_ancestor(stable_diffusion, name):
         assert torch.equal(resampled, reference[ancestors]), f"{name}: resampling at call {at} is not exact"
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_state_of_a_solver_is_told_by_its_full_shape(stable_diffusion, steps):
+    """With 4 samples, 4 noise levels of a grid (3 steps and the end) or 4 timesteps are not one a sample."""
+    pipeline = stable_diffusion
+    pipeline.scheduler = make("DPMSolverMultistepScheduler:sde")
+    reference = _call(pipeline, _same_noise(), steps)
+    ancestors = torch.tensor([2, 0, 2, 1])
+    for at in range(steps):
+        with Interception(pipeline, Hook(at, ancestors), generators=_same_noise()):
+            assert torch.equal(_call(pipeline, None, steps), reference[ancestors]), f"resampling at call {at}"
+
+
 @pytest.mark.parametrize("build", [tiny_stable_diffusion, tiny_sdxl])
 def test_step_call_shows_the_parents(build):
     pipeline, hook = build(), Hook()
@@ -200,19 +212,19 @@ def test_latents_edited_between_steps_are_refused(stable_diffusion):
         _call(pipeline, None, callback_on_step_end=edit)
 
 
-def test_pipelines_that_cannot_be_intercepted_get_a_sentence():
+def test_pipelines_that_cannot_be_intercepted_are_refused():
     with (
         pytest.raises(UnsupportedPipelineError, match=r"Inpaint.*use a text-to-image"),
         Interception(tiny_inpaint(), Hook()),
     ):
         pass
-    with pytest.raises(UnsupportedPipelineError, match="object was given; a diffusers pipeline"):
+    with pytest.raises(UnsupportedPipelineError, match=r"expected a diffusers pipeline .* got object"):
         Interception(object(), Hook()).__enter__()
     with pytest.raises(ValueError, match="max_batch=0"):
         Interception(object(), Hook(), max_batch=0)
 
 
-def test_wrong_number_of_samples_gets_a_sentence(stable_diffusion):
+def test_wrong_number_of_samples_is_refused(stable_diffusion):
     with (
         pytest.raises(UnsupportedPipelineError, match="steps 4 samples where 2 were expected"),
         Interception(stable_diffusion, Hook(), generators=_same_noise()[:2]),
@@ -220,7 +232,7 @@ def test_wrong_number_of_samples_gets_a_sentence(stable_diffusion):
         _call(stable_diffusion, None)
 
 
-def test_a_second_call_within_the_context_gets_a_sentence(stable_diffusion):
+def test_a_second_call_within_the_context_is_refused(stable_diffusion):
     pipeline = stable_diffusion
     pipeline.scheduler = make("DDIMScheduler")
     with pytest.raises(UnsupportedPipelineError, match="call it once"), Interception(pipeline, Hook()):

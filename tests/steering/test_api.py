@@ -14,6 +14,7 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import RewardError
 from fklit.steering.run import DeterministicSamplerError, SteeringRun
+from fklit.steering.settings import SteeringSettings
 
 STEPS = 6
 SCHEDULE = fklit.Schedule(indices=(1, 2, 3, 4))
@@ -45,7 +46,13 @@ def _call(eta=1.0, **options):
 
 
 def _steer(pipeline, prompt="a cat", **options):
-    given = {"reward": brightness, "reward_scale": 3.0, "schedule": SCHEDULE, "call": _call(), **options}
+    given = {
+        "reward": brightness,
+        "reward_scale": 3.0,
+        "reward_schedule": SCHEDULE,
+        "pipeline_kwargs": _call(),
+        **options,
+    }
     return fklit.steer(pipeline, prompt, **given)
 
 
@@ -68,9 +75,10 @@ def test_nothing_to_steer_equals_the_base_bit_for_bit(build, name, eta, num_part
     pipeline = build()
     pipeline.scheduler = _scheduler(name)
     reference = _base(pipeline, num_particles, output_type="latent", **_call(eta))
-    with SteeringRun(
-        pipeline, "a cat", reward=brightness, num_particles=num_particles, reward_scale=scale, schedule=SCHEDULE
-    ) as run:
+    settings = SteeringSettings(
+        reward=brightness, num_particles=num_particles, reward_scale=scale, reward_schedule=SCHEDULE
+    )
+    with SteeringRun(pipeline, ["a cat"], settings) as run:
         latents = pipeline(
             prompt="a cat",
             num_images_per_prompt=num_particles,
@@ -80,7 +88,7 @@ def test_nothing_to_steer_equals_the_base_bit_for_bit(build, name, eta, num_part
         ).images
     assert torch.equal(latents, reference)
     images = _base(pipeline, num_particles, output_type="pt", **_call(eta))
-    result = _steer(pipeline, num_particles=num_particles, reward_scale=scale, call=_call(eta))
+    result = _steer(pipeline, num_particles=num_particles, reward_scale=scale, pipeline_kwargs=_call(eta))
     assert torch.equal(result.samples[0], images)
     torch.testing.assert_close(result.rewards[0], brightness(images).double())
     if num_particles == 1:
@@ -107,7 +115,7 @@ def test_products_of_potentials_close_on_the_terminal_reward(pipeline, name):
     """With importance sampling log Z is exactly the log mean of exp(scale * r), for every potential (test D1)."""
     pipeline.scheduler = _scheduler(name)
     for potential in ("difference", "max", "sum", "max-statistic", "sum-statistic", "rt", "terminal"):
-        result = _steer(pipeline, potential=potential, ess_threshold=0.0, scheduler="keep", call=_call(None))
+        result = _steer(pipeline, potential=potential, ess_threshold=0.0, scheduler="keep", pipeline_kwargs=_call(None))
         expected = (3.0 * result.rewards).logsumexp(1) - math.log(4)
         torch.testing.assert_close(result.log_z, expected, rtol=0, atol=1e-9)
         weights = torch.softmax(3.0 * result.rewards, dim=1)
@@ -155,36 +163,36 @@ def test_extreme_rewards_have_finite_weights(pipeline):
 def test_best_of_n_runs_on_any_sampler(pipeline):
     for name in ("pndm", "ddim"):
         pipeline.scheduler = _scheduler(name)
-        result = _steer(pipeline, potential="terminal", num_particles=3, call=_call(None))
+        result = _steer(pipeline, potential="terminal", num_particles=3, pipeline_kwargs=_call(None))
         assert torch.equal(result.samples[0], _base(pipeline, 3, output_type="pt", **_call(None)))
-        assert result.best[0].tobytes() == result.images[0][int(result.rewards[0].argmax())].tobytes()
+        assert result.best()[0].tobytes() == result.images[0][int(result.rewards[0].argmax())].tobytes()
         assert result.steps == ()
 
 
 def test_auto_swaps_a_deterministic_scheduler_says_so_and_restores_it(pipeline):
     pipeline.scheduler = own = _scheduler("pndm")
     with pytest.warns(SchedulerSwapWarning, match="DDIMScheduler with eta=1 in place of PNDMScheduler"):
-        result = _steer(pipeline, call=_call(None))
+        result = _steer(pipeline, pipeline_kwargs=_call(None))
     assert pipeline.scheduler is own
     assert result.sampler == "DDIMScheduler with eta=1"
     with pytest.warns(SchedulerSwapWarning):
-        other = _steer(pipeline, call=_call(0.5))
+        other = _steer(pipeline, pipeline_kwargs=_call(0.5))
     assert other.sampler == "DDIMScheduler with eta=0.5"
     pipeline.scheduler = _scheduler("ddim")
     with pytest.warns(SchedulerSwapWarning):
-        forced = _steer(pipeline, call=_call(None))
-    assert torch.equal(forced.samples, _steer(pipeline, call=_call(1.0)).samples)
+        forced = _steer(pipeline, pipeline_kwargs=_call(None))
+    assert torch.equal(forced.samples, _steer(pipeline, pipeline_kwargs=_call(1.0)).samples)
 
 
 def test_deterministic_sampler_is_refused_only_where_it_must_resample(pipeline):
     pipeline.scheduler = _scheduler("pndm")
     with pytest.raises(DeterministicSamplerError, match=r"injects no noise.*scheduler='auto'"):
-        _steer(pipeline, scheduler="keep", call=_call(None))
+        _steer(pipeline, scheduler="keep", pipeline_kwargs=_call(None))
     for harmless in ({"ess_threshold": 0.0}, {"num_particles": 1}, {"reward_scale": 0.0}, {"potential": "terminal"}):
-        _steer(pipeline, scheduler="keep", call=_call(None), **harmless)
+        _steer(pipeline, scheduler="keep", pipeline_kwargs=_call(None), **harmless)
     pipeline.scheduler = _scheduler("ddim")
     with pytest.raises(DeterministicSamplerError, match="DDIMScheduler with eta=0"):
-        _steer(pipeline, call=_call(0.0))
+        _steer(pipeline, pipeline_kwargs=_call(0.0))
 
 
 def test_other_pipelines():
@@ -192,19 +200,19 @@ def test_other_pipelines():
     sources = [torch.rand(3, 16, 16), torch.rand(3, 16, 16)]
     result = fklit.steer(
         image_to_image, ["a", "b"], reward=brightness, reward_scale=10.0, num_particles=3,
-        schedule=fklit.Schedule(0.0, 0.8), call={**_call(), "image": sources, "strength": 0.5},
+        reward_schedule=fklit.Schedule(0.0, 0.8), pipeline_kwargs={**_call(), "image": sources, "strength": 0.5},
     )  # fmt: skip
     assert result.num_steps == 3
     alone = fklit.steer(
         image_to_image, ["b"], prompt_indices=[1], reward=brightness, reward_scale=10.0, num_particles=3,
-        schedule=fklit.Schedule(0.0, 0.8), call={**_call(), "image": sources[1:], "strength": 0.5},
+        reward_schedule=fklit.Schedule(0.0, 0.8), pipeline_kwargs={**_call(), "image": sources[1:], "strength": 0.5},
     )  # fmt: skip
     torch.testing.assert_close(result.samples[1], alone.samples[0], rtol=1e-4, atol=1e-5)
 
     unconditional = tiny_ddpm()
     result = fklit.steer(
-        unconditional, reward=brightness, reward_scale=10.0, num_particles=4, schedule=fklit.Schedule(0.2, 0.8, 1),
-        call={"num_inference_steps": 5},
+        unconditional, reward=brightness, reward_scale=10.0, num_particles=4,
+        reward_schedule=fklit.Schedule(0.2, 0.8, 1), pipeline_kwargs={"num_inference_steps": 5},
     )  # fmt: skip
     assert result.samples.shape == (1, 4, 3, 16, 16)
     assert result.budget.denoiser_calls == 20
@@ -238,7 +246,7 @@ def test_result_is_json_and_pictures(pipeline):
     record = json.loads(json.dumps(result.record(1)))
     assert record["prompt"] == "a dog"
     assert record["budget"]["denoiser_calls"] == 2 * 3 * STEPS
-    assert record["best"] == int(result.best_index[1])
+    assert record["best"] == int(result.best_index()[1])
     assert len(result.images) == 2
     assert len(result.images[0]) == 3
     assert result.images[0][0].size == (16, 16)
@@ -248,11 +256,23 @@ def test_result_is_json_and_pictures(pipeline):
         result.sample(0)
 
 
+def test_resampling_draws_from_a_stream_of_its_own(pipeline):
+    pipeline.scheduler = _scheduler("ddim")
+    settings = SteeringSettings(reward=brightness, reward_scale=1.0, seed=3)
+    run = SteeringRun(pipeline, ["a cat", "a dog"], settings, prompt_indices=[5, 9])
+    noise = [generator.initial_seed() for generator in run.generators[:: settings.num_particles]]
+    assert noise == [g.initial_seed() for g in group_generators(3, [5, 9], stream="noise")]
+    resampling = [generator.initial_seed() for generator in run._system.generator]
+    assert resampling == [g.initial_seed() for g in group_generators(3, [5, 9], stream="resampling")]
+    assert not set(noise) & set(resampling)
+
+
 def test_context_manager_takes_what_the_pipeline_returns(pipeline):
     pipeline.scheduler = _scheduler("ddim")
-    run = SteeringRun(
-        pipeline, "a cat", reward=brightness, num_particles=3, reward_scale=1.0, schedule=SCHEDULE, eta=1.0
+    settings = SteeringSettings(
+        reward=brightness, num_particles=3, reward_scale=1.0, reward_schedule=SCHEDULE, pipeline_kwargs=_call()
     )
+    run = SteeringRun(pipeline, ["a cat"], settings)
     with run:
         images = pipeline(prompt="a cat", num_images_per_prompt=3, generator=run.generators, **_call()).images
     result = run.finish(images)  # PIL images
@@ -261,7 +281,7 @@ def test_context_manager_takes_what_the_pipeline_returns(pipeline):
     with pytest.raises(RuntimeError, match="twice"):
         run.finish(images)
     with pytest.raises(RuntimeError, match="before the pipeline ran"):
-        SteeringRun(pipeline, "a cat", reward=brightness, reward_scale=1.0, eta=1.0).finish(images)
+        SteeringRun(pipeline, ["a cat"], settings).finish(images)
 
 
 def test_a_safety_checker_sees_what_is_returned(pipeline):
@@ -283,7 +303,7 @@ def test_a_safety_checker_sees_what_is_returned(pipeline):
     assert checked.samples[0, 0].max() == 0
 
 
-# Bad input: one sentence each, that says what was given and how to fix it.
+# Bad input: one line each, with what was expected, what was given and the fix.
 
 
 @pytest.mark.parametrize(
@@ -291,27 +311,27 @@ def test_a_safety_checker_sees_what_is_returned(pipeline):
     [
         ({"num_particles": 0}, ValueError, "num_particles=0"),
         ({"num_particles": 2.5}, TypeError, r"num_particles=2\.5"),
-        ({"prompt": []}, ValueError, "give at least one prompt"),
-        ({"prompt": [3]}, ValueError, "give at least one prompt, each a string"),
-        ({"prompt": None}, ValueError, "StableDiffusionPipeline needs one"),
+        ({"prompt": []}, ValueError, "prompts expected at least one string"),
+        ({"prompt": [3]}, ValueError, "prompts expected at least one string .* got \\[3\\]"),
+        ({"prompt": None}, ValueError, "StableDiffusionPipeline expected a prompt, got None"),
         ({"potential": "diference"}, ValueError, "'diference'.*'difference'"),
         ({"resampler": "sistematic"}, ValueError, "'sistematic'.*'systematic'"),
         ({"reward_scale": -1.0}, ValueError, "negate the reward"),
         ({"reward_scale": math.inf}, ValueError, "finite number"),
         ({"reward_scale": None}, ValueError, "suggests none; give a number"),
         ({"ess_threshold": 1.5}, ValueError, r"ess_threshold=1\.5"),
-        ({"scheduler": "swap"}, ValueError, "'auto' or 'keep'"),
+        ({"scheduler": "swap"}, ValueError, "'swap'.*'auto', 'keep'"),
         ({"max_batch": 0}, ValueError, "max_batch=0"),
-        ({"prompt_indices": [1, 2]}, ValueError, "one index a prompt"),
+        ({"prompt_indices": [1, 2]}, ValueError, "expected 1 different numbers"),
         ({"on_nan": "ignore"}, ValueError, "'ignore'.*'drop'"),
         ({"reward": 3}, TypeError, "give a fklit reward, or a function"),
-        ({"schedule": fklit.Schedule(indices=(6,))}, ValueError, "Step 6 is outside a run of 6 steps"),
-        ({"call": {"num_inference_step": 5}}, TypeError, "did you mean 'num_inference_steps'"),
-        ({"call": {"generator": None}}, TypeError, "it follows from the seed"),
-        ({"call": {"zzz": 1}}, TypeError, "StableDiffusionPipeline does not take; it accepts"),
+        ({"reward_schedule": fklit.Schedule(indices=(6,))}, ValueError, "Step 6 is outside a run of 6 steps"),
+        ({"pipeline_kwargs": {"num_inference_step": 5}}, TypeError, "did you mean 'num_inference_steps'"),
+        ({"pipeline_kwargs": {"generator": None}}, TypeError, "it follows from the seed"),
+        ({"pipeline_kwargs": {"zzz": 1}}, TypeError, "arguments of StableDiffusionPipeline, got 'zzz'; it accepts"),
     ],
 )
-def test_bad_arguments_get_a_sentence(pipeline, options, error, message):
+def test_bad_arguments_are_refused(pipeline, options, error, message):
     pipeline.scheduler = own = _scheduler("ddim")
     given = {"prompt": "a cat", **options}
     with pytest.raises(error, match=message):
@@ -337,7 +357,7 @@ def _raise(images):
         (lambda x: brightness(x) + math.inf, "gave inf.*4 of 4 scores"),
     ],
 )
-def test_bad_rewards_get_a_sentence(pipeline, reward, message):
+def test_bad_rewards_are_refused(pipeline, reward, message):
     pipeline.scheduler = own = _scheduler("ddim")
     with pytest.raises(RewardError, match=message):
         _steer(pipeline, reward=reward)
@@ -360,7 +380,7 @@ def test_nan_can_be_dropped_and_minus_infinity_kills(pipeline):
     result = _steer(pipeline, reward=nan_for_slot_1, on_nan="drop", ess_threshold=0.0)
     assert result.log_weights[0, 1] == -math.inf
     assert torch.isfinite(result.log_z).all()
-    assert int(result.best_index) != 1
+    assert int(result.best_index()) != 1
 
     def kill_dogs(images, prompts):
         return torch.tensor([-math.inf if prompt == "a dog" else 1.0 for prompt in prompts])
@@ -374,7 +394,7 @@ def test_nan_can_be_dropped_and_minus_infinity_kills(pipeline):
     json.dumps(result.record(1), allow_nan=False)
 
 
-def test_flow_matching_is_refused_with_a_sentence(pipeline):
+def test_flow_matching_is_refused(pipeline):
     import diffusers
 
     pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()

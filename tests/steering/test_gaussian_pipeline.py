@@ -63,8 +63,8 @@ def test_tilted_gaussian(name, potential):
     pipeline, particles, seeds = _pipeline(name), 4000, range(6)
     call = {"num_inference_steps": STEPS}
     base = torch.cat([
-        fklit.steer(pipeline, reward=_reward, reward_scale=0.0, num_particles=particles, seed=seed, call=call,
-                    decode=lambda x: x, previews=False).samples.flatten()
+        fklit.steer(pipeline, reward=_reward, reward_scale=0.0, num_particles=particles, seed=seed,
+                    pipeline_kwargs=call, decode=lambda x: x, previews=False).samples.flatten()
         for seed in range(100, 112)
     ])  # fmt: skip
     variance = float(base.var())
@@ -79,13 +79,13 @@ def test_tilted_gaussian(name, potential):
             reward_scale=SCALE,
             num_particles=particles,
             potential=potential,
-            schedule=fklit.Schedule(0.0, 0.95, 3),
+            reward_schedule=fklit.Schedule(0.0, 0.95, 3),
             ess_threshold=0.9,
             seed=seed,
             scheduler="keep",
             decode=lambda x: x,
             previews=False,
-            call=call,
+            pipeline_kwargs=call,
         )
         assert result.resampled.any()
         x, weights = result.samples.flatten().double(), result.log_weights[0].exp()

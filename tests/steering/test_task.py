@@ -20,9 +20,10 @@ from fklit.steering.task import SteeringTask
 PROMPTS = ["a green heart", "two cats", "a red apple left of a dog"]
 STEERING = {
     "num_particles": 3,
+    "max_batch": 8,
     "reward_scale": 30.0,
-    "schedule": Schedule(start=1, stop=3, every=1),
-    "call": {"num_inference_steps": 5, "eta": 1.0, "guidance_scale": 2.0},
+    "reward_schedule": Schedule(start=1, stop=3, every=1),
+    "pipeline_kwargs": {"num_inference_steps": 5, "eta": 1.0, "guidance_scale": 2.0},
 }
 
 
@@ -51,7 +52,7 @@ def trainer(tmp_path):
 
 
 def task(folder, reward=redness, **changes):
-    return SteeringTask(PipelineSource(folder), Function(reward), **{**STEERING, **changes})
+    return SteeringTask(PipelineSource(folder), **{"reward": Function(reward), **STEERING, **changes})
 
 
 def test_predict_equals_steer_and_does_not_depend_on_the_batch(folder, trainer):
@@ -68,9 +69,7 @@ def test_predict_equals_steer_and_does_not_depend_on_the_batch(folder, trainer):
     assert runs[0].keys() == runs[1].keys() == {0, 1, 2}
     for index in range(3):
         assert all(torch.equal(one, other) for one, other in zip(runs[0][index], runs[1][index], strict=True))
-    direct = steer(
-        PipelineSource(folder).pipeline, PROMPTS[1:], reward=redness, prompt_indices=[1, 2], max_batch=8, **STEERING
-    )
+    direct = steer(PipelineSource(folder).pipeline, PROMPTS[1:], reward=redness, prompt_indices=[1, 2], **STEERING)
     assert torch.equal(direct.samples[0], runs[0][1][0])
     assert torch.equal(direct.samples[1], runs[0][2][0])
     assert not torch.equal(direct.samples[0], direct.samples[1])
@@ -85,23 +84,25 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
             self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
             self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-        def update(self, images, prompts):
-            assert images.shape[1:] == (3, 16, 16) and len(images) == len(prompts)
+        def update(self, samples, batch):
+            images = batch.choose(samples)
+            assert images.shape[1:] == (3, 16, 16) and len(images) == len(batch.prompts)
             self.total += images.mean((1, 2, 3)).sum()
-            self.count += len(prompts)
+            self.count += len(images)
 
         def compute(self):
             return self.total / self.count
 
     class Tags(MeanPixel):
-        def update(self, images, metadata):
-            assert [set(line) for line in metadata] == [{"prompt", "tag"}] * len(images)
-            super().update(images, [line["tag"] for line in metadata])
+        def update(self, samples, batch):
+            assert [set(line) for line in batch.metadata] == [{"prompt", "tag"}] * len(samples)
+            super().update(samples, batch)
 
     class OfAllSamples(MeanPixel):
-        def update(self, images, group_size):
-            assert group_size == 3
-            super().update(images, list(range(len(images))))
+        def update(self, samples, batch):
+            assert samples.shape[1:] == (3, 3, 16, 16) and batch.chosen.shape == (len(samples),)
+            self.total += samples.mean((2, 3, 4)).sum()
+            self.count += samples.shape[0] * samples.shape[1]
 
         def compute(self):
             return {"mean": super().compute(), "samples": self.count}
@@ -109,7 +110,7 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
     rows = [{"prompt": prompt, "tag": "x"} for prompt in PROMPTS]
     module = task(folder, metrics={"pixel": MeanPixel(), "tags": Tags(), "all": OfAllSamples()})
     (logged,) = trainer().test(module, PromptDataModule(prompts=rows, batch_size=2), verbose=False)
-    direct = steer(PipelineSource(folder).pipeline, PROMPTS, reward=redness, max_batch=8, **STEERING)
+    direct = steer(PipelineSource(folder).pipeline, PROMPTS, reward=redness, **STEERING)
     best = direct.rewards.max(1).values
     assert logged["test/reward_best"] == pytest.approx(float(best.mean()), abs=1e-6)
     assert logged["test/reward_mean"] == pytest.approx(float(direct.reward_mean.mean()), abs=1e-6)
@@ -117,7 +118,7 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
     assert logged["test/ess"] == pytest.approx(float(direct.ess[-1].mean()), abs=1e-5)
     assert logged["test/unique_roots"] == pytest.approx(float(direct.unique_roots.double().mean()))
     assert logged["test/denoiser_calls"] == 5 * 3 * 2
-    chosen = direct.samples[torch.arange(3), direct.best_index]
+    chosen = direct.samples[torch.arange(3), direct.best_index()]
     assert logged["test/all/samples"] == 9
     assert logged["test/all/mean"] == pytest.approx(float(direct.samples.mean()), abs=1e-6)
     assert logged["test/pixel"] == logged["test/tags"] == pytest.approx(float(chosen.mean()), abs=1e-6)
@@ -125,7 +126,7 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
 
 def test_unconditional_pipeline(tmp_path, trainer):
     tiny_ddpm(tmp_path / "ddpm")
-    module = task(str(tmp_path / "ddpm"), call={"num_inference_steps": 5})
+    module = task(str(tmp_path / "ddpm"), pipeline_kwargs={"num_inference_steps": 5})
     (result,) = trainer().predict(module, PromptDataModule(prompts=["first", "second"], batch_size=2))
     assert result.samples.shape == (2, 3, 3, 16, 16)
 
@@ -149,7 +150,7 @@ def test_weights_are_loaded_once_moved_and_kept_out_of_checkpoints(folder, train
 
 def test_offloaded_networks_give_the_same_samples(folder, trainer):
     data = PromptDataModule(prompts=PROMPTS[:1])
-    module = SteeringTask(PipelineSource(folder, offload=True), Function(redness), **STEERING)
+    module = SteeringTask(PipelineSource(folder, offload=True), reward=Function(redness), **STEERING)
     (offloaded,), (plain,) = trainer().predict(module, data), trainer().predict(task(folder), data)
     assert torch.equal(offloaded.samples, plain.samples) and hasattr(module.source.pipeline.unet, "_hf_hook")
 
@@ -164,7 +165,7 @@ def test_networks_follow_the_module(folder):
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.parametrize("method", ["fit", "validate"])
 @pytest.mark.parametrize("with_data", [True, False])
-def test_training_is_answered_with_a_sentence(method, with_data, folder, trainer):
+def test_training_is_refused(method, with_data, folder, trainer):
     data = PromptDataModule(prompts=PROMPTS) if with_data else None
     loaders = None if with_data else [torch.zeros(1)]
     with pytest.raises(ValueError, match=r"trains nothing|holds prompts to steer on"):
@@ -178,9 +179,9 @@ def test_training_is_answered_with_a_sentence(method, with_data, folder, trainer
         ({"potential": "diference"}, "potential"),
         ({"resampler": "sistematic"}, "resampler"),
         ({"ess_threshold": 1.5}, "ess_threshold"),
-        ({"reward_scale": -1.0}, "reward_scale=-1.0 was given; give a finite number of at least 0"),
-        ({"reward_scale": float("nan")}, "reward_scale=nan"),
-        ({"max_batch": 0}, "max_batch=0 was given; give an integer of at least 1"),
+        ({"reward_scale": -1.0}, "reward_scale expected a finite number of at least 0, got -1.0"),
+        ({"reward_scale": float("nan")}, "got nan"),
+        ({"max_batch": 0}, "max_batch=0 is too small"),
         ({"num_threads": 0}, "num_threads=0"),
         ({"on_nan": "ignore"}, "on_nan"),
         ({"on_degenerate": "drop"}, "on_degenerate"),
@@ -192,12 +193,12 @@ def test_bad_settings_are_refused_before_anything_is_loaded(changes, message, fo
 
 
 def test_a_batch_without_indices_is_refused(folder, trainer):
-    with pytest.raises(ValueError, match=r"give \{'prompts': \[...\], 'indices': \[...\]\}"):
+    with pytest.raises(ValueError, match=r"expected a batch \{'prompts': \[...\], 'indices': \[...\]\}"):
         trainer().predict(task(folder), [["a green heart"]])
 
 
 def test_a_wrong_argument_of_the_call_is_refused(folder, trainer):
-    module = task(folder, call={"num_inference_step": 5})
+    module = task(folder, pipeline_kwargs={"num_inference_step": 5})
     with pytest.raises(TypeError, match="did you mean 'num_inference_steps'"):
         trainer().predict(module, PromptDataModule(prompts=PROMPTS))
 
@@ -232,15 +233,15 @@ def test_settings_tell_runs_apart_and_ignore_place_batch_and_threads(folder, tmp
         task(folder, num_particles=4),
         task(folder, potential="max"),
         task(folder, reward_scale=31.0),
-        task(folder, schedule=Schedule(start=1, stop=2, every=1)),
+        task(folder, reward_schedule=Schedule(start=1, stop=2, every=1)),
         task(folder, resampler="ssp"),
         task(folder, ess_threshold=0.6),
         task(folder, seed=1),
         task(folder, scheduler="keep"),
         task(folder, max_batch=4),
-        task(folder, call={**STEERING["call"], "guidance_scale": 2.5}),
-        SteeringTask(PipelineSource(folder, dtype="bfloat16"), Function(redness), **STEERING),
-        SteeringTask(PipelineSource(folder), Standardized(Function(redness), mean=0.0, std=2.0), **STEERING),
+        task(folder, pipeline_kwargs={**STEERING["pipeline_kwargs"], "guidance_scale": 2.5}),
+        SteeringTask(PipelineSource(folder, dtype="bfloat16"), reward=Function(redness), **STEERING),
+        SteeringTask(PipelineSource(folder), reward=Standardized(Function(redness), mean=0.0, std=2.0), **STEERING),
     ]
     hashes = {settings_hash(module.settings()) for module in changed}
     assert len(hashes) == len(changed) and base not in hashes
@@ -252,6 +253,10 @@ def test_settings_tell_runs_apart_and_ignore_place_batch_and_threads(folder, tmp
 def test_it_is_a_plain_lightning_module_without_saved_settings(folder):
     module = task(folder)
     assert isinstance(module, LightningModule) and not module.hparams
+    with pytest.raises(
+        ValueError, match="SteeringTask expected its own arguments, got a checkpoint; it trains nothing"
+    ):
+        SteeringTask.load_from_checkpoint("last.ckpt")
 
 
 def test_cpu_threads_are_pinned_and_restored(folder, trainer):

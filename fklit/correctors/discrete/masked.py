@@ -20,9 +20,10 @@ from torch import Tensor
 from fklit.correctors.targets.exponents import value_at
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
-from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.budget import Budget
+from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators, uniforms
-from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.reward_path import RewardPath
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A self-check of guided pipelines: how many nats the prompts tell, which the entropy of the prompts bounds."""
+"""A self-check of guided pipelines: the mutual information of prompts and samples, bounded by the prompts' entropy."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.correctors.guidance.api import correct
-from fklit.pipelines.call import check_prompts
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.sampling.prompts import check_prompts
 
 _BARELY_GUIDED = 1.001  # at 1 pipelines evaluate no unconditional prediction
 
@@ -20,13 +20,13 @@ class PromptDivergence:
     """How far the conditional laws of a pipeline are from its unconditional law, as its own predictions tell.
 
     Attributes:
-        nats: (T, B) float64, what each step adds for each prompt, from the noise end.
+        stepwise_kl: (T, B) float64, what each step adds for each prompt, in nats, from the noise end.
         total: (B,) float64, the estimates of `KL(p(x | prompt) || p(x))`.
         mean: their mean: the mutual information of prompts and samples, if the prompts are a fair draw.
         error: standard error of the mean, over prompts; NaN for one prompt.
     """
 
-    nats: Float64[Tensor, "T B"]
+    stepwise_kl: Float64[Tensor, "T B"]
     total: Float64[Tensor, " B"]
     mean: float
     error: float
@@ -34,15 +34,15 @@ class PromptDivergence:
     def steps_within(self, entropy: float) -> int:
         """Return how many steps from the noise end the mean stays within the entropy of the prompts, in nats.
 
-        What later steps add is certainly error of the network; `weigh=Schedule(stop=steps - 1)` leaves them out.
+        What later steps add is certainly error of the network; `weight_schedule=Schedule(stop=steps - 1)` omits them.
         """
-        return int((self.nats.mean(dim=1).cumsum(dim=0) <= entropy).sum())
+        return int((self.stepwise_kl.mean(dim=1).cumsum(dim=0) <= entropy).sum())
 
 
 def prompt_divergence(
     pipeline: Any, prompts: str | Sequence[str], *, num_samples: int = 16, seed: int = 0, **settings: Any
 ) -> PromptDivergence:
-    """Measure how many nats a pipeline's prompts tell about its samples, and at which noise levels.
+    """Estimate `KL(p(x | prompt) || p(x))` from a pipeline's own predictions, noise level by noise level.
 
     On average over prompts this is a mutual information, which the entropy of the prompts bounds: that of a uniform
     draw among n captions is log n. A learned model's predictions part further than that at the clean end, where a small
@@ -54,10 +54,10 @@ def prompt_divergence(
         prompts: B prompts, or one.
         num_samples: samples of each.
         seed: of the noise.
-        settings: further arguments of `correct`, such as `call` and `max_batch`.
+        settings: further arguments of `correct`, such as `pipeline_kwargs` and `max_batch`.
 
     Returns:
-        Nats by step and in total.
+        The divergence by step and in total, in nats.
 
     Raises:
         UnsupportedPipelineError: if the predictions cannot be compared at every step.
@@ -65,7 +65,7 @@ def prompt_divergence(
     """
     refused = {"guidance_scale", "correction", "num_particles", "reward"} & settings.keys()
     if refused:
-        raise ValueError(f"{sorted(refused)} were given; this check sets them itself.")
+        raise ValueError(f"prompt_divergence expected none of {sorted(refused)}, which it sets itself; omit them.")
     run = correct(
         pipeline,
         check_prompts(prompts),
@@ -75,13 +75,13 @@ def prompt_divergence(
         seed=seed,
         **settings,
     )
-    unknown = int((~run.information.isfinite()).any(dim=1).sum())
+    unknown = int((~run.stepwise_kl.isfinite()).any(dim=1).sum())
     if unknown:
         raise UnsupportedPipelineError(
             f"at {unknown} of {run.num_steps} steps of {type(pipeline).__name__} the predictions of guidance were not "
             "found or are not finite; use plain classifier-free guidance at every step and a scheduler whose noise "
             "levels are known (DDIM, DDPM, Euler ancestral)."
         )
-    total = run.information.sum(dim=0)
+    total = run.stepwise_kl.sum(dim=0)
     error = float(total.std() / len(total) ** 0.5) if len(total) > 1 else math.nan
-    return PromptDivergence(run.information, total, float(total.mean()), error)
+    return PromptDivergence(run.stepwise_kl, total, float(total.mean()), error)

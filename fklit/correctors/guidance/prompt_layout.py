@@ -1,16 +1,17 @@
 """Where the particles of plain and composed prompts lie in the rows of one pipeline call."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fklit.checks import check_count
 from fklit.correctors.guidance.prompts import ComposedPrompt
-from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.randomness import group_generators
 
-_COMPOSING_SCALE = 2.0  # any scale above 1 makes a pipeline evaluate both halves; composed prompts need no more of it
+_COMPOSING_SCALE = (
+    2.0  # any scale above 1 makes a pipeline evaluate both predictions; composed prompts need no more of it
+)
 
 
 class PromptLayout:
@@ -76,10 +77,10 @@ class PromptLayout:
         output = model_output.clone()
         for b, scales in enumerate(self.scales):
             blocks = [self.rows(b, part) for part in range(len(scales))]
-            nothing = unconditional[blocks[0]]
-            mixed = nothing.clone()
+            base = unconditional[blocks[0]]
+            mixed = base.clone()
             for scale, block in zip(scales, blocks, strict=True):
-                mixed = mixed + scale * (conditional[block] - nothing)
+                mixed = mixed + scale * (conditional[block] - base)
             for block in blocks:
                 output[block] = mixed.to(output.dtype)
         return output
@@ -94,15 +95,12 @@ class PromptLayout:
 
 def _parts(prompts: Sequence[str | ComposedPrompt], scale: float) -> list[ComposedPrompt]:
     if isinstance(prompts, str | ComposedPrompt) or not prompts:
-        raise ValueError(f"prompts={prompts!r} was given; give a list of at least one prompt.")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale < math.inf:
-        raise ValueError(
-            f"guidance_scale={scale!r} was given; give a finite number of at least 1 (1 is no guidance): below 1 "
-            "pipelines evaluate no unconditional prediction (ComposedPrompt takes any scale)."
-        )
+        raise ValueError(f"prompts expected a list of at least one prompt, got {prompts!r}; give a list.")
     parts = []
     for prompt in prompts:
         if not isinstance(prompt, str | ComposedPrompt):
-            raise ValueError(f"a prompt of type {type(prompt).__name__} was given; give a string or a ComposedPrompt.")
+            raise ValueError(
+                f"a prompt expected a string or a ComposedPrompt, got a {type(prompt).__name__}; give one."
+            )
         parts.append(ComposedPrompt([prompt], [float(scale)]) if isinstance(prompt, str) else prompt)
     return parts

@@ -22,11 +22,15 @@ class ComposedPrompt:
 
     def __init__(self, prompts: Sequence[str], scales: Sequence[float]) -> None:
         if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-            raise ValueError(f"prompts={prompts!r} was given; give a list of at least one string.")
+            raise ValueError(f"prompts expected a list of at least one string, got {prompts!r}; give a list.")
         if len(scales) != len(prompts) or not all(math.isfinite(scale) for scale in scales):
-            raise ValueError(f"scales={scales!r} was given for {len(prompts)} prompts; give a finite number for each.")
+            raise ValueError(
+                f"scales expected a finite number for each of {len(prompts)} prompts, got {scales!r}; give one each."
+            )
         if all(scale == 0 for scale in scales):
-            raise ValueError("all scales are 0, which leaves no prompt; give a scale other than 0.")
+            raise ValueError(
+                "scales expected a number other than 0, got zeros alone, which leaves no prompt; give one."
+            )
         object.__setattr__(self, "prompts", tuple(prompts))
         object.__setattr__(self, "scales", tuple(float(scale) for scale in scales))
 

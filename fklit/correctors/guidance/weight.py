@@ -45,8 +45,8 @@ def guidance_weight(
     return 0.5 * step_factor(levels, increment) * total
 
 
-def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Float64[Tensor, " K"]:
-    """Return the nats that a prompt tells about the sample between two levels.
+def stepwise_kl(predictions: Sequence[Tensor], levels: StepLevels) -> Float64[Tensor, " K"]:
+    """Return what the interval between two noise levels adds to `KL(p(x | prompt) || p(x))`, in nats.
 
     The divergence of two laws is the integral over the noise of how far their denoised predictions part (Verdu 2010,
     "Mismatched estimation and relative entropy"; Guo, Shamai & Verdu 2005 for the mutual information):
@@ -62,8 +62,8 @@ def prompt_information(predictions: Sequence[Tensor], levels: StepLevels) -> Flo
     Returns:
         Nats (K,), float64.
     """
-    nothing = as_double(predictions[0])
-    apart = [(as_double(part) - nothing).flatten(1).square().sum(dim=1) for part in predictions[1:]]
+    unconditional = as_double(predictions[0])
+    apart = [(as_double(part) - unconditional).flatten(1).square().sum(dim=1) for part in predictions[1:]]
     return 0.5 * step_factor(levels, "net_interval") * torch.stack(apart).sum(dim=0)
 
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fklit.checks import check_fraction, check_non_negative
 from fklit.correctors.targets.path import Interval
 from fklit.correctors.targets.target import Evaluation, Target
-from fklit.feynman_kac._checks import check_fraction, check_non_negative
 from fklit.feynman_kac.weights import normalize
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fklit.checks import check_choice
 from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.increments import Increment, KernelWeight, Rate, Uncorrected, rate
 from fklit.correctors.simulation.proposals import EulerMaruyama, Proposal, ReverseKernel
@@ -15,10 +16,10 @@ from fklit.correctors.targets.expert import Expert
 from fklit.correctors.targets.path import Interval, check_grid
 from fklit.correctors.targets.target import Evaluation, Target, inner
 from fklit.correctors.targets.tilt import BlackBoxTilt
-from fklit.feynman_kac._checks import check_choice
-from fklit.feynman_kac.potentials import Potential, RewardPath
+from fklit.feynman_kac.budget import Budget
+from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators
-from fklit.feynman_kac.result import Budget
+from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.weights import OnNan, normalize
 
 
@@ -104,13 +105,13 @@ class Corrector:
             self._check_ito()
         self.law = InitialLaw(target, self.intervals[0].t, start)
         _ = self.law.law  # an impossible start must not be found only when the run begins
-        self.spread: list[Tensor] = []
+        self.log_weight_std: list[Tensor] = []
         self.clamped = torch.zeros(0, dtype=torch.int64)
         self.budget = Budget()
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, Any]:
         """Draw the particles of the noise end."""
-        self.spread, self.budget = [], Budget()
+        self.log_weight_std, self.budget = [], Budget()
         self.clamped = torch.zeros(num_groups, dtype=torch.int64, device=self.device)
         shape = (num_groups, num_particles, *self.event_shape)
         x = self.law.law.sample(shape, generator, dtype=self.dtype, device=self.device)
@@ -173,7 +174,7 @@ class Corrector:
         values = torch.where(weights > 0, increment, 0.0)
         mean = (weights * values).sum(dim=1, keepdim=True)
         away = values - mean
-        self.spread.append((weights * away.square()).sum(dim=1).sqrt())
+        self.log_weight_std.append((weights * away.square()).sum(dim=1).sqrt())
         if self.clamp is None:
             return increment
         self.clamped = self.clamped + (away.abs() > self.clamp).sum(dim=1)

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fklit.checks import check_count
 from fklit.correctors.simulation.corrector import Corrector, carry_log_densities
 from fklit.correctors.simulation.proposals import EulerMaruyama
 from fklit.correctors.simulation.simulate import simulate
 from fklit.correctors.targets.target import Target
-from fklit.feynman_kac._checks import check_count
 from fklit.feynman_kac.randomness import group_generators
 
 

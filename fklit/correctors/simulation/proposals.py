@@ -21,9 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fklit.checks import check_choice, check_non_negative
 from fklit.correctors.targets.path import Interval, NoisePath
 from fklit.correctors.targets.target import Evaluation, Target
-from fklit.feynman_kac._checks import check_choice, check_non_negative
 from fklit.feynman_kac.randomness import Generators, normals
 
 Zeta = float | Callable[[float], float] | Literal["target_score", "tempered_noise", "ode"]

@@ -1,7 +1,7 @@
 """One call from a target to weighted samples: `simulate(target, num_particles=...)`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,31 +17,33 @@ from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.engine import run
 from fklit.feynman_kac.randomness import Generators, group_generators
 from fklit.feynman_kac.resampling import Resampler, get_resampler
-from fklit.feynman_kac.result import ParticleResult
+from fklit.feynman_kac.result import ParticleResult, json_numbers
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SimulationResult(ParticleResult[Tensor]):
-    """Weighted samples (B, K, *event) with the traces of a `ParticleResult`, and how rough the weights were.
+    """Weighted samples (B, K, *event) of a target, and how much their weights varied.
 
     Attributes:
-        spread: (T, B) float64, standard deviation of each step's log weights within each group.
+        log_weight_std: (T, B) float64, standard deviation of each step's log weights within each group.
         clamped: (B,) int64, log weights that the clamp bounded.
         num_steps: T.
     """
 
-    spread: Float64[Tensor, "T B"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
-    clamped: Int64[Tensor, " B"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    num_steps: int = 0
+    log_weight_std: Float64[Tensor, "T B"]
+    clamped: Int64[Tensor, " B"]
+    num_steps: int
 
-    def to(self, device: torch.device | str) -> "SimulationResult":
-        """Return the run with its tensors on `device`; Lightning calls it on what `predict_step` returns."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
-        moved["ancestors"] = tuple(None if a is None else a.to(device) for a in self.ancestors)
-        return replace(self, **moved)
+    def record(self, b: int) -> dict[str, Any]:
+        """Return what is known of group b except for its samples, JSON-able."""
+        return {
+            **super().record(b),
+            "num_steps": self.num_steps,
+            "log_weight_std": json_numbers(self.log_weight_std[:, b]),
+            "clamped": int(self.clamped[b]),
+        }
 
 
 @torch.no_grad()
@@ -131,5 +133,6 @@ def simulate(
         resample_steps=allowed,
     )
     known = {item.name: getattr(result, item.name) for item in fields(ParticleResult)}
-    known["particles"] = result.particles["x"]
-    return SimulationResult(**known, spread=torch.stack(model.spread), clamped=model.clamped, num_steps=model.num_steps)
+    known["samples"] = result.samples["x"]
+    log_weight_std = torch.stack(model.log_weight_std)
+    return SimulationResult(**known, log_weight_std=log_weight_std, clamped=model.clamped, num_steps=model.num_steps)

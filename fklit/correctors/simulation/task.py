@@ -16,7 +16,7 @@ from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler, systematic
 from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, total_variation, wasserstein
 from fklit.metrics.prompt_mean import PromptMean
-from fklit.sampling.task import check_threads, pinned_threads
+from fklit.sampling.threads import check_threads, pinned_threads
 
 
 class SimulationTask(LightningModule):
@@ -126,12 +126,16 @@ class SimulationTask(LightningModule):
 
     def figures(self, run: SimulationResult, b: int, index: int) -> dict[str, float]:
         """Figures of group b, whose index chooses the points that are compared."""
-        found = {"ess": float(run.ess[-1, b]), "log_z": float(run.log_z[b]), "spread": float(run.spread[:, b].mean())}
+        found = {
+            "ess": float(run.ess[-1, b]),
+            "log_z": float(run.log_z[b]),
+            "spread": float(run.log_weight_std[:, b].mean()),
+        }
         law = self.reference
         if law is None or self.modes is None:
             return found
         slots = systematic(run.log_weights[b : b + 1].cpu(), torch.Generator().manual_seed(index))[0]
-        x = run.particles[b].cpu()[slots]
+        x = run.samples[b].cpu()[slots]
         y = law.sample((len(x),), torch.Generator().manual_seed(10_000 + index), dtype=x.dtype)
         unit = self.unit
         found["w1"], found["w2"] = wasserstein(unit * x, unit * y, seed=index)

@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fklit.feynman_kac._checks import check_choice
+from fklit.checks import check_choice
 
 Prediction = Literal["score", "epsilon", "x0", "v", "flow"]
 PREDICTIONS: tuple[Prediction, ...] = ("score", "epsilon", "x0", "v", "flow")

@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fklit.checks import check_choice, check_count
 from fklit.correctors.targets.conversions import PREDICTIONS, Prediction, to_score
 from fklit.correctors.targets.path import NoisePath
-from fklit.feynman_kac._checks import check_choice, check_count
 
 
 @runtime_checkable

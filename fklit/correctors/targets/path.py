@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fklit.feynman_kac._checks import check_count
+from fklit.checks import check_count
 
 # Gauss-Legendre nodes and weights on [-1, 1], for paths whose noise has no closed integral.
 _NODES = (-0.9061798459386640, -0.5384693101056831, 0.0, 0.5384693101056831, 0.9061798459386640)

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fklit.checks import check_choice
 from fklit.correctors.targets.expert import Expert, HasLogDensity, HasMoments
 from fklit.correctors.targets.exponents import Exponent, check_exponent, value_at
 from fklit.correctors.targets.path import NoisePath
 from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
-from fklit.feynman_kac._checks import check_choice
 
 LogDensities = Literal["auto", "exact", "ito"]
 

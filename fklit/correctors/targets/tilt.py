@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fklit.checks import check_choice
 from fklit.correctors.targets.exponents import Exponent, check_exponent, value_at
 from fklit.correctors.targets.path import Interval
-from fklit.feynman_kac._checks import check_choice
 from fklit.feynman_kac.potentials import Difference, Potential, get_potential
 
 

@@ -109,7 +109,7 @@ def found_law(target, **settings):
     model = MaskedCorrector(target, PATH.grid(30), **settings)
     generator = torch.Generator().manual_seed(0)
     result = run(model, num_groups=4, num_particles=2500, ess_threshold=0.9, generator=generator)
-    index = (result.particles["x"] * torch.tensor([16, 4, 1])).sum(dim=-1)
+    index = (result.samples["x"] * torch.tensor([16, 4, 1])).sum(dim=-1)
     weights = torch.softmax(result.log_weights, dim=1)
     law = torch.zeros(4, 64, dtype=torch.float64).scatter_add(1, index, weights)
     return law.mean(dim=0), result

@@ -15,6 +15,7 @@ from fklit.correctors import (
     ComposedPrompt,
     Evaluation,
     GuidanceRun,
+    GuidanceSettings,
     Guided,
     Interval,
     WeightDegeneracyWarning,
@@ -33,7 +34,7 @@ from fklit.pipelines.sampler import DeterministicSamplerError
 
 STEPS = 5
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-NOTHING_WEIGHED = ({"weigh": fklit.Schedule(indices=())}, {"correction": 0.0})
+NOTHING_WEIGHED = ({"weight_schedule": fklit.Schedule(indices=())}, {"correction": 0.0})
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler")
 
 
@@ -51,7 +52,9 @@ def _mixtures(name="DDIMScheduler", **options):
 def _correct_mixtures(pipeline, prompt="second", *, steps=30, particles=4000, **options):
     eta = {"eta": 1.0} if "DDIM" in type(pipeline.scheduler).__name__ else {}
     given = {"guidance_scale": 2.0, "ess_threshold": 0.9, "scheduler": "keep", **options}
-    return fklit.correct(pipeline, prompt, num_particles=particles, call={"num_inference_steps": steps, **eta}, **given)
+    return fklit.correct(
+        pipeline, prompt, num_particles=particles, pipeline_kwargs={"num_inference_steps": steps, **eta}, **given
+    )
 
 
 def _w1(result, mass):
@@ -67,7 +70,7 @@ def test_mixtures_through_a_scheduler():
     corrected, heuristic = (_correct_mixtures(pipeline, correction=c) for c in (1.0, 0.0))
     assert _w1(corrected, mass) < 0.15 and _w1(heuristic, mass) > 0.2
     assert corrected.resampled.any() and not heuristic.resampled.any()
-    assert torch.equal(heuristic.spread[:1], corrected.spread[:1]), "the spread is that of the exact weights"
+    assert torch.equal(heuristic.log_weight_std[:1], corrected.log_weight_std[:1]), "of the exact weights"
     assert corrected.budget.denoiser_calls == heuristic.budget.denoiser_calls == 2 * 30 * 4000
 
 
@@ -132,7 +135,7 @@ def test_a_reward_in_the_same_run(steps, bound):
         return -((x.reshape(-1) - 1.0) ** 2)
 
     options = {"reward": reward, "reward_scale": 1.0, "decode": lambda x: x, "steps": steps}
-    options["schedule"] = fklit.Schedule(0.1, 0.95, 2)
+    options["reward_schedule"] = fklit.Schedule(0.1, 0.95, 2)
     pipeline = _mixtures()
     results = [_correct_mixtures(pipeline, seed=seed, **options) for seed in range(2)]
     heuristic = [_correct_mixtures(pipeline, seed=seed, correction=0.0, **options) for seed in range(2)]
@@ -144,15 +147,30 @@ def test_a_reward_in_the_same_run(steps, bound):
 def test_only_chosen_steps_are_weighed():
     pipeline = _mixtures()
     run = {"steps": 12, "particles": 50, "ess_threshold": 0.0}
-    whole, early = (_correct_mixtures(pipeline, weigh=weigh, **run) for weigh in (None, fklit.Schedule(0, 4)))
+    whole, early = (
+        _correct_mixtures(pipeline, weight_schedule=chosen, **run) for chosen in (None, fklit.Schedule(0, 4))
+    )
     none, heuristic = (_correct_mixtures(pipeline, **options, **run) for options in NOTHING_WEIGHED)
     assert torch.equal(whole.ess[:5], early.ess[:5]) and torch.equal(early.ess[4:], early.ess[4:5].expand(8, 1))
-    assert torch.equal(whole.spread[:6], early.spread[:6]) and (early.spread[6:] > 0).all(), "of the exact weights"
+    assert torch.equal(whole.log_weight_std[:6], early.log_weight_std[:6]) and (early.log_weight_std[6:] > 0).all(), (
+        "of the exact weights"
+    )
     assert torch.equal(none.log_weights, heuristic.log_weights) and torch.equal(none.samples, early.samples)
-    assert early.settings["weigh"] == repr(fklit.Schedule(0, 4))
+    assert early.settings["weight_schedule"] == repr(fklit.Schedule(0, 4))
 
 
-def test_steps_without_guidance_need_no_halves_unless_they_are_weighed(monkeypatch):
+@pytest.mark.parametrize("correction", [0.25, 0.5, 0.9])
+def test_a_partial_correction_counts_that_share_of_the_log_weights(correction):
+    run = {"steps": 12, "particles": 50, "ess_threshold": 0.0}
+    whole = _correct_mixtures(_mixtures(), correction=1.0, **run)
+    part = _correct_mixtures(_mixtures(), correction=correction, **run)
+    assert torch.equal(whole.samples, part.samples) and torch.equal(whole.log_weight_std[0], part.log_weight_std[0])
+    torch.testing.assert_close(part.log_weights, (correction * whole.log_weights).log_softmax(dim=1))
+    weighted = whole.log_weights + whole.log_z.unsqueeze(1) + math.log(50)  # the unnormalized log weights
+    torch.testing.assert_close(part.log_z, (correction * weighted).logsumexp(dim=1) - math.log(50))
+
+
+def test_steps_without_guidance_need_no_predictions_unless_they_are_weighed(monkeypatch):
     import fklit.correctors.guidance.run as guidance
 
     real = guidance.guidance_predictions
@@ -160,14 +178,14 @@ def test_steps_without_guidance_need_no_halves_unless_they_are_weighed(monkeypat
         guidance, "guidance_predictions", lambda call, scale: real(call, scale) if call.index < 3 else None
     )
     given = {"steps": 6, "particles": 20}
-    result = _correct_mixtures(_mixtures(), weigh=fklit.Schedule(0, 2), **given)
-    assert torch.isfinite(result.spread[:3]).all() and torch.isnan(result.spread[3:]).all()
-    assert torch.isnan(result.information[3:]).all() and result.record(0)["information"][3] is None
+    result = _correct_mixtures(_mixtures(), weight_schedule=fklit.Schedule(0, 2), **given)
+    assert torch.isfinite(result.log_weight_std[:3]).all() and torch.isnan(result.log_weight_std[3:]).all()
+    assert torch.isnan(result.stepwise_kl[3:]).all() and result.record(0)["stepwise_kl"][3] is None
     with pytest.raises(UnsupportedPipelineError, match="at step 3"):
         _correct_mixtures(_mixtures(), **given)
 
 
-def test_the_information_of_a_prompt_is_a_divergence():
+def test_the_stepwise_kl_of_a_prompt_is_a_divergence():
     """KL(p(x | prompt) || p(x)) by quadrature, against the sum over steps, which grows to it as steps become small."""
     points = GRID[:, None]
     first, second = (law.log_density(points) for law in (FIRST, SECOND))
@@ -175,15 +193,17 @@ def test_the_information_of_a_prompt_is_a_divergence():
     found = []
     for steps in (15, 100):
         call = {"num_inference_steps": steps, "eta": 1.0}
-        check = prompt_divergence(_mixtures(), ["second"], num_samples=3000, scheduler="keep", call=call)
+        check = prompt_divergence(_mixtures(), ["second"], num_samples=3000, scheduler="keep", pipeline_kwargs=call)
         found.append(check.mean)
-        assert check.nats.shape == (steps, 1) and math.isnan(check.error)
+        assert check.stepwise_kl.shape == (steps, 1) and math.isnan(check.error)
     assert abs(found[1] - exact) < 0.1 * exact < 0.2 * exact < exact - found[0]
     assert check.steps_within(math.inf) == 100 and 0 < check.steps_within(exact / 2) < 100
-    with pytest.raises(ValueError, match="sets them itself"):
+    with pytest.raises(ValueError, match="which it sets itself"):
         prompt_divergence(_mixtures(), ["second"], correction=1.0)
-    one = prompt_divergence(_mixtures(), "second", num_samples=2, scheduler="keep", call={"num_inference_steps": 3})
-    assert one.nats.shape == (3, 1), "one prompt, not its letters"
+    one = prompt_divergence(
+        _mixtures(), "second", num_samples=2, scheduler="keep", pipeline_kwargs={"num_inference_steps": 3}
+    )
+    assert one.stepwise_kl.shape == (3, 1), "one prompt, not its letters"
 
 
 def test_the_information_of_predictions_that_are_not_found_is_refused(monkeypatch):
@@ -194,7 +214,9 @@ def test_the_information_of_predictions_that_are_not_found_is_refused(monkeypatc
         guidance, "guidance_predictions", lambda call, scale: real(call, scale) if call.index < 3 else None
     )
     with pytest.raises(UnsupportedPipelineError, match=r"at 3 of 6 steps of MixturePipeline .* use plain"):
-        prompt_divergence(_mixtures(), ["second"], num_samples=2, scheduler="keep", call={"num_inference_steps": 6})
+        prompt_divergence(
+            _mixtures(), ["second"], num_samples=2, scheduler="keep", pipeline_kwargs={"num_inference_steps": 6}
+        )
 
 
 def test_the_weight_is_that_of_the_pure_functions():
@@ -232,8 +254,9 @@ def _call(name):
     return {"num_inference_steps": STEPS, **({"eta": 1.0} if name.startswith("DDIM") else {})}
 
 
-def _latents(pipeline, prompts, particles, **options):
-    with GuidanceRun(pipeline, prompts, num_particles=particles, scheduler="keep", **options) as run:
+def _latents(pipeline, prompts, particles, prompt_indices=None, **options):
+    settings = GuidanceSettings(num_particles=particles, scheduler="keep", **options)
+    with GuidanceRun(pipeline, prompts, settings, prompt_indices=prompt_indices) as run:
         name = type(pipeline.scheduler).__name__
         latents = pipeline(
             prompt=run.texts, num_images_per_prompt=particles, generator=run.generators, output_type="latent",
@@ -261,7 +284,7 @@ def test_one_particle_and_no_correction_equal_the_base_bit_for_bit(pipeline, nam
         assert not result.resampled.any() and torch.allclose(
             result.log_weights.exp(), torch.tensor(1 / particles).double()
         )
-        assert (result.spread > 0).all() == (particles > 1)
+        assert (result.log_weight_std > 0).all() == (particles > 1)
     weighted, result = _latents(pipeline, ["a cat", "a dog"], 3, guidance_scale=5.0, ess_threshold=0.0)
     assert torch.equal(weighted, _base(pipeline, 3)), "weights alone must not change the samples"
     assert (result.log_weights.exp() - 1 / 3).abs().max() > 1e-4
@@ -274,8 +297,8 @@ def test_a_group_is_resampled_and_does_not_depend_on_its_neighbors(pipeline):
     assert result.resampled[:-1].all() and not result.resampled[-1].any()
     alone, _ = _latents(pipeline, ["a dog"], 4, prompt_indices=[1], **options)
     torch.testing.assert_close(alone, both[4:], rtol=1e-3, atol=1e-3)  # text encoders see another batch
-    assert result.spread.shape == (STEPS, 2) and result.ess.shape == (STEPS, 2)
-    assert result.record(1)["spread"] and result.sample(3)[0][0].size == (8, 8)
+    assert result.log_weight_std.shape == (STEPS, 2) and result.ess.shape == (STEPS, 2)
+    assert result.record(1)["log_weight_std"] and result.sample(3)[0][0].size == (8, 8)
 
 
 @pytest.mark.filterwarnings("ignore::fklit.correctors.WeightDegeneracyWarning")
@@ -294,13 +317,13 @@ def test_composed_prompts_keep_their_copies_together(pipeline):
 
 
 @pytest.mark.parametrize("scale", [1.5, 7.5])
-def test_halves_of_real_pipelines(pipeline, scale):
+def test_predictions_of_real_pipelines(pipeline, scale):
     class Hook:
         def begin(self, num_steps, noisy):
             pass
 
         def step(self, call):
-            self.halves = guidance_predictions(call, scale)
+            self.found = guidance_predictions(call, scale)
             self.wrong = guidance_predictions(call, scale + 0.5)
             self.call = call
 
@@ -308,11 +331,11 @@ def test_halves_of_real_pipelines(pipeline, scale):
     with Interception(pipeline, hook):
         pipeline(prompt="a cat", guidance_scale=scale, num_inference_steps=2, output_type="latent")
     uncond, cond = hook.call.predictions[0].chunk(2)
-    assert torch.equal(hook.halves.conditional, cond) and torch.equal(hook.halves.unconditional, uncond)
+    assert torch.equal(hook.found.conditional, cond) and torch.equal(hook.found.unconditional, uncond)
     assert hook.wrong is None
 
 
-def test_halves_of_two_calls_in_either_order():
+def test_predictions_of_two_calls_in_either_order():
     u, c = torch.randn(2, 3, 4, 8, 8)
     output = u + 4.0 * (c - u)
 
@@ -320,8 +343,8 @@ def test_halves_of_two_calls_in_either_order():
         return guidance_predictions(StepCall(0, 1, 0, torch.zeros(3, 4, 8, 8), output, None, predictions), scale)
 
     for pair in ((u, c), (c, u)):
-        halves = found(*pair)
-        assert torch.equal(halves.conditional, c) and torch.equal(halves.unconditional, u)
+        predictions = found(*pair)
+        assert torch.equal(predictions.conditional, c) and torch.equal(predictions.unconditional, u)
     assert torch.equal(found(torch.cat([c, u])).conditional, c)
     assert found(u, c, c) is None and found(u) is None and found() is None and found(u, c, scale=3.0) is None
 
@@ -329,36 +352,36 @@ def test_halves_of_two_calls_in_either_order():
 def test_refusals():
     pipeline = tiny_stable_diffusion()
     call = {"num_inference_steps": 3, "eta": 1.0}
-    given = {"num_particles": 2, "call": call, "scheduler": "keep"}
+    given = {"num_particles": 2, "pipeline_kwargs": call, "scheduler": "keep"}
     with pytest.raises(UnsupportedPipelineError, match="no guidance_rescale"):
-        fklit.correct(pipeline, "a", **{**given, "call": {**call, "guidance_rescale": 0.7}})
+        fklit.correct(pipeline, "a", **{**given, "pipeline_kwargs": {**call, "guidance_rescale": 0.7}})
     with pytest.raises(DeterministicSamplerError, match="injects no noise"):
-        fklit.correct(pipeline, "a", **{**given, "call": {"num_inference_steps": 3}})
+        fklit.correct(pipeline, "a", **{**given, "pipeline_kwargs": {"num_inference_steps": 3}})
     with pytest.raises(TypeError, match="give guidance_scale="):
-        fklit.correct(pipeline, "a", **{**given, "call": {"guidance_scale": 3.0}})
-    with pytest.raises(ValueError, match=r"guidance_scale=0\.5 was given"):
+        fklit.correct(pipeline, "a", **{**given, "pipeline_kwargs": {"guidance_scale": 3.0}})
+    with pytest.raises(ValueError, match=r"guidance_scale expected .* got 0\.5"):
         fklit.correct(pipeline, "a", guidance_scale=0.5)
     with pytest.raises(ValueError, match="correction=2"):
         fklit.correct(pipeline, "a", correction=2)
     with pytest.raises(ValueError, match="increment='small'"):
         fklit.correct(pipeline, "a", increment="small")
-    with pytest.raises(ValueError, match="without a reward"):
+    with pytest.raises(ValueError, match="expected a reward"):
         fklit.correct(pipeline, "a", reward_scale=1.0)
     with pytest.raises(ValueError, match="at least one prompt"):
         fklit.correct(pipeline, [])
-    with pytest.raises(UnsupportedPipelineError, match="DDPMPipeline takes no"):
+    with pytest.raises(UnsupportedPipelineError, match="got DDPMPipeline, which takes no prompt"):
         fklit.correct(tiny_ddpm(), "a")
     with pytest.raises(ValueError, match="scales"):
         ComposedPrompt(["a", "b"], [1.0])
-    with pytest.raises(ValueError, match="all scales are 0"):
+    with pytest.raises(ValueError, match="got zeros alone"):
         ComposedPrompt(["a"], [0.0])
     pipeline.scheduler = _scheduler("DDIMScheduler", **BETAS, clip_sample=True)
     with pytest.raises(UnsupportedPipelineError, match="clip_sample=False"):
         fklit.correct(pipeline, "a", **given)
     pipeline.scheduler = _scheduler("LCMScheduler", **BETAS, clip_sample=False)
-    with pytest.raises(UnknownSchedulerError, match="noise levels are not known"):
-        fklit.correct(pipeline, "a", **{**given, "call": {"num_inference_steps": 3}})
-    run = GuidanceRun(tiny_stable_diffusion(), ["a"], scheduler="keep")
+    with pytest.raises(UnknownSchedulerError, match="whose noise levels are known, got LCMScheduler"):
+        fklit.correct(pipeline, "a", **{**given, "pipeline_kwargs": {"num_inference_steps": 3}})
+    run = GuidanceRun(tiny_stable_diffusion(), ["a"], GuidanceSettings(scheduler="keep"))
     with pytest.raises(RuntimeError, match="before the pipeline ran"):
         run.finish([])
 
@@ -367,33 +390,33 @@ def test_a_reward_and_a_negative_prompt_on_stable_diffusion():
     pipeline = tiny_stable_diffusion()
     result = fklit.correct(
         pipeline, ["a cat", ComposedPrompt(["a dog", "a fish"], [4.0, -1.0])], guidance_scale=4.0, num_particles=3,
-        reward=lambda images: images.mean((1, 2, 3)), reward_scale=50.0, schedule=fklit.Schedule(1, 4, 1),
-        scheduler="keep", call={"num_inference_steps": STEPS, "eta": 1.0},
+        reward=lambda images: images.mean((1, 2, 3)), reward_scale=50.0, reward_schedule=fklit.Schedule(1, 4, 1),
+        scheduler="keep", pipeline_kwargs={"num_inference_steps": STEPS, "eta": 1.0},
     )  # fmt: skip
     assert result.samples.shape == (2, 3, 3, 16, 16) and result.rewards.shape == (2, 3)
     assert result.ess.shape == (STEPS + 1, 2) and result.reward_path.shape == (4, 2, 3)
     assert result.prompts[1] == "a dog ^ 4 | a fish ^ -1"
-    assert len(result.best) == 2 and result.budget.reward_calls == 5 * 6
+    assert len(result.best()) == 2 and result.budget.reward_calls == 5 * 6
     negative = fklit.correct(
         pipeline, "a cat", num_particles=2, scheduler="keep",
-        call={"num_inference_steps": STEPS, "eta": 1.0, "negative_prompt": "a dog"},
+        pipeline_kwargs={"num_inference_steps": STEPS, "eta": 1.0, "negative_prompt": "a dog"},
     )  # fmt: skip
-    assert (negative.spread > 0).all()
+    assert (negative.log_weight_std > 0).all()
 
 
 def test_the_sampler_of_the_base_changes_only_if_it_must():
     pipeline = tiny_stable_diffusion()
     with pytest.warns(fklit.pipelines.stochasticity.SchedulerSwapWarning):
-        result = fklit.correct(pipeline, "a", num_particles=2, call={"num_inference_steps": 3})
+        result = fklit.correct(pipeline, "a", num_particles=2, pipeline_kwargs={"num_inference_steps": 3})
     assert result.settings["sampler"] == "DDIMScheduler with eta=1"
-    result = fklit.correct(pipeline, "a", num_particles=1, call={"num_inference_steps": 3})
+    result = fklit.correct(pipeline, "a", num_particles=1, pipeline_kwargs={"num_inference_steps": 3})
     assert result.settings["sampler"] == "DDIMScheduler"
 
 
 def test_the_mixture_pipeline_without_guidance_samples_its_law():
     pipeline = _mixtures()
     result = _correct_mixtures(pipeline, guidance_scale=1.0, particles=2000, steps=60)
-    assert not result.resampled.any() and (result.spread == 0).all()
+    assert not result.resampled.any() and (result.log_weight_std == 0).all()
     log_density = SECOND.log_density(GRID[:, None])
     assert _w1(result, log_density.exp() * SPACING) < 0.1
     assert isinstance(pipeline.unconditional, GaussianMixture)

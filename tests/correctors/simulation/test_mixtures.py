@@ -120,7 +120,7 @@ def test_autograd_gives_the_same_bits_as_the_gradient_in_closed_form():
     settings = {"num_particles": 8, "num_groups": 2, "num_steps": 20, "dtype": torch.float64}
     closed = simulate(Tilted(FIRST, wave, Ramp(0.0, 1.0), gradient=wave_gradient), **settings)
     auto = simulate(Tilted(FIRST, wave, Ramp(0.0, 1.0)), **settings)
-    torch.testing.assert_close(auto.particles, closed.particles)
+    torch.testing.assert_close(auto.samples, closed.samples)
     torch.testing.assert_close(auto.log_weights, closed.log_weights)
 
 
@@ -211,7 +211,7 @@ def test_groups_approach_the_target_as_they_grow():
             dtype=torch.float64,
             generator=torch.Generator().manual_seed(0),
         )
-        draws = run.sample(1, torch.Generator().manual_seed(1)).flatten().sort().values
+        draws = run.sample(1, seed=1).flatten().sort().values
         share = torch.searchsorted(draws, GRID, right=True).double() / len(draws)
         found.append(float((share - wanted).abs().sum() * SPACING))
     assert found[0] > found[1] > found[2]
@@ -242,4 +242,4 @@ def test_tempered_noise_and_ode_run_by_name():
         run = simulate(
             Annealed(FIRST, 1.5), num_particles=50, num_steps=20, proposal=EulerMaruyama(name), dtype=torch.float64
         )
-        assert torch.isfinite(run.particles).all()
+        assert torch.isfinite(run.samples).all()

@@ -37,10 +37,10 @@ def test_strong_annealing_keeps_the_masses_of_modes_only_with_a_late_ramp():
 
     def modes(run):
         weights = torch.softmax(run.log_weights, dim=1)
-        masses = [mode_masses(x, w, law.means) for x, w in zip(run.particles, weights, strict=True)]
+        masses = [mode_masses(x, w, law.means) for x, w in zip(run.samples, weights, strict=True)]
         distance = torch.stack([0.5 * (mass - equal).abs().sum() for mass in masses]).mean()
-        nearest = law.means[torch.cdist(run.particles, law.means).argmin(dim=2)]
-        within = (weights * (run.particles - nearest).square().mean(dim=2)).sum(dim=1).mean()
+        nearest = law.means[torch.cdist(run.samples, law.means).argmin(dim=2)]
+        within = (weights * (run.samples - nearest).square().mean(dim=2)).sum(dim=1).mean()
         return float(distance), float(within)
 
     distance, within = modes(simulate(Annealed(expert, LateRamp(10.0, start=0.3)), **settings))
@@ -63,7 +63,7 @@ def test_forty_gaussians():
         run = simulate(target, num_groups=groups, **{**settings, **more})
         weights = torch.softmax(run.log_weights, dim=1)
         distances, masses = [], []
-        for group, (x, w) in enumerate(zip(run.particles, weights, strict=True)):
+        for group, (x, w) in enumerate(zip(run.samples, weights, strict=True)):
             generator = torch.Generator().manual_seed(group)
             chosen = torch.multinomial(w, 2000, replacement=True, generator=generator)
             distances.append(50 * assignment_w1(x[chosen], exact[:2000]))

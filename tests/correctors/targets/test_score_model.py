@@ -62,7 +62,7 @@ def test_it_is_an_expert_on_every_path(trained, path):
     times = path.grid(60, stop=0.02)
     run = simulate(Annealed(model.given(), 1.0), num_particles=800, times=times, seed=1)
     mean, variance = GaussianMixture(MEANS, VARIANCES, WEIGHTS).moments()
-    found = run.particles[0].double()
+    found = run.samples[0].double()
     assert (found.mean(dim=0) - mean).abs().max() < 0.15
     assert (found.var(dim=0) / variance - 1).abs().max() < 0.3
     assert run.log_weights.std() < 1e-9  # one expert to the power 1 needs no correction

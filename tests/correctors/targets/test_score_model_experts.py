@@ -59,7 +59,7 @@ def test_chunks_change_nothing():
         for network, size in ((whole, None), (parts, 7))
     ]
     runs = [simulate(each, num_particles=10, num_groups=2, num_steps=5, dtype=torch.float64) for each in target]
-    torch.testing.assert_close(runs[0].particles, runs[1].particles)
+    torch.testing.assert_close(runs[0].samples, runs[1].samples)
     assert whole.calls == [20] * 5 and parts.calls == [7, 7, 6] * 5
 
 

@@ -30,10 +30,10 @@ def test_it_is_the_score_model_of_its_network(folder):
     expert = TrainedExpert(folder, path, max_batch=64)
     assert expert.event_shape == (2,)
     one, two = (simulate(Annealed(model, 2.0), **settings) for model in (expert, by_hand))
-    torch.testing.assert_close(one.particles, two.particles)
+    torch.testing.assert_close(one.samples, two.samples)
     torch.testing.assert_close(one.log_weights, two.log_weights)
     law = GaussianMixture([[0.0, 0.0]], 1.0).on(path)  # with an analytic expert of the same path
-    assert simulate(Guided(expert, law, 1.5), **settings).particles.isfinite().all()
+    assert simulate(Guided(expert, law, 1.5), **settings).samples.isfinite().all()
 
 
 def test_weights_are_read_when_needed_and_said_to_be_missing(folder, tmp_path):

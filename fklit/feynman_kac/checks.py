@@ -1,4 +1,4 @@
-"""Checks of arguments, each with a sentence that says what was given, what is accepted and how to fix it."""
+"""Checks of arguments; each error says what was expected, what was given and how to fix it."""
 
 import math
 from collections.abc import Sequence

@@ -1,0 +1,55 @@
+"""What a run cost."""
+
+import sys
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was spent; `a + b` adds counts and seconds and takes the larger peak, and `sum(budgets, Budget())` works.
+
+    Attributes:
+        denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts
+            twice).
+        decodes: decoded samples.
+        reward_calls: samples scored by the reward.
+        seconds: wall time.
+        peak_memory_bytes: the largest memory in use: of the accelerator if there is one, else of the process.
+    """
+
+    denoiser_calls: int = 0
+    decodes: int = 0
+    reward_calls: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value < 0:
+                raise ValueError(f"{item.name}={value} is negative; a budget counts what was spent, from 0.")
+
+    def __add__(self, other: "Budget") -> "Budget":
+        """Return the budget of both."""
+        if not isinstance(other, Budget):
+            return NotImplemented
+        sums = {item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)}
+        sums["peak_memory_bytes"] = max(self.peak_memory_bytes, other.peak_memory_bytes)
+        return Budget(**sums)
+
+
+def peak_memory_bytes(device: torch.device | None = None) -> int:
+    """Return the peak memory: CUDA's since its statistics were reset, for a CUDA device; else the process's so far.
+
+    On a system that does not report the process's peak (Windows) it is 0.
+    """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

@@ -1,0 +1,148 @@
+"""The settings that steering and corrected guidance share: of the particles, of the reward, and of the call."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict
+
+from torch import Tensor
+
+from fklit.checks import check_choice, check_count, check_fraction
+from fklit.feynman_kac.potentials import Potential, PotentialName, get_potential
+from fklit.feynman_kac.resampling import Resampler, ResamplerName, get_resampler
+from fklit.feynman_kac.schedule import Schedule
+from fklit.feynman_kac.tempering import Tempering
+from fklit.feynman_kac.weights import OnDegenerate, OnNan
+from fklit.rewards.base import Reward
+from fklit.rewards.scoring import as_reward
+
+SchedulerChoice = Literal["auto", "keep"]
+DEFAULT_REWARD_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticleSettings:
+    """How the particles of each prompt are carried through a pipeline.
+
+    Attributes:
+        num_particles: K, samples of each prompt; the cost grows in proportion.
+        resampler: "systematic", "multinomial", "stratified", "residual", "ssp", "birth_death", or a function, see
+            `fklit.feynman_kac.resampling`.
+        ess_threshold: fraction of K, in [0, 1]: a prompt resamples when its effective sample size is below it; 0 never
+            resamples, 1 whenever weights differ.
+        seed: seed of the samples. The noise of a prompt depends on the seed and the prompt's index alone.
+        on_nan: "error", or "drop" to let particles with NaN or +inf weights die.
+        on_degenerate: "error", or "keep" for prompts all of whose particles died.
+        max_batch: most rows that the denoiser, the decoder and the reward get at once, in chunks padded to exactly this
+            size, so that results have the same bits in every batch and on any number of processes; None for no limit
+            (equal to the pipeline's own call bit for bit, and to other batches up to rounding).
+        scheduler: "auto" samples with a stochastic sibling of a deterministic scheduler where particles may be
+            resampled (DDIM with eta=1 by default), and warns; "keep" runs the pipeline's own, and refuses to resample
+            without noise.
+    """
+
+    num_particles: int = 4
+    resampler: ResamplerName | Resampler = "systematic"
+    ess_threshold: float = 0.5
+    seed: int = 0
+    on_nan: OnNan = "error"
+    on_degenerate: OnDegenerate = "error"
+    max_batch: int | None = None
+    scheduler: SchedulerChoice = "auto"
+
+    def __post_init__(self) -> None:
+        check_count("num_particles", self.num_particles)
+        get_resampler(self.resampler)
+        check_fraction("ess_threshold", self.ess_threshold)
+        check_choice("on_nan", self.on_nan, ("error", "drop"))
+        check_choice("on_degenerate", self.on_degenerate, ("error", "keep"))
+        check_choice("scheduler", self.scheduler, ("auto", "keep"))
+        if self.max_batch is not None:
+            check_count("max_batch", self.max_batch)
+
+
+class ParticleArguments(TypedDict, total=False):
+    """`ParticleSettings` as keyword arguments."""
+
+    num_particles: int
+    resampler: ResamplerName | Resampler
+    ess_threshold: float
+    seed: int
+    on_nan: OnNan
+    on_degenerate: OnDegenerate
+    max_batch: int | None
+    scheduler: SchedulerChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """What the particles are steered towards, and when.
+
+    Attributes:
+        reward: a fklit reward, or a function of (images in [0, 1], prompts) that returns one number an image; higher is
+            better. The target is multiplied by `exp(reward_scale * reward(x))`.
+        reward_scale: at least 0; what counts is its product with the standard deviation of the reward among a prompt's
+            samples (1 to 5 works, far more collapses onto one particle). None takes the reward's `suggested_scale`.
+        potential: "difference", "max", "sum", "max-statistic", "sum-statistic", "rt", "terminal" (best-of-n and
+            importance sampling), or a `Potential`.
+        reward_schedule: which steps score the reward; None for 0.2 to 0.8 of the run at every tenth of it.
+        tempering: how the scale grows along the run; None for constant.
+        decode: function from latents to images in [0, 1], for pipelines whose latents fklit cannot decode.
+    """
+
+    reward: Reward | Callable[..., Any] | None = None
+    reward_scale: float | None = None
+    potential: PotentialName | Potential = "difference"
+    reward_schedule: Schedule | None = None
+    tempering: Tempering | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        scale = self.reward_scale
+        if scale is not None:
+            if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+                raise ValueError(
+                    f"reward_scale expected a finite number of at least 0, got {scale!r}; negate the reward to steer "
+                    "away from it."
+                )
+            if self.reward is None:
+                raise ValueError(f"reward_scale={scale!r} expected a reward, got none; give reward= as well.")
+        if self.reward is not None:
+            object.__setattr__(self, "reward", as_reward(self.reward))
+        object.__setattr__(self, "potential", get_potential(self.potential))
+
+
+class RewardArguments(TypedDict, total=False):
+    """`RewardSettings` as keyword arguments, but for the reward, which one method requires and another does not."""
+
+    reward_scale: float | None
+    potential: PotentialName | Potential
+    reward_schedule: Schedule | None
+    tempering: Tempering | None
+    decode: Callable[[Tensor], Tensor] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings(ParticleSettings, RewardSettings):
+    """All settings that methods on pipelines share; each method adds its own.
+
+    Attributes:
+        pipeline_kwargs: further arguments of the pipeline's call (steps, guidance scale, size, negative prompt, eta),
+            checked against its signature.
+    """
+
+    pipeline_kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        ParticleSettings.__post_init__(self)
+        RewardSettings.__post_init__(self)
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the settings by name, as keyword arguments."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+class SamplingArguments(ParticleArguments, RewardArguments, total=False):
+    """`SamplingSettings` as keyword arguments, but for the reward."""
+
+    pipeline_kwargs: Mapping[str, Any] | None
