@@ -164,6 +164,18 @@ def renamed_path(old: str) -> str | None:
     return None
 
 
+def no_attribute(module: str, name: str) -> AttributeError:
+    """The error of a module that has no such attribute, with the name it has now if it was renamed.
+
+    Args:
+        module: Name of the module.
+        name: Name of the attribute.
+    """
+    new = renamed_path(f"{module}.{name}")
+    hint = f"; it was renamed to {new!r}" if new else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
 def _exists(path: str) -> bool:
     """Whether a module, or a name in one, can be imported."""
     try:

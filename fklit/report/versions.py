@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+
 def old_version(run: Mapping[str, Any]) -> str | None:
     """The version that wrote a run if this one cannot read it, else None.
 

@@ -94,7 +94,7 @@ def test_a_checkpoint_does_not_override_the_command_line(model, tmp_path):
     cli = main([*words(model), "--model.init_args.seed", "3"])
     cli.trainer.save_checkpoint(tmp_path / "saved.ckpt")
     cli = main([*words(model, out="out2"), "--ckpt_path", str(tmp_path / "saved.ckpt"), "--model.init_args.seed", "4"])
-    assert cli.model.steering["seed"] == 4
+    assert cli.model.hparams["seed"] == 4
     assert json.loads((tmp_path / "out2" / "00000" / "record.json").read_text())["seed"] == 4
 
 
@@ -111,11 +111,17 @@ INIT = "--model.init_args"
         ([f"{INIT}.reward", "ClipScore"], "model.reward: expected a class, got 'ClipScore'; did you mean 'CLIPScore'?"),
         ([f"{INIT}.reward", "Zzz"], "expected a class, got 'Zzz'; give the full path of a class"),
         ([f"{INIT}.source.init_args.pth", "x"], "of PipelineSource, got 'pth'; did you mean 'path'?"),
-        ([f"{INIT}.source.init_args.dtype", "fp16"], "dtype: expected one of 'float32', 'float16', 'bfloat16', got 'fp16'"),
-        ([f"{INIT}.schedule.strat", "1"], "schedule: expected an argument of Schedule, got 'strat'; did you mean 'start'?"),
+        (
+            [f"{INIT}.source.init_args.dtype", "fp16"],
+            "dtype: expected one of 'float32', 'float16', 'bfloat16', got 'fp16'",
+        ),
+        (
+            [f"{INIT}.reward_schedule.strat", "1"],
+            "an argument of Schedule, got 'strat'; did you mean 'start'?",
+        ),
         ([f"{INIT}.num_particles", "four"], "model.num_particles: expected a value of type int, got 'four'."),
         ([f"{INIT}.scheduler", "automatic"], "expected one of 'auto', 'keep', got 'automatic'; did you mean 'auto'?"),
-        ([f"{INIT}.call", "steps=3"], "expected a value of type dict, got 'steps=3'."),
+        ([f"{INIT}.pipeline_kwargs", "steps=3"], "expected a value of type dict, got 'steps=3'."),
         (["--data.init_args.batchsize", "2"], "of PromptDataModule, got 'batchsize'; did you mean 'batch_size'?"),
         (["--data", "PromptsDataModule"], "got 'PromptsDataModule'; did you mean 'PromptDataModule'?"),
         (["--trainer.callbacks", "SampelWriter"], "got 'SampelWriter'; did you mean 'SampleWriter'?"),
@@ -146,8 +152,8 @@ def test_a_wrong_subcommand(capsys):
         ([f"{INIT}.potential", "diference"], "'diference'"),
         ([f"{INIT}.resampler", "sistematic"], "'sistematic'"),
         ([f"{INIT}.ess_threshold", "2"], "ess_threshold"),
-        ([f"{INIT}.schedule.start", "9"], "start=9"),
-        ([f"{INIT}.call", '{"num_inference_step": 3}'], "did you mean 'num_inference_steps'"),
+        ([f"{INIT}.reward_schedule.start", "9"], "start=9"),
+        ([f"{INIT}.pipeline_kwargs", '{"num_inference_step": 3}'], "did you mean 'num_inference_steps'"),
         ([f"{INIT}.source.init_args.path", "nowhere"], "nowhere"),
         (["--data.init_args.prompts", "[]"], "at least one prompt"),
         (["--data.init_args.path", "p.txt", "--data.init_args.prompts", "null"], "p.txt does not exist"),

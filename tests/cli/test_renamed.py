@@ -85,6 +85,6 @@ def test_old_attributes_say_where_they_are():
         fklit.models  # noqa: B018
     with pytest.raises(AttributeError, match=r"renamed to 'fklit\.data\.DigitsDataModule'"):
         fklit.Digits  # noqa: B018
-    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         fklit.nothing  # noqa: B018
     assert all(isinstance(old, str) and "-" not in old for old in {**KEYS, **NAMES, **MODULES})
