@@ -71,7 +71,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"fklit.{name}")
-    raise AttributeError(f"module 'fklit' has no attribute {name!r}")
+    from fklit.cli.renamed import no_attribute
+
+    raise no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -36,7 +36,7 @@ ALLOWED = {
     "emoji": {
         *("assets", "atomic", "checks", "data", "feynman_kac", "hyperparameters", "metrics", "pipelines", "rewards"),
     },
-    "report": {"atomic", "checks", "feynman_kac"},
+    "report": {"__init__", "atomic", "checks", "feynman_kac"},
     "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "report", "sampling"},
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}
