@@ -32,10 +32,11 @@ def _functions(parent: griffe.Module | griffe.Class) -> list[griffe.Function]:
 
 
 def _settings_of(function: griffe.Function, decorator: griffe.Decorator) -> griffe.Class:
-    call = decorator.value
-    if not isinstance(call, griffe.ExprCall) or len(call.arguments) != 1:
+    arguments = decorator.value.arguments if isinstance(decorator.value, griffe.ExprCall) else []
+    names = [item.canonical_path for item in arguments if isinstance(item, griffe.Expr)]
+    if len(names) != 1:
         raise TypeError(f"{function.path}: takes_settings expected one settings class, got {decorator.value}.")
-    settings = function.modules_collection[call.arguments[0].canonical_path]
+    settings = function.modules_collection[names[0]]
     assert isinstance(settings, griffe.Class)
     return settings
 
