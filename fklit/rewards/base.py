@@ -18,33 +18,33 @@ class RewardError(RuntimeError):
 
 
 class Reward(nn.Module, ABC):
-    """Scores samples: `reward(samples, prompts)` gives a float tensor (N,), higher is better.
+    """Scores samples: ``reward(samples, prompts)`` gives a float tensor (N,), higher is better.
 
-    Subclasses write `score` and, when they own weights, `build`. Everything else lives here: lazy building,
-    micro-batches, checks of what goes in and comes out. A reward is an `nn.Module`, so it follows `.to(device)` and
+    Subclasses write :meth:`score` and, when they own weights, :meth:`build`. Everything else lives here: lazy building,
+    micro-batches, checks of what goes in and comes out. A reward is an ``nn.Module``, so it follows ``.to(device)`` and
     works inside any Lightning module. It is frozen and stays in evaluation mode; gradients flow to the samples if
-    these require them and `score` is differentiable.
+    these require them and :meth:`score` is differentiable.
 
     What is promised about the result: float32 or float64 (half precision is raised to float32, integers and booleans
     are cast to float32), shape (N,), on the device of the reward. NaN and infinities pass through unchanged, because
     the particle system has the policy for them. Rows do not depend on each other.
 
     Attributes:
-        accepts: What `samples` may be: "image", "text" or "any".
-        needs_prompts: Whether `prompts=None` is refused.
+        accepts: What ``samples`` may be: "image", "text" or "any".
+        needs_prompts: Whether ``prompts=None`` is refused.
         typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
-        suggested_scale: A `reward_scale` to start from, or None if unknown. Steering samples from
-            `p(x | prompt) exp(reward_scale * reward(x))`, so what counts is `reward_scale` times the spread of the
+        suggested_scale: A ``reward_scale`` to start from, or None if unknown. Steering samples from
+            ``p(x | prompt) exp(reward_scale * reward(x))``, so what counts is ``reward_scale`` times the spread of the
             reward among the particles of a prompt; 1 to 5 is a working range of that product.
 
     Args:
-        max_batch: Most samples given to `score` at once; None for no limit.
-        pad: Fill the last micro-batch up to `max_batch` by repeating its last sample (the extra scores are dropped).
+        max_batch: Most samples given to :meth:`score` at once; None for no limit.
+        pad: Fill the last micro-batch up to ``max_batch`` by repeating its last sample (the extra scores are dropped).
             Kernels round differently for different batch sizes; with padding a sample's score has the same bits
             in whatever batch it arrives.
 
     Raises:
-        ValueError: If `max_batch` is below 1, or `pad` is set without `max_batch`.
+        ValueError: If ``max_batch`` is below 1, or ``pad`` is set without ``max_batch``.
     """
 
     accepts: ClassVar[Literal["image", "text", "any"]] = "image"
@@ -73,13 +73,13 @@ class Reward(nn.Module, ABC):
         return self._place.device
 
     def build(self) -> None:  # noqa: B027  (optional hook: rewards without weights have nothing to build)
-        """Creates weights and tokenizers on the CPU; called once by `load`. Rewards without any leave it out."""
+        """Creates weights and tokenizers on the CPU; called once by :meth:`load`. Rewards without any leave it out."""
 
     def load(self) -> Self:
         """Builds the weights now instead of at the first call; calling it again does nothing.
 
-        The weights end frozen, in evaluation mode, on `device`, and in the dtype asked for if `.half()`,
-        `.bfloat16()` or `.double()` was called before. The global random state is as before.
+        The weights end frozen, in evaluation mode, on :attr:`device`, and in the dtype asked for if ``.half()``,
+        ``.bfloat16()`` or ``.double()`` was called before. The global random state is as before.
 
         Returns:
             The reward itself.
@@ -105,27 +105,27 @@ class Reward(nn.Module, ABC):
         """Scores one micro-batch.
 
         Args:
-            samples: Images (n, C, H, W) in [0, 1] on `device`, or n texts; what `accepts` says.
-            prompts: n prompts, one a sample; empty strings if the caller has none and `needs_prompts` is False.
+            samples: Images (n, C, H, W) in [0, 1] on :attr:`device`, or n texts; what :attr:`accepts` says.
+            prompts: n prompts, one a sample; empty strings if the caller has none and :attr:`needs_prompts` is False.
 
         Returns:
             Scores (n,), higher is better.
         """
 
     def forward(self, samples: Samples, prompts: Sequence[str] | None = None) -> Tensor:
-        """Scores a batch in micro-batches of at most `max_batch`.
+        """Scores a batch in micro-batches of at most ``max_batch``.
 
         Args:
-            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to `device`.
+            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to :attr:`device`.
             prompts: N prompts, one a sample. None if the reward does not read them.
 
         Returns:
-            Scores (N,), float32 or float64, on `device`.
+            Scores (N,), float32 or float64, on :attr:`device`.
 
         Raises:
-            ValueError: If the samples are not what `accepts` says, are out of range, or differ in number from
+            ValueError: If the samples are not what :attr:`accepts` says, are out of range, or differ in number from
                 the prompts.
-            RewardError: If `score` raises or returns anything but n real numbers.
+            RewardError: If :meth:`score` raises or returns anything but n real numbers.
         """
         count = self._check_samples(samples)
         names = self._check_prompts(prompts, count)

@@ -39,7 +39,7 @@ class _Composite(Reward):
 
 
 class WeightedSum(_Composite):
-    """`sum_i weights[i] * rewards[i](x)`.
+    """``sum_i weights[i] * rewards[i](x)``.
 
     Args:
         rewards: The parts.
@@ -72,7 +72,7 @@ class WeightedSum(_Composite):
 
 
 class Min(_Composite):
-    """`min_i rewards[i](x)`: good only if every part is; bring the parts to one unit first (`Standardized`).
+    """``min_i rewards[i](x)``: good only if every part is; bring the parts to one unit first (:class:`Standardized`).
 
     Args:
         rewards: The parts.
@@ -90,7 +90,7 @@ class Min(_Composite):
 
 
 class Standardized(_Composite):
-    """`(reward(x) - mean) / std` with fixed numbers, so that rewards of different units can be added.
+    """``(reward(x) - mean) / std`` with fixed numbers, so that rewards of different units can be added.
 
     The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbors.
 
@@ -100,7 +100,7 @@ class Standardized(_Composite):
         std: Its standard deviation in ordinary use, above 0.
 
     Raises:
-        ValueError: If `mean` is not finite or `std` is not above 0.
+        ValueError: If ``mean`` is not finite or ``std`` is not above 0.
     """
 
     suggested_scale = 2.0
@@ -120,7 +120,7 @@ class Standardized(_Composite):
 
 
 class Clipped(_Composite):
-    """`min(max(reward(x), low), high)`: bounds what one reward may contribute, against over-optimization.
+    """``min(max(reward(x), low), high)``: bounds what one reward may contribute, against over-optimization.
 
     Args:
         reward: The reward.
@@ -128,7 +128,7 @@ class Clipped(_Composite):
         high: Largest value passed on; None for no bound.
 
     Raises:
-        ValueError: If neither bound is given, or `low` is not below `high`.
+        ValueError: If neither bound is given, or ``low`` is not below ``high``.
     """
 
     def __init__(self, reward: Reward, *, low: float | None = None, high: float | None = None) -> None:

@@ -14,34 +14,32 @@ from fklit.rewards.base import Reward
 class Function(Reward):
     """Wraps a Python function, a callable object, or the name of one.
 
-    The callable gets `(samples, prompts)` if it takes two or more positional arguments and `(samples)` otherwise.
+    The callable gets ``(samples, prompts)`` if it takes two or more positional arguments and ``(samples)`` otherwise.
     It returns one number a sample: a tensor (n,), a NumPy array (n,) or a list of n numbers. Samples are what the
     pipeline makes: images (n, C, H, W) in [0, 1] on the device of the reward, or a list of texts. A callable that is an
-    `nn.Module` becomes a part of the reward: it moves with it, is frozen, and is put in evaluation mode.
+    ``nn.Module`` becomes a part of the reward: it moves with it, is frozen, and is put in evaluation mode.
 
-    ```python
-    redness = Function(lambda images: images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3)))
-    ```
+    ::
 
-    In YAML a name is given, `module:attribute` or `module.attribute`; if it names a class, the class is
-    instantiated with `init_args` first:
+        redness = Function(lambda images: images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3)))
 
-    ```yaml
-    class_path: fklit.rewards.Function
-    init_args: {fn: "my_rewards:redness", suggested_scale: 20.0}
-    ```
+    In YAML a name is given, ``module:attribute`` or ``module.attribute``; if it names a class, the class is
+    instantiated with ``init_args`` first::
+
+        class_path: fklit.rewards.Function
+        init_args: {fn: "my_rewards:redness", suggested_scale: 20.0}
 
     Args:
         fn: The callable, or its name. A name is imported when the reward is loaded.
         init_args: Arguments for a named class; None for a function or an object.
         pass_prompts: Whether prompts are passed; None decides from the signature.
         typical_range: Range of the values, for the record; it is not enforced.
-        suggested_scale: A `reward_scale` to start from, for the record.
+        suggested_scale: A ``reward_scale`` to start from, for the record.
         max_batch: Most samples a call; None for no limit.
-        pad: Fill the last micro-batch (see `Reward`). The callable then scores the repeated samples, too.
+        pad: Fill the last micro-batch (see :class:`Reward`). The callable then scores the repeated samples, too.
 
     Raises:
-        ValueError: If `fn` is neither callable nor a name, or `init_args` are given for a callable.
+        ValueError: If ``fn`` is neither callable nor a name, or ``init_args`` are given for a callable.
     """
 
     accepts = "any"
@@ -78,7 +76,7 @@ class Function(Reward):
         """Imports a named function and reads the signature.
 
         Raises:
-            ValueError: If the name cannot be imported, or `init_args` do not fit.
+            ValueError: If the name cannot be imported, or ``init_args`` do not fit.
         """
         call = _import(self.fn) if isinstance(self.fn, str) else self.fn
         if inspect.isclass(call):

@@ -23,7 +23,7 @@ class ClipPreprocess(nn.Module):
         fill_color: Byte value (0 to 255) of the padding of "longest".
 
     Raises:
-        ValueError: If `interpolation` or `resize_mode` is none of these.
+        ValueError: If ``interpolation`` or ``resize_mode`` is none of these.
     """
 
     mean: Tensor
@@ -52,7 +52,7 @@ class ClipPreprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
-        """Images in [0, 1] of any size to normalized images of `size`, in the dtype of the module."""
+        """Images in [0, 1] of any size to normalized images of :attr:`size`, in the dtype of the module."""
         height, width = images.shape[-2:]
         tall, wide = self._resized(height, width)
         if (tall, wide) != (height, width):

@@ -13,7 +13,7 @@ from fklit.rewards.function import Function
 
 
 def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
-    """A reward as it is; any other callable `f(images, prompts)` or `f(images)` wrapped as `rewards.Function`."""
+    """A reward as it is; any other callable ``f(images, prompts)`` or ``f(images)`` wrapped as ``rewards.Function``."""
     if isinstance(reward, Reward):
         return reward
     if callable(reward) and not isinstance(reward, type):
@@ -84,7 +84,7 @@ class Scorer:
             Rewards (B, K), float64.
 
         Raises:
-            RewardError: if the reward fails, or gives NaN or +inf while `on_nan="error"`.
+            RewardError: if the reward fails, or gives NaN or +inf while ``on_nan="error"``.
         """
         rows = images.shape[0]
         size = self._max_batch or rows
