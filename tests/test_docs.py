@@ -63,7 +63,7 @@ def test_the_dialect_check_finds_what_it_should() -> None:
     assert [[what for what, pattern in SPHINX.items() if pattern.search(text)] for text in bad] == [
         [what] for what in SPHINX
     ]
-    good = "`x` and\n\n```python\ny = 1\n```\n\nArgs:\n    a: one, b: two.\n\nRaises:\n    ValueError, TypeError: never."
+    good = "`x`\n\n```python\ny = 1\n```\n\nArgs:\n    a: one, b: two.\n\nRaises:\n    ValueError, TypeError: never."
     assert not [what for what, pattern in SPHINX.items() if pattern.search(good)]
 
 
