@@ -38,7 +38,7 @@ def test_numbers_of_every_library_are_numbers(value, expected):
 def test_nothing_else_is_a_number(value):
     assert as_number(value) is None
     for check in (check_count, check_fraction, check_non_negative):
-        with pytest.raises(TypeError, match="n=.* is not a"):
+        with pytest.raises(TypeError, match=r"n=.* is not a"):
             check("n", value)
 
 
