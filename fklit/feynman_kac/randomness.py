@@ -32,7 +32,7 @@ def group_generators(
         stream: what the draws are for ("noise", "resampling", ...); streams are independent of each other.
         device: where the generators draw.
     """
-    indices = range(check_count("groups", groups)) if isinstance(groups, Integral) else groups
+    indices = range(check_count("groups", groups)) if isinstance(groups, int | Integral) else groups
     generators = []
     for index in indices:
         # A hash, not seed + index: neighboring seeds must not share the streams of neighboring groups. The CPU's
