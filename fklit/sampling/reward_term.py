@@ -115,7 +115,16 @@ class RewardTerm:
     def begin(self, num_steps: int) -> None:
         """Resolve the schedule, once the number of steps is known."""
         if self.potential.scores_intermediate:
-            self.steps = self.schedule.resolve(num_steps)
+            try:
+                self.steps = self.schedule.resolve(num_steps)
+            except ValueError as error:
+                if self.schedule != DEFAULT_REWARD_SCHEDULE:
+                    raise
+                raise ValueError(
+                    f"expected a run with a step at a reward_schedule of 0.2 to 0.8 of it, the default, got one of "
+                    f"{num_steps} step(s), which cannot be steered on the way; use potential='terminal' (best-of-n), "
+                    "or more steps."
+                ) from error
         self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from fklit.pipelines.call import call_parameters, count_prompts
+from fklit.pipelines.call import call_parameters
+from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
 from fklit.steering.result import SteeringResult
@@ -45,7 +46,13 @@ def steer(
     given = chosen.pipeline_kwargs or {}
     if prompt is None and "prompt" in call_parameters(pipeline) and given.get("prompt_embeds") is None:
         raise ValueError(f"{type(pipeline).__name__} expected a prompt, got None; give a string or a list of strings.")
-    prompts = [""] * count_prompts(given) if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = (
+        [""] * count_prompts(pipeline, given)
+        if prompt is None
+        else [prompt]
+        if isinstance(prompt, str)
+        else list(prompt)
+    )
     run = SteeringRun(pipeline, prompts, chosen, prompt_indices=prompt_indices, metadata=metadata)
     arguments = run.call_arguments()  # before the run warns or loads anything
     with run:
