@@ -39,6 +39,8 @@ def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
         found = {item.name: item for item in named} | found
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             return found
+    if {"generator", "num_inference_steps"} & found.keys():  # what is not named is a deprecated argument or two
+        return found
     raise UnsupportedPipelineError(
         f"expected a pipeline whose __call__ names its arguments, got {type(pipeline).__name__}, which takes any; wrap "
         "it in a class whose __call__ names prompt, generator, num_inference_steps and what else it takes."
@@ -108,11 +110,12 @@ def build_call(
             given[name] = 1
     if "batch_size" in names:
         given["batch_size"] = total
-    counted = bool(texts) or "batch_size" in names or any(is_embedding(name) for name in batched)
-    if not counted and not batched and "image" in names:
+    # What tells the pipeline how many samples to make: pictures do where there is nothing else.
+    counted = bool(texts) or "image" not in names or any(is_embedding(name) for name in batched)
+    if not counted and not batched:
         raise ValueError(
-            f"{type(pipeline).__name__} makes one sample of each row of its image, so pipeline_kwargs['image'] expected "
-            f"a tensor (B, C, H, W), got a {type(given.get('image')).__name__}; convert it (values in [-1, 1])."
+            f"{type(pipeline).__name__} makes one sample of each row of its image, so pipeline_kwargs['image'] "
+            f"expected a tensor (B, C, H, W), got a {type(given.get('image')).__name__}; convert it, to [-1, 1]."
         )
     given |= {name: repeated(name, value, count, num_particles) for name, value in texts.items()}
     for name, number in batched.items():

@@ -37,9 +37,6 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
         return int(value.shape[0]) if batched else None
     if not isinstance(value, list | tuple) or (name in _PICTURES and _is_shared_list(pipeline, name, value)):
         return None
-    first = value[0] if value else None
-    if name in _PICTURES and isinstance(first, Tensor | np.ndarray) and first.ndim == 4:  # batches of one
-        return sum(item.shape[0] for item in value) if all(item.shape[0] == 1 for item in value) else None
     return len(value)
 
 

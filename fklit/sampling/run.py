@@ -172,8 +172,8 @@ class SamplingRun(ABC):
         """Let those steps resample that inject noise, of which there must be one.
 
         Args:
-            steps: where the method would resample, for which a run of very few steps may have none; the last of the run is weighed only: whatever its noise, clones
-                could not separate by more than that.
+            steps: where the method would resample, for which a run of very few steps may have none; the last of the
+                run is weighed only: whatever its noise, clones could not separate by more than that.
             noisy: tells which steps inject noise.
             otherwise: what the user can do without any resampling, for the error.
         """
@@ -183,8 +183,8 @@ class SamplingRun(ABC):
         wanted = [step for step in steps if step < last]
         if steps and not wanted:
             warnings.warn(
-                f"no step of this run of {last + 1} can resample: samples part only in the steps after a resampling, so "
-                f"the last step does not, and {sorted(steps)} is all that scores; score earlier, take more steps, or "
+                f"no step of this run of {last + 1} can resample: clones part only in the steps after it, so the "
+                f"last step does not, and {sorted(steps)} is all that scores; score earlier, take more steps, or "
                 f"{otherwise}.",
                 NoResamplingWarning,
                 stacklevel=2,
