@@ -29,6 +29,9 @@ SPHINX = {
     "a literal block": re.compile(r"::[ \t]*$", re.MULTILINE),
     "a directive or field": re.compile(r"^[ \t]*(?:\.\. \w+::|:(?:param|returns?|raises|type|rtype)\b)", re.MULTILINE),
     "an underlined section": re.compile(r"^[ \t]*(?:Parameters|Returns|Raises)[ \t]*\n[ \t]*---", re.MULTILINE),
+    "a colon in the first line of Returns, which reads as a type": re.compile(
+        r"^[ \t]*Returns:[ \t]*\n[^\n:]*\w [^\n:]*:\s", re.MULTILINE
+    ),
     "two names in one entry": re.compile(r"^ {4,}[a-z_]\w*, [a-z_]\w*: ", re.MULTILINE),
 }
 
@@ -59,7 +62,15 @@ def test_docstrings_and_comments_have_one_dialect() -> None:
 
 
 def test_the_dialect_check_finds_what_it_should() -> None:
-    bad = ("see :class:`Reward`", "``x``", "like this::", ":param x: y", "Returns\n-------", "        a, b: two things")
+    bad = (
+        "see :class:`Reward`",
+        "``x``",
+        "like this::",
+        ":param x: y",
+        "Returns\n-------",
+        "Returns:\n    What x holds: y.",
+        "        a, b: two things",
+    )
     assert [[what for what, pattern in SPHINX.items() if pattern.search(text)] for text in bad] == [
         [what] for what in SPHINX
     ]
