@@ -84,6 +84,20 @@ def test_what_contributing_names_exists() -> None:
         assert "NAME" in name or (ROOT / name).exists(), f"CONTRIBUTING names {name}"
 
 
+def test_new_names_of_the_changelog_exist() -> None:
+    """What an old name is said to have become can be imported."""
+    text = (ROOT / "CHANGELOG.md").read_text().partition("## [0.2.0]")[2].partition("## [0.1.0]")[0]
+    rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    names = {name for row in rows for name in re.findall(r"`(fklit(?:\.\w+)+)", row[-1])}
+    assert len(names) > 100
+    for name in sorted(names):
+        found, parts = importlib.import_module("fklit"), name.split(".")
+        for number, part in enumerate(parts[1:], 2):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(parts[:number]))
+            found = getattr(found, part)
+
+
 def test_every_package_has_a_page() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"assets", "demo"}
     assert {page.stem for page in REFERENCE.glob("*.md")} == {"index", "fklit", *packages}
