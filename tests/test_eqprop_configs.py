@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_files import write_cifar10, write_cifar100, write_fashion_mnist, write_imagenet32
+from image_files import accept_cifar, write_cifar10, write_cifar100, write_fashion_mnist, write_imagenet32
 from lightning.pytorch.cli import LightningCLI
 
 from fklit.cli import main
@@ -64,8 +64,9 @@ def test_the_paper_on_imagenet32(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "write"), [("cifar10", write_cifar10), ("cifar100", write_cifar100)])
-def test_the_paper_on_cifar(tmp_path, name, write):
+def test_the_paper_on_cifar(tmp_path, monkeypatch, name, write):
     write(tmp_path / "files")
+    accept_cifar(monkeypatch, name.upper(), tmp_path / "files")
     words = ("--data.data_dir", str(tmp_path / "files"), *NARROW, *SHORT, "--data.num_workers", "0")
     cli, found = fit(f"eqprop/{name}", *words)
     base = [group["initial_lr"] for group in cli.trainer.optimizers[0].param_groups]
