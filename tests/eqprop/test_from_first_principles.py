@@ -79,10 +79,10 @@ CASES = {
 
 
 def reference(inputs, act, weights, shapes, x, y):
-    """Fixed point of one sample and its gradients ``(du/dw)^T e``: for EP's error vector, and for the true one.
+    """Fixed point of one sample and its gradients `(du/dw)^T e`: for EP's error vector, and for the true one.
 
-    ``s = act(u(s) + beta f)`` gives ``e = (1 - D H)^-1 D f`` with ``H = du/ds`` and ``D = act'``; the true error vector
-    has ``H^T`` in place of H.
+    `s = act(u(s) + beta f)` gives `e = (1 - D H)^-1 D f` with `H = du/ds` and `D = act'`; the true error vector
+    has `H^T` in place of H.
     """
     sizes = [torch.Size(shape).numel() for shape in shapes]
 
