@@ -152,7 +152,7 @@ ESTIMATORS = [
 
 @pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-def test_a_batch_teaches_what_its_samples_teach_alone(estimator, live):
+def test_the_gradient_of_a_batch_is_the_sum_of_its_samples_alone(estimator, live):
     """Samples stop at different iterations and leave the batch; none of it shows in another sample's gradient."""
     network = mlp(inputs=30, hidden=(20, 15), gain=1.0, free=Relaxation(150, 1e-4), estimator=estimator)
     x, y = images(7, (30,))

@@ -237,7 +237,7 @@ def test_a_sample_does_not_depend_on_its_neighbors():
     assert relative(error, tuple(part[2:3] for part in together)) < 1e-12
 
 
-def test_diverged_phases_teach_nothing():
+def test_diverged_phases_have_an_error_of_zero():
     network = mlp(inputs=30, hidden=(20, 15))
     equilibrium, _, force = free_equilibrium(network, 3)
     force = tuple(part * torch.tensor([1.0, 1e6, 1.0])[:, None] for part in force)

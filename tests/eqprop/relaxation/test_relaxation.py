@@ -147,8 +147,8 @@ def test_unconverged_samples(policy):
             network.free_equilibrium(x)
         return
     network(x).sum().backward()
-    taught = any(link.forward_weight.grad.abs().sum() > 0 for link in network.links.values())
-    assert taught == (policy == "keep")
+    trained = any(link.forward_weight.grad.abs().sum() > 0 for link in network.links.values())
+    assert trained == (policy == "keep")
 
 
 @pytest.mark.parametrize(
@@ -276,3 +276,28 @@ def test_accepted_limits():
 def test_the_policy_raise_accepts_samples_that_converge():
     network = mlp(inputs=20, hidden=(8,), unconverged="raise")
     assert network.free_equilibrium(images(3, (20,))[0]).result.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("factors", "check_every", "rows"),
+    [
+        ([0.5, 0.0, 0.0, 0.9], None, [4] * 2 + [2] * 8 + [1] * 30),  # on a CPU every iteration is checked
+        ([0.5, 0.0, 0.0, 0.9], 5, [4] * 5 + [2] * 5 + [1] * 30),
+        ([0.0, 0.9, 0.9, 0.9], None, [4] * 40),
+        ([0.0, 0.0], None, [2] * 2),
+    ],
+)
+def test_stopped_samples_leave_when_half_of_the_batch_has_stopped(factors, check_every, rows):
+    seen = []
+
+    class Counting(Scalar):
+        def update(self, state, layers):
+            seen.append(len(state[0]))
+            return super().update(state, layers)
+
+        def select(self, samples):
+            return Counting(self.factors[samples])
+
+    start = (torch.ones(len(factors), 1, dtype=torch.float64),)
+    relax(Counting(torch.tensor(factors)), start, Relaxation(40, 1e-3, check_every=check_every))
+    assert seen == rows

@@ -85,7 +85,7 @@ def test_a_training_step_is_the_modules_own_gradient():
         torch.testing.assert_close(a, b)
 
 
-def test_dropped_samples_teach_neither_dynamics_nor_readout():
+def test_dropped_samples_train_neither_dynamics_nor_readout():
     network = small(unconverged="drop")
     network.free = Relaxation(max_iterations=1, tolerance=1e-9)
     task = EqPropTask(network)
