@@ -174,6 +174,7 @@ def test_figures_compare_with_the_reference():
     assert set(SimulationTask(_target()).means) == {"ess", "log_z", "log_weight_std"}
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.parametrize("method", ["fit", "validate"])
 def test_training_is_refused(method, tmp_path):
     with pytest.raises(ValueError, match="SimulationTask, which trains nothing"):
