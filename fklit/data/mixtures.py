@@ -54,7 +54,7 @@ class MixtureDataModule(LightningDataModule):
         super().__init__()
         for name, number in (("num_train", num_train), ("num_val", num_val), ("batch_size", batch_size)):
             if number < 1:
-                raise ValueError(f"expected an integer of at least 1, got {name}={number}; raise it.")
+                raise ValueError(f"expected {name} of at least 1, got {number}; give an integer.")
         self.law = GaussianMixture(means, variances, weights)
         self.num_train, self.num_val, self.batch_size, self.seed = num_train, num_val, batch_size, seed
 

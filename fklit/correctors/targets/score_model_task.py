@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from fklit.correctors.targets.denoiser import DenoiserMLP
-from fklit.emoji.training.schedule import warmup_cosine
 from fklit.hyperparameters import save_hyperparameters
+from fklit.learning_rate import warmup_cosine
 
 
 class ScoreModelTask(LightningModule):
