@@ -28,14 +28,14 @@ def guidance_predictions(call: StepCall, scale: float) -> GuidancePredictions | 
 
     Pipelines evaluate them in one call of twice the rows, or in two calls, in either order. Both orders are tried; one
     counts only if `unconditional + scale * (conditional - unconditional)` is the model output. A pipeline that
-    rescales, projects or skips guidance, or evaluates a third prediction, therefore has no halves.
+    rescales, projects or skips guidance, or evaluates a third prediction, therefore gives None.
 
     Args:
         call: the step.
         scale: the guidance scale in the convention of diffusers, 1 is no guidance.
 
     Returns:
-        The halves, or None.
+        Both predictions, or None.
     """
     wanted, found = call.model_output, call.predictions
     rows = wanted.shape[0]

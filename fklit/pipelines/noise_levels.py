@@ -83,5 +83,6 @@ _KINDS: dict[str, Callable[[Any, Any], StepLevels]] = {
     **dict.fromkeys(("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"), _ddim),
     **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler"), _ddpm),
     **dict.fromkeys(("EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"), _sigma),
+    **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), _sigma),
     **dict.fromkeys(("DPMSolverMultistepScheduler", "SASolverScheduler"), _alpha_sigma),
 }

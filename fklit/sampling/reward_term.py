@@ -14,7 +14,7 @@ from fklit.pipelines.decode import decode_latents
 from fklit.pipelines.images import as_unit_images
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
-from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, PopulationSettings, RewardSettings
+from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
 REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
 """Keys of the reward's settings in a record; null without a reward."""
@@ -27,7 +27,7 @@ class RewardTerm:
         pipeline: decodes the predictions.
         prompts: B prompts, in whose order the samples lie.
         reward: the reward settings, with a reward.
-        population: the population settings.
+        particles: how the particles are carried.
 
     Attributes:
         reward: the reward.
@@ -40,7 +40,7 @@ class RewardTerm:
     """
 
     def __init__(
-        self, pipeline: Any, prompts: Sequence[str], reward: RewardSettings, population: PopulationSettings
+        self, pipeline: Any, prompts: Sequence[str], reward: RewardSettings, particles: ParticleSettings
     ) -> None:
         assert isinstance(reward.reward, Reward)
         self.reward = reward.reward
@@ -52,13 +52,13 @@ class RewardTerm:
         self.decodes = 0
         self._path: RewardPath | None = None
         self._pipeline = pipeline
-        self._shape = (len(prompts), population.num_particles)
+        self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
             prompts,
-            population.num_particles,
-            max_batch=population.max_batch,
-            on_nan=population.on_nan,
+            particles.num_particles,
+            max_batch=particles.max_batch,
+            on_nan=particles.on_nan,
         )
         self._decode = reward.decode
         self._rewards: list[Tensor] = []

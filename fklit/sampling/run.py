@@ -18,7 +18,7 @@ from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.sampling.resource_monitor import ResourceMonitor
 from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
-from fklit.sampling.settings import PopulationSettings
+from fklit.sampling.settings import ParticleSettings
 
 
 class SamplingRun(ABC):
@@ -32,7 +32,7 @@ class SamplingRun(ABC):
         prompts: B texts that describe the prompts.
         prompt_indices: their B indices, from which with the seed all noise follows.
         generators: one a row of the call.
-        population: the population settings.
+        particles: how the particles are carried.
         reward: the reward of the run, or None.
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
         eta: the `eta` the pipeline will be called with, or None.
@@ -48,7 +48,7 @@ class SamplingRun(ABC):
         prompts: Sequence[str],
         prompt_indices: Sequence[int],
         generators: Sequence[torch.Generator],
-        population: PopulationSettings,
+        particles: ParticleSettings,
         reward: RewardTerm | None,
         resamples: bool,
         eta: float | None,
@@ -60,15 +60,15 @@ class SamplingRun(ABC):
         self._reward = reward
         self._system = ParticleSystem(
             len(self.prompts),
-            population.num_particles,
-            resampler=get_resampler(population.resampler),
-            ess_threshold=population.ess_threshold,
-            generator=group_generators(population.seed, self.prompt_indices, stream="resampling"),
-            on_nan=population.on_nan,
-            on_degenerate=population.on_degenerate,
+            particles.num_particles,
+            resampler=get_resampler(particles.resampler),
+            ess_threshold=particles.ess_threshold,
+            generator=group_generators(particles.seed, self.prompt_indices, stream="resampling"),
+            on_nan=particles.on_nan,
+            on_degenerate=particles.on_degenerate,
         )
-        self._resamples = resamples and population.ess_threshold > 0
-        sampler = choose_sampler(pipeline, population.scheduler, eta=eta, resamples=self._resamples)
+        self._resamples = resamples and particles.ess_threshold > 0
+        sampler = choose_sampler(pipeline, particles.scheduler, eta=eta, resamples=self._resamples)
         self._swap = sampler.swap
         self._interception = Interception(
             pipeline,
@@ -76,18 +76,18 @@ class SamplingRun(ABC):
             generators=self.generators,
             scheduler=sampler.scheduler,
             eta=sampler.eta,
-            max_batch=population.max_batch,
+            max_batch=particles.max_batch,
         )
         self._meter: ResourceMonitor | None = None
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
         self._settings: dict[str, Any] = {
-            "seed": population.seed,
-            "num_particles": population.num_particles,
+            "seed": particles.seed,
+            "num_particles": particles.num_particles,
             "resampler": getattr(self._system.resampler, "__name__", repr(self._system.resampler)),
-            "ess_threshold": population.ess_threshold,
+            "ess_threshold": particles.ess_threshold,
             "sampler": sampler.name,
-            "max_batch": population.max_batch,
+            "max_batch": particles.max_batch,
             **(dict.fromkeys(REWARD_RECORD) if reward is None else reward.record()),
         }
 

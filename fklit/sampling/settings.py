@@ -1,4 +1,4 @@
-"""The settings that steering and corrected guidance share: of the population, of the reward, and of the call."""
+"""The settings that steering and corrected guidance share: of the particles, of the reward, and of the call."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ DEFAULT_REWARD_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopulationSettings:
+class ParticleSettings:
     """How the particles of each prompt are carried through a pipeline.
 
     Attributes:
@@ -61,8 +61,8 @@ class PopulationSettings:
             check_count("max_batch", self.max_batch)
 
 
-class PopulationArguments(TypedDict, total=False):
-    """`PopulationSettings` as keyword arguments."""
+class ParticleArguments(TypedDict, total=False):
+    """`ParticleSettings` as keyword arguments."""
 
     num_particles: int
     resampler: ResamplerName | Resampler
@@ -76,7 +76,7 @@ class PopulationArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """What a population is steered towards, and when.
+    """What the particles are steered towards, and when.
 
     Attributes:
         reward: a fklit reward, or a function of (images in [0, 1], prompts) that returns one number an image; higher is
@@ -123,7 +123,7 @@ class RewardArguments(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingSettings(PopulationSettings, RewardSettings):
+class SamplingSettings(ParticleSettings, RewardSettings):
     """All settings that methods on pipelines share; each method adds its own.
 
     Attributes:
@@ -134,7 +134,7 @@ class SamplingSettings(PopulationSettings, RewardSettings):
     pipeline_kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        PopulationSettings.__post_init__(self)
+        ParticleSettings.__post_init__(self)
         RewardSettings.__post_init__(self)
 
     def keywords(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class SamplingSettings(PopulationSettings, RewardSettings):
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-class SamplingArguments(PopulationArguments, RewardArguments, total=False):
+class SamplingArguments(ParticleArguments, RewardArguments, total=False):
     """`SamplingSettings` as keyword arguments, but for the reward."""
 
     pipeline_kwargs: Mapping[str, Any] | None

@@ -72,7 +72,7 @@ class SteeringRun(SamplingRun):
             prompts=texts,
             prompt_indices=indices,
             generators=[source for source in sources for _ in range(settings.num_particles)],
-            population=settings,
+            particles=settings,
             reward=term,
             resamples=term.steers and term.schedule.resample_at != (),
             eta=None if eta is None else float(eta),

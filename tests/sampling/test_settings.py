@@ -17,7 +17,7 @@ from fklit.feynman_kac.potentials import PotentialName, get_potential
 from fklit.feynman_kac.resampling import ResamplerName, get_resampler
 from fklit.rewards import Function
 from fklit.sampling.arguments import described_fields, takes_settings
-from fklit.sampling.settings import PopulationSettings, RewardSettings, SamplingSettings
+from fklit.sampling.settings import ParticleSettings, RewardSettings, SamplingSettings
 from fklit.steering.api import steer
 from fklit.steering.settings import SteeringArguments, SteeringSettings
 from fklit.steering.task import SteeringTask
@@ -91,12 +91,12 @@ def test_the_two_parts_are_checked_and_normalized():
     settings = SteeringSettings(
         reward=lambda images: images, potential="max", tempering=Adaptive(), reward_schedule=Schedule(1, 2)
     )
-    assert isinstance(settings, PopulationSettings) and isinstance(settings, RewardSettings)
+    assert isinstance(settings, ParticleSettings) and isinstance(settings, RewardSettings)
     assert isinstance(settings.reward, Function) and settings.potential == Max()
     assert SteeringSettings(**settings.keywords()) == settings
     for wrong in ({"num_particles": 0}, {"max_batch": 0}, {"ess_threshold": -0.1}, {"scheduler": "swap"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            PopulationSettings(**wrong)
+            ParticleSettings(**wrong)
     for scale in (-1.0, float("inf"), True, "3"):
         with pytest.raises(ValueError, match="reward_scale expected a finite number"):
             RewardSettings(reward=len, reward_scale=scale)
@@ -110,7 +110,7 @@ def test_an_undescribed_field_is_refused():
     from dataclasses import dataclass
 
     @dataclass(frozen=True, kw_only=True)
-    class Undescribed(PopulationSettings):
+    class Undescribed(ParticleSettings):
         """Adds a setting and says nothing of it."""
 
         extra: int = 0

@@ -398,6 +398,6 @@ def test_flow_matching_is_refused(pipeline):
     import diffusers
 
     pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(UnsupportedPipelineError, match=r"flow matching model.*potential='terminal'"):
+    with pytest.raises(UnsupportedPipelineError, match=r"flow-matching model.*potential='terminal'"):
         _steer(pipeline)
     pipeline.scheduler = _scheduler("ddim")

@@ -89,7 +89,7 @@ class GuidanceRun(SamplingRun):
             prompts=layout.names,
             prompt_indices=indices,
             generators=layout.generators(settings.seed, indices),
-            population=settings,
+            particles=settings,
             reward=term,
             resamples=(self._weighs or steers) and self._resample_schedule.indices != (),
             eta=None if eta is None else float(eta),

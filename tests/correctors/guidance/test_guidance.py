@@ -323,7 +323,7 @@ def test_predictions_of_real_pipelines(pipeline, scale):
             pass
 
         def step(self, call):
-            self.halves = guidance_predictions(call, scale)
+            self.found = guidance_predictions(call, scale)
             self.wrong = guidance_predictions(call, scale + 0.5)
             self.call = call
 
@@ -331,7 +331,7 @@ def test_predictions_of_real_pipelines(pipeline, scale):
     with Interception(pipeline, hook):
         pipeline(prompt="a cat", guidance_scale=scale, num_inference_steps=2, output_type="latent")
     uncond, cond = hook.call.predictions[0].chunk(2)
-    assert torch.equal(hook.halves.conditional, cond) and torch.equal(hook.halves.unconditional, uncond)
+    assert torch.equal(hook.found.conditional, cond) and torch.equal(hook.found.unconditional, uncond)
     assert hook.wrong is None
 
 
@@ -343,8 +343,8 @@ def test_predictions_of_two_calls_in_either_order():
         return guidance_predictions(StepCall(0, 1, 0, torch.zeros(3, 4, 8, 8), output, None, predictions), scale)
 
     for pair in ((u, c), (c, u)):
-        halves = found(*pair)
-        assert torch.equal(halves.conditional, c) and torch.equal(halves.unconditional, u)
+        predictions = found(*pair)
+        assert torch.equal(predictions.conditional, c) and torch.equal(predictions.unconditional, u)
     assert torch.equal(found(torch.cat([c, u])).conditional, c)
     assert found(u, c, c) is None and found(u) is None and found() is None and found(u, c, scale=3.0) is None
 
