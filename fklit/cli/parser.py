@@ -5,13 +5,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from fklit.cli.logs import look_for_checkpoints_in, protect_logs, set_logs_aside
 from fklit.cli.messages import explain
-from fklit.correctors.targets.target import Target
 
 # A class that is imported may be named by its short name.
 _NAMED_CLASSES = (
@@ -20,14 +18,13 @@ _NAMED_CLASSES = (
     "fklit.correctors.simulation.task",
     "fklit.data",
     "fklit.emoji",
-    "fklit.eqprop.task",
+    "fklit.eqprop.training.backprop",
+    "fklit.eqprop.training.task",
     "fklit.rewards",
     "fklit.steering.task",
 )
 for _module in _NAMED_CLASSES:
     importlib.import_module(_module)
-
-set_parsing_settings(subclasses_enabled=[Target])  # a dataclass, but named by the functions that make it: Annealed, ...
 
 
 class Parser(LightningArgumentParser):

@@ -149,9 +149,9 @@ def test_a_wrong_subcommand(capsys):
         ([f"{INIT}.schedule.start", "9"], "start=9"),
         ([f"{INIT}.call", '{"num_inference_step": 3}'], "did you mean 'num_inference_steps'"),
         ([f"{INIT}.source.init_args.path", "nowhere"], "path='nowhere' was given and there is no such folder"),
-        (["--data.init_args.prompts", "[]"], "give a list with at least one prompt"),
-        (["--data.init_args.path", "p.txt", "--data.init_args.prompts", "null"], "p.txt does not exist"),
-        (["--data.init_args.batch_size", "0"], "batch_size=0 was given; give an integer of at least 1"),
+        (["--data.init_args.prompts", "[]"], "expected a list of at least one prompt, got []; give one"),
+        (["--data.init_args.path", "p.txt", "--data.init_args.prompts", "null"], "p.txt, which does not exist"),
+        (["--data.init_args.batch_size", "0"], "expected batch_size of at least 1, got 0; give an integer"),
     ],
 )
 def test_on_the_command_line_what_was_refused_is_a_sentence_without_a_traceback(model, extra, message, monkeypatch):
