@@ -88,3 +88,11 @@ def test_a_record_is_that_of_its_prompt():
 @pytest.mark.parametrize("name", ["reward_path", "previews", "flagged", "rewards"])
 def test_what_not_every_method_has_is_none(name):
     assert getattr(_result(), name) is None
+
+
+def test_a_flagged_picture_is_not_the_best_unless_all_are():
+    scores = torch.tensor([[1.0, 2.0, 9.0], [9.0, 9.0, 1.0]])
+    flagged = _result(flagged=[[True, False, False], [True, True, True]])
+    assert flagged.best_index().tolist() == [1, 2] and _result().best_index().tolist() == [0, 2]
+    assert flagged.best_index(scores).tolist() == [1, 0]
+    assert torch.equal(flagged.log_weights, _result().log_weights)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fklit.feynman_kac import Adaptive, Constant, Difference, Linear, Schedule, Terminal
+from fklit.pipelines.finite import NonFiniteError
 from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
@@ -80,7 +81,7 @@ def test_scores_add_up_to_the_scaled_reward_of_the_samples():
     second, _ = term.score(_samples(*[0.5] * 6), where="at step 2")
     assert term.update(second, carried).tolist() == [[1.0, 0.5, 0.0], [-1.0, -0.5, 0.0]]
     assert term.reward_path.tolist() == [rewards.tolist(), second.tolist()]
-    last, log_potential = term.close(_samples(1.0, 0.0, 1.0, 0.0, 1.0, 0.0))
+    last, log_potential = term.close(_samples(1.0, 0.0, 1.0, 0.0, 1.0, 0.0), torch.zeros(6, dtype=torch.bool))
     assert last.tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     assert log_potential.tolist() == [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]
     assert (term.num_scored, term.decodes, term.reward_calls) == (2, 12, 18), "the samples are decoded already"
@@ -128,3 +129,31 @@ def test_the_settings_of_the_particles_reach_the_reward():
     term.begin(2)
     rewards, _ = term.score(_samples(0.0, 1.0, 2.0), where="here")
     assert seen == [2, 2] and torch.isnan(rewards).all() and term.reward_calls == 3
+
+
+def test_what_is_not_finite_is_named_or_gets_nan():
+    latents = _samples(0.0, 0.25, 0.5, 1.0, 0.75, 0.5)
+    latents[4, 1, 0, 1] = math.inf  # the pixel that scores is finite
+    term = _term(reward_schedule=Schedule(indices=(0,)))
+    term.begin(2)
+    with pytest.raises(NonFiniteError, match=r"at step 0 the decoder .*particle 1 of prompt 'b'"):
+        term.score(latents, where="at step 0")
+    particles = ParticleSettings(num_particles=3, on_nan="drop")
+    settings = RewardSettings(
+        reward=lambda images: 1 - images[:, 0, 0, 0],
+        reward_scale=2.0,
+        decode=lambda x: x,
+        reward_schedule=Schedule(0, 0),
+    )
+    term = RewardTerm(None, ["a", "b"], settings, particles)
+    term.begin(2)
+    rewards, images = term.score(latents, where="at step 0")
+    torch.testing.assert_close(
+        rewards, torch.tensor([[1.0, 0.75, 0.5], [0.0, math.nan, 0.5]]).double(), rtol=0, atol=0, equal_nan=True
+    )
+    assert torch.equal(images, latents)
+    term.update(rewards.nan_to_num(0.0), torch.zeros(2, 3).double())
+    broken = torch.tensor([False, False, True, False, False, False])
+    last, log_potential = term.close(_samples(*[0.0] * 6), broken)
+    assert torch.isnan(last).flatten().tolist() == torch.isnan(log_potential).flatten().tolist() == broken.tolist()
+    assert last[1].tolist() == [1.0, 1.0, 1.0]
