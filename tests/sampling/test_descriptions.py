@@ -175,7 +175,8 @@ def test_descriptions_are_added_to_the_arguments_of_a_docstring():
 
     assert full.__doc__ == (
         "Does it.\n\nArgs:\n    first: the first.\n    size: how large,\n        in meters."
-        "\n    name: what it is called.\n    tags: some words.\n\nReturns:\n    Nothing.\n\nRaises:\n    ValueError: never."
+        "\n    name: what it is called.\n    tags: some words.\n\nReturns:\n    Nothing."
+        "\n\nRaises:\n    ValueError: never."
     )
 
 
