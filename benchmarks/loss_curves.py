@@ -1,6 +1,6 @@
 """Loss curves of a training for its card, from the metrics.csv of one run or of the pieces of a resumed one.
 
-python benchmarks/loss_curves.py train/loss,val/loss curves.png outputs/assets/text_to_image/metrics.csv
+python benchmarks/loss_curves.py train/loss,val/loss curves.png outputs/assets/text_to_image/version_0/metrics.csv
 """
 
 import argparse

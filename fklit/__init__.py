@@ -1,6 +1,6 @@
 """fklit: Feynman-Kac steering and correctors of pretrained diffusion models, and equilibrium propagation, on Lightning.
 
-Public names load on first use, so that ``import fklit`` costs milliseconds and imports neither torch nor diffusers.
+Public names load on first use, so that `import fklit` costs milliseconds and imports neither torch nor diffusers.
 """
 
 import importlib
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-# name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
+# name -> module that defines it. The modules below are attributes of the package, too (`fklit.rewards.CLIPScore`).
 _NAMES = {
     "ComposedPrompt": "fklit.correctors.guidance.prompts",
     "ParticleResult": "fklit.feynman_kac.result",
@@ -71,7 +71,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"fklit.{name}")
-    raise AttributeError(f"module 'fklit' has no attribute {name!r}")
+    from fklit.cli.renamed import no_attribute
+
+    raise no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -90,6 +90,7 @@ def write_run(
             "sampler": "DDIMScheduler(eta=1)",
             "num_steps": num_steps,
             "steps": list(steps),
+            "scored_steps": list(steps),
             "rewards": values.tolist(),
             "log_weights": np.log(weights).tolist(),
             "log_z": 0.42,

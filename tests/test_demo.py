@@ -6,7 +6,9 @@ import pytest
 import torch
 from tiny import tiny_stable_diffusion
 
-from fklit.demo import Demo, DemoSettings, demo_prompts, main, print_table
+from fklit.demo.__main__ import main, print_table
+from fklit.demo.comparison import Demo
+from fklit.demo.settings import DemoSettings, demo_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards.function import Function
@@ -51,7 +53,7 @@ def test_metrics_have_every_figure_and_are_on_disk(demo):
         assert all(isinstance(metrics[method][name], int | float) for name in NAMES), metrics[method]
     assert len(metrics["prompts"]) == 3
     assert {"hardware", "versions", "seed", "settings", "notes"} <= set(metrics)
-    assert not list(output.rglob("*.part"))
+    assert not list(output.rglob(".*"))
 
 
 def test_base_and_best_of_n_share_their_samples(demo):

@@ -6,21 +6,21 @@ import lightning as L
 
 
 class Report(L.Callback):
-    """Writes ``report.html`` at the end of ``predict``, on the first process.
+    """Writes `report.html` at the end of `predict`, on the first process.
 
-    It reads the folder that the prediction writer filled, whether ``SteeringTask`` or ``GuidanceTask`` ran.
+    It reads the folder that `SampleWriter` filled, whether `SteeringTask` or `GuidanceTask` ran.
 
     Args:
-        output_dir: folder of the run; None takes the ``output_dir`` of another callback of the trainer (the prediction
-            writer).
-        base: folder of an unsteered run of the same prompts (of guidance: with ``correction: 0``), to show beside this
+        output_dir: folder of the run; None takes the `output_dir` of another callback of the trainer
+            (`SampleWriter`).
+        base: folder of an unsteered run of the same prompts (of guidance: with `correction: 0`), to show beside this
             one.
         best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
-        name: file name of the page within ``output_dir``.
+        name: file name of the page within `output_dir`.
         title: heading of the page; None for one that names the method.
 
     Raises:
-        ValueError: ``name`` is not the name of an HTML file.
+        ValueError: `name` is not the name of an HTML file.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Report(L.Callback):
         title: str | None = None,
     ) -> None:
         if not name.endswith(".html") or Path(name).name != name:
-            raise ValueError(f"name={name!r} was given; give a file name that ends in .html, without folders.")
+            raise ValueError(f"expected a file name that ends in .html, without folders, got name={name!r}.")
         self.output_dir = output_dir
         self.base = base
         self.best_of_n = best_of_n
@@ -48,8 +48,8 @@ class Report(L.Callback):
             if callback is not self and folder is not None:
                 return Path(folder)
         raise ValueError(
-            "The Report callback knows no folder: output_dir is None and no callback of the trainer has an output_dir; "
-            "give Report(output_dir=...) or add the prediction writer."
+            "Report: expected output_dir, or another callback of the trainer that has one, got neither; set "
+            "output_dir or add SampleWriter."
         )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from fklit.cli.renamed import KEYS, renamed_path
+
 # What jsonargparse says around its findings when a value fits no member of a union.
 _FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*(.*)')
@@ -28,24 +30,27 @@ class _Finding:
 
 
 def explain(message: str, classes: Iterable[str] = ()) -> str:
-    """Turns a message of jsonargparse into one sentence.
+    """Turns a message of jsonargparse into one line.
 
     Args:
         message: The message: a finding, or a tree of them when a value fits no member of a union.
         classes: Short names of classes that may be meant where none of the given name is found.
 
     Returns:
-        What was given, what is accepted, and the nearest name; the message as it is if it has another form.
+        What was expected, what was given, and the nearest name; the message as it is if it has another form.
     """
     findings = _read(message)
     if not findings:
         return message.strip()
+    for finding in findings:
+        if words := _renamed(finding):
+            return words
     best = min(findings, key=lambda finding: (_rank(finding.text), -finding.depth))
-    return _sentence(best, message, sorted(set(classes)))
+    return _describe(best, message, sorted(set(classes)))
 
 
-def is_own_sentence(error: BaseException) -> bool:
-    """Whether fklit itself raised this over what it was given, so that a traceback would only hide the sentence."""
+def raised_by_fklit(error: BaseException) -> bool:
+    """Whether fklit itself refused what it was given, so that a traceback would only hide the message."""
     if not isinstance(error, ValueError | TypeError | OSError) or (error.__cause__ and not isinstance(error, OSError)):
         return False
     trace: TracebackType | None = error.__traceback__
@@ -85,23 +90,40 @@ def _rank(text: str) -> int:
     return 2 if _NO_CLASS.fullmatch(text) else 1
 
 
-def _sentence(finding: _Finding, message: str, classes: list[str]) -> str:
+def _renamed(finding: _Finding) -> str | None:
+    """The line for a name of an earlier version."""
+    where = ".".join(finding.where)
+    place = f"{where}: " if where else ""
+    if option := _OPTION.fullmatch(finding.text):
+        new = KEYS.get(option[1])
+        if new in _arguments(finding.owner):
+            owner = (finding.owner or where).rpartition(".")[2]
+            return f"{place}{option[1]!r} of {owner} was renamed to {new!r}."
+        return None
+    missing = _NO_CLASS.fullmatch(finding.text)
+    old = missing[1] if missing else finding.owner
+    new = renamed_path(old) if old else None
+    return f"{place}{old!r} was renamed to {new!r}." if new else None
+
+
+def _describe(finding: _Finding, message: str, classes: list[str]) -> str:
     where = ".".join(finding.where)
     if option := _OPTION.fullmatch(finding.text):
-        accepted = _arguments(finding.owner)
         owner = (finding.owner or where).rpartition(".")[2]
-        return f"{where}: {owner} takes no {option[1]!r}; {_near(option[1], accepted, 'it takes')}"
+        accepted = _arguments(finding.owner)
+        fix = _near(option[1], accepted) or (f"it takes {', '.join(accepted)}." if accepted else "see --help.")
+        return f"{where}: expected an argument of {owner}, got {option[1]!r}; {fix}"
     if missing := _NO_CLASS.fullmatch(finding.text):
-        otherwise = "give the full path of a class, such as my_package.MyClass."
-        near = difflib.get_close_matches(missing[1], classes, n=1)
-        return f"{where}: there is no class {missing[1]!r}; " + (f"did you mean {near[0]!r}?" if near else otherwise)
+        fix = _near(missing[1], classes, cutoff=0.6) or "give the full path of a class, such as my_package.MyClass."
+        return f"{where}: expected a class, got {missing[1]!r}; {fix}"
     if literal := _LITERAL.fullmatch(finding.text):
-        return f"{where}={literal[2]!r} was given; give one of {literal[1]}."
+        near = _near(literal[2], re.findall(r"'([^']*)'", literal[1]))
+        return f"{where}: expected one of {literal[1]}, got {literal[2]!r}" + (f"; {near}" if near else ".")
     if kind := _TYPE.fullmatch(finding.text):
         last = re.findall(r"Given value: (.*)", message)
         given = kind[2] or (last[0] if last else "something else")
-        return f"{where}={given!r} was given; give a value of type {kind[1]}."
-    # A sentence of a constructor stands for itself; anything short gets its place in front.
+        return f"{where}: expected a value of type {kind[1]}, got {given!r}."
+    # A message of a constructor stands for itself; anything short gets its place in front.
     return finding.text if not where or finding.text.endswith(".") else f"{where}: {finding.text}"
 
 
@@ -115,8 +137,6 @@ def _arguments(owner: str | None) -> list[str]:
         return []
 
 
-def _near(given: str, accepted: list[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(given, accepted, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"{otherwise} {', '.join(accepted)}." if accepted else "see --help."
+def _near(given: str, accepted: list[str], cutoff: float = 0.5) -> str:
+    near = difflib.get_close_matches(given, accepted, n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -1,6 +1,5 @@
 """LightningCLI with fklit's classes and readable errors."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -8,35 +7,22 @@ from typing import Any, NoReturn
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from fklit.cli.logs import look_for_checkpoints_in, protect_logs, set_logs_aside
+from fklit.cli.checkpoints import Words, laid_under, saved_model
+from fklit.cli.classes import short_names
+from fklit.cli.logs import check_log_folders
 from fklit.cli.messages import explain
-
-# A class that is imported may be named by its short name.
-_NAMED_CLASSES = (
-    "fklit.callbacks",
-    "fklit.correctors.guidance.task",
-    "fklit.correctors.simulation.task",
-    "fklit.data",
-    "fklit.emoji",
-    "fklit.eqprop.training.backprop",
-    "fklit.eqprop.training.task",
-    "fklit.rewards",
-    "fklit.steering.task",
-)
-for _module in _NAMED_CLASSES:
-    importlib.import_module(_module)
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence, without pages of usage."""
+    """A parser whose errors are one line, without pages of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints the sentence and exits with status 2."""
+        """Prints the line and exits with status 2."""
         if not self.exit_on_error:
             super().error(message, ex)
         asked: Any = getattr(ex, "subcommand_parser", None) or self
         command = asked.prog.split(" [")[0]
-        sys.stderr.write(f"fklit: error: {explain(message, _short_names())}\n({command} --help lists all options)\n")
+        sys.stderr.write(f"fklit: error: {explain(message, short_names())}\n({command} --help lists all options)\n")
         sys.exit(2)
 
 
@@ -50,30 +36,39 @@ class CLI(LightningCLI):
             parser.set_defaults(return_predictions=False)
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments; hyperparameters of a checkpoint fill in what they do not give."""
+        super().parse_arguments(parser, args)
+        settings = self.config[self.config.subcommand]
+        saved = saved_model(settings.get("ckpt_path"), weights_only=settings.get("weights_only") is not False)
+        if saved is None or settings.get("model") is None or settings.model.class_path != saved["class_path"]:
+            return
+        given: Words = laid_under(sys.argv[1:] if args is None else args, self.config.subcommand, saved)
+        try:
+            self.config = parser.parse_object(given) if isinstance(given, dict) else parser.parse_args(given)
+        except SystemExit:
+            sys.stderr.write(f"(with the hyperparameters of {settings.ckpt_path})\n")
+            raise
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing is left to do: Lightning's own would put the checkpoint over what was given."""
+
     def instantiate_classes(self) -> None:
         """Builds trainer, model and data from the configuration.
 
         Raises:
-            ValueError: A constructor refused its arguments; the message is the constructor's own.
+            ValueError: A constructor refused its arguments; the message is the constructor's own. Or a logger would
+                delete the log of another run.
         """
-        assert self.subcommand is not None
-        settings = self.config[self.subcommand]
-        given = settings.trainer.logger
-        settings.trainer.logger, checkpoints = protect_logs(given, self.subcommand)
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise ValueError(explain(str(error), _short_names())) from None
-        finally:
-            settings.trainer.logger = given  # what was asked for is what is saved, and may be run again
-        if checkpoints is not None:
-            look_for_checkpoints_in(checkpoints, self.trainer)
-        if self.subcommand == "fit" and settings.ckpt_path is None:
-            set_logs_aside(self.trainer)
+            raise ValueError(explain(str(error), short_names())) from None
+        check_log_folders(self.trainer)
 
 
 def build_cli(args: Sequence[str] | dict[str, Any] | None) -> CLI:
-    """Parses the words (``sys.argv`` for None), runs the subcommand and returns the CLI."""
+    """Parses the words (`sys.argv` for None), runs the subcommand and returns the CLI."""
     return CLI(
         model_class=LightningModule,
         datamodule_class=LightningDataModule,
@@ -84,17 +79,3 @@ def build_cli(args: Sequence[str] | dict[str, Any] | None) -> CLI:
         parser_class=Parser,
         args=None if args is None else list(args) if not isinstance(args, dict) else args,
     )
-
-
-def _short_names() -> list[str]:
-    from lightning.pytorch import Callback
-
-    from fklit.pipelines.source import PipelineSource
-    from fklit.rewards import Reward
-
-    def below(kind: type[Any]) -> list[str]:
-        subclasses: list[type[Any]] = kind.__subclasses__()
-        return [kind.__name__, *(name for sub in subclasses for name in below(sub))]
-
-    kinds = (LightningModule, LightningDataModule, Callback, Reward, PipelineSource)
-    return [name for kind in kinds for name in below(kind) if not name.startswith("_")]

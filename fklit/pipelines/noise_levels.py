@@ -13,8 +13,10 @@ class StepLevels:
     """Levels of `x = scale x_0 + sigma e` before and after a step.
 
     Attributes:
-        scale, sigma: before; sigma is positive.
-        next_scale, next_sigma: after; `next_scale` is positive.
+        scale: before the step.
+        sigma: before the step, positive.
+        next_scale: after the step, positive.
+        next_sigma: after the step.
     """
 
     scale: float

@@ -1,12 +1,17 @@
 """What stands above the prompts: the run at a glance, the methods compared, the index; and the settings below them."""
 
-from html import escape
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fklit.report import charts
-from fklit.report.parts import caption, cell, flatten, img, short, signed
+from fklit.report.charts import bootstrap_interval, comparison
+from fklit.report.formatting import caption, cell, short, signed
+from fklit.report.pictures import Picture
 from fklit.report.reading import RunFolder
+from fklit.report.shapes import Drawing
 from fklit.report.step_charts import trends
 from fklit.report.summary import LABELS, MethodRun, score_names
 
@@ -16,7 +21,7 @@ _CHIPS = (
     "guidance_scale",
     "correction",
     "increment",
-    "weigh",
+    "weight_schedule",
     "reward",
     "potential",
     "reward_scale",
@@ -28,105 +33,118 @@ _CHIPS = (
 )
 
 
-def header(title: str, run: RunFolder, prompts: int) -> str:
-    """Title and the settings worth knowing at a glance."""
+def chips(run: RunFolder) -> list[tuple[str, str]]:
+    """The settings worth knowing at a glance, as name and value."""
     record = next(iter(run.records.values()))
     # The record spells its settings for people; run.json, which describes objects, fills what the record lacks.
-    known = {name.rsplit(".", 1)[-1]: value for name, value in reversed(list(flatten(run.settings).items()))}
+    flat = run.flat_settings()
+    known = {name.rsplit(".", 1)[-1]: value for name, value in reversed(list(flat.items()))}
     if record.rewards is None:  # without a reward the settings of one do nothing
         known = {name: value for name, value in known.items() if name not in ("reward", "potential", "reward_scale")}
     known |= {name: value for name, value in record.raw.items() if value is not None}
-    if not any(".weigh." in name for name in flatten(run.settings)):
-        known.pop("weigh", None)  # all steps: what a record spells out is the default
-    chips = [f"<li><b>prompts</b>{prompts}</li>"]
-    chips += [
-        f"<li><b>{key.replace('_', ' ')}</b>{escape(short(known[key]))}</li>"
-        for key in _CHIPS
-        if known.get(key) is not None
-    ]
-    digest = run.settings.get("settings_hash", record.raw.get("settings_hash"))
-    if digest:
-        chips.append(f"<li><b>settings</b><code>{escape(str(digest)[:12])}</code></li>")
-    return f'<h1 id="top">{escape(title)}</h1><ul class="chips">{"".join(chips)}</ul>'
+    if not any(".weight_schedule." in name for name in flat):
+        known.pop("weight_schedule", None)  # all steps: what a record spells out is the default
+    return [(key.replace("_", " "), short(known[key])) for key in _CHIPS if known.get(key) is not None]
 
 
-def headline(methods: list[MethodRun]) -> str:
+def settings_hash(run: RunFolder) -> str | None:
+    """The first digits of the hash that tells runs with other settings apart."""
+    digest = run.settings.get("settings_hash", next(iter(run.records.values())).raw.get("settings_hash"))
+    return str(digest)[:12] if digest else None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The methods compared.
+
+    Attributes:
+        columns: Heading of each column of figures, in lines.
+        rows: Each method and its cells.
+        plots: Heading and drawing of each quantity that is compared.
+        differences: Paired differences of the last method to each other one.
+        notes: What a reader must know to read the figures.
+        over_steps: Heading and drawing of what the weights of corrected guidance did over the steps, per method.
+    """
+
+    columns: Sequence[Sequence[str]]
+    rows: Sequence[tuple[MethodRun, Sequence[str]]]
+    plots: Sequence[tuple[str, Drawing]]
+    differences: Sequence["Difference"]
+    notes: Sequence[str]
+    over_steps: Sequence[Sequence[tuple[str, Drawing]]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference over prompts; `css` is `"yes"` or `"no"` where the interval excludes 0."""
+
+    what: str
+    css: str
+    mean: str
+    low: str
+    high: str
+    higher: int
+    prompts: int
+
+
+def headline(methods: Sequence[MethodRun]) -> Headline:
     """Table of the methods, paired differences, and the pictures that compare them."""
     scores = score_names(methods)
     rewarded, corrected = any(m.per_prompt() for m in methods), [m for m in methods if m.method == "corrected"]
-    columns: dict[str, str] = {}
+    columns: dict[str, tuple[str, ...]] = {}
     if rewarded:
-        columns = {"reward_best": "reward of<br>the chosen", "reward_mean": "mean reward<br>(by weight)"}
-    columns |= {f"{name}_mean": f"{escape(name)} of<br>the chosen" for name in scores}
+        columns |= {"reward_best": ("reward of", "the chosen"), "reward_mean": ("mean reward", "(by weight)")}
+    columns |= {f"{name}_mean": (f"{name} of", "the chosen") for name in scores}
     if corrected:
-        columns |= {"ess": "effective<br>samples", "spread": "spread<br>of a step"}
-    columns |= {"unique_roots": "different<br>ancestors", "denoiser_calls": "denoiser<br>calls", "decodes": "decodes"}
-    columns |= {"reward_calls": "reward<br>calls", "seconds": "seconds", "peak_memory_bytes": "peak<br>memory"}
-    rows = []
-    for m in methods:
-        figures = m.figures()
-        cells = "".join(
-            f'<td class="{"lead" if i == 0 else ""}">{cell(k, figures.get(k))}</td>' for i, k in enumerate(columns)
-        )
-        rows.append(f'<tr><td><span class="swatch b-{m.method}"></span>{m.label}</td>{cells}</tr>')
-    head = "".join(f"<th>{name}</th>" for name in columns.values())
-    table = (
-        f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        columns |= {"ess": ("effective", "samples"), "log_weight_std": ("log-weight std", "of a step")}
+    columns |= {"unique_roots": ("different", "ancestors"), "denoiser_calls": ("denoiser", "calls")}
+    columns |= {"decodes": ("decodes",), "reward_calls": ("reward", "calls"), "seconds": ("seconds",)}
+    columns |= {"peak_memory_bytes": ("peak", "memory")}
+    rows = [(m, [cell(figures.get(key), key) for key in columns]) for m in methods for figures in [m.figures()]]
+    return Headline(
+        columns=list(columns.values()),
+        rows=rows,
+        plots=_plots(methods, [None, *scores] if rewarded else scores),
+        differences=list(_differences(methods, scores)),
+        notes=list(_notes(methods)),
+        over_steps=[drawn for m in corrected if (drawn := _over_steps(m))],
     )
-    labels = {m.method: m.label for m in methods}
-    plots = [(f"{name or 'reward'} of the chosen sample", name) for name in ([None] if rewarded else []) + scores]
+
+
+def _plots(methods: Sequence[MethodRun], scores: Sequence[str | None]) -> list[tuple[str, Drawing]]:
+    labels = {str(m.method): m.label for m in methods}
     drawn = []
-    for heading, score in plots:
-        series = {m.method: m.per_prompt(score) for m in methods}
+    for score in scores:
+        series = {str(m.method): m.per_prompt(score) for m in methods}
         if len(methods) > 1 or len(series[methods[0].method]) > 1:
-            width = 400 if len(plots) == 1 else 340
-            picture = charts.compared(
-                {str(k): v for k, v in series.items()}, {str(k): v for k, v in labels.items()}, width=width
-            )
-            drawn.append(f"<div><h3>{escape(heading)}</h3>{picture}</div>")
-    note = (
-        '<p class="soft" style="font-size:12.5px">thin: a prompt; bold: mean with 95 % interval over prompts</p>'
-        if drawn
-        else ""
-    )
-    pictures = f'<div><div class="plots">{"".join(drawn)}</div>{note}</div>' if drawn else ""
-    words = _verdict(methods, scores) + _notes(methods) + "".join(map(_over_steps, corrected))
-    if words and pictures:
-        below = f'<div class="top"><div>{words}</div>{pictures}</div>'
-    else:
-        below = f'<div class="solo">{words or pictures}</div>'
-    return f'<section class="card"><h3>means over prompts, costs in all</h3>{table}{below}</section>'
+            picture = comparison(series, labels, width=400 if len(scores) == 1 else 340)
+            drawn.append((f"{score or 'reward'} of the chosen sample", picture))
+    return drawn
 
 
-def _over_steps(m: MethodRun) -> str:
-    """Where along the run the weights of corrected guidance spread, and what that leaves of the groups."""
-    records = [record for record in m.run.records.values() if record.spread is not None]
+def _over_steps(m: MethodRun) -> list[tuple[str, Drawing]]:
+    """Where along the run the log weights of corrected guidance differ, and what that leaves of the groups."""
+    records = [record for record in m.run.records.values() if record.log_weight_std is not None]
     if len(records) < 2 or len({record.num_steps for record in records}) > 1:
-        return ""
-    spread = trends(records, [r.spread for r in records if r.spread is not None], label="spread")
-    ess = trends(records, [r.ess for r in records], label="effective sample size")
-    return (
-        f'<div class="plots solo"><div><h3>spread of a step\'s exact log weights</h3>{spread}</div>'
-        f"<div><h3>effective sample size</h3>{ess}</div></div>"
-        '<p class="soft" style="font-size:12.5px">over scheduler steps; thin: a prompt; bold: mean over prompts</p>'
-    )
+        return []
+    std = [record.log_weight_std for record in records if record.log_weight_std is not None]
+    return [
+        ("standard deviation of a step's exact log weights", trends(records, std, label="log-weight std")),
+        ("effective sample size", trends(records, [r.ess for r in records], label="effective sample size")),
+    ]
 
 
-def _notes(methods: list[MethodRun]) -> str:
-    notes = []
+def _notes(methods: Sequence[MethodRun]) -> Iterable[str]:
     if any(m.method == "base" for m in methods):
-        notes.append("The base does not choose: its figures are means over all samples.")
+        yield "The base does not choose: its figures are means over all samples."
     choosing = [record for m in methods if m.method != "base" for record in m.run.records.values()]
     if any(record.rewards is None for record in choosing):
-        notes.append("Without a reward the chosen sample is one draw by weight (\N{BLACK DIAMOND}).")
+        yield "Without a reward the chosen sample is one draw by weight (\N{BLACK DIAMOND})."
     elif any(record.drawn is not None for record in choosing):
-        notes.append("\N{BLACK STAR} has the highest reward, \N{BLACK DIAMOND} is one draw by weight.")
-    return "".join(f'<p class="soft" style="font-size:13px">{note}</p>' for note in notes)
+        yield "\N{BLACK STAR} has the highest reward, \N{BLACK DIAMOND} is one draw by weight."
 
 
-def _verdict(methods: list[MethodRun], scores: list[str]) -> str:
-    """Paired differences of the last method to each other one."""
-    lines = []
+def _differences(methods: Sequence[MethodRun], scores: Sequence[str]) -> Iterable[Difference]:
     last = methods[-1]
     for score in (None, *scores):
         ours = last.per_prompt(score)
@@ -135,53 +153,47 @@ def _verdict(methods: list[MethodRun], scores: list[str]) -> str:
             gaps = np.array([ours[i] - theirs[i] for i in ours if i in theirs])
             if len(gaps) < 2:
                 continue
-            low, high = charts.bootstrap_interval(gaps)
-            css = "yes" if low > 0 else "no" if high < 0 else ""
-            lines.append(
-                f"<p>{escape(score or 'reward')}: {last.label} over {other.label} "
-                f'<b class="{css}">{signed(float(np.nanmean(gaps)))}</b> '
-                f'<span class="soft">[{signed(low)}, {signed(high)}], '
-                f"higher on {int((gaps > 0).sum())} of {len(gaps)} prompts</span></p>"
+            low, high = bootstrap_interval(gaps)
+            mean = float(np.nanmean(gaps)) if np.isfinite(gaps).any() else math.nan
+            yield Difference(
+                what=f"{score or 'reward'}: {last.label} over {other.label}",
+                css="yes" if low > 0 else "no" if high < 0 else "",
+                mean=signed(mean),
+                low=signed(low),
+                high=signed(high),
+                higher=int((gaps > 0).sum()),
+                prompts=len(gaps),
             )
-    return (
-        f'<div class="verdict"><h3>paired differences, 95 % interval over prompts</h3>{"".join(lines)}</div>'
-        if lines
-        else ""
-    )
 
 
-def index_entry(methods: list[MethodRun], index: int) -> str:
-    """A small card that leads to a prompt."""
-    minis, prompt = [], ""
+@dataclass(frozen=True)
+class IndexEntry:
+    """A small card that leads to a prompt: what each method chose."""
+
+    index: int
+    prompt: str
+    pictures: Sequence[tuple[MethodRun, Picture, str]]
+
+
+def index_entry(methods: Sequence[MethodRun], index: int) -> IndexEntry:
+    """The card of one prompt."""
+    pictures, prompt = [], ""
     for m in methods:
         record = m.run.records.get(index)
         if record is None:
             continue
         prompt = record.prompt
-        value = caption(record, m.chosen(record), 2)
-        shown = record.images()[m.chosen(record) or 0]
-        minis.append(f"<figure>{img(shown, 96, record.prompt)}<figcaption>{m.label}<br>{value}</figcaption></figure>")
-    words = escape(prompt) or "(no prompt)"
-    pictures = "".join(minis)
-    return (
-        f'<a href="#p{index:05d}"><div class="minis">{pictures}</div><p><span class="n">{index}</span>{words}</p></a>'
-    )
+        slot = m.chosen(record)
+        pictures.append((m, Picture(record.images()[slot or 0], 96, record.prompt), caption(record, slot, 2)))
+    return IndexEntry(index, prompt, pictures)
 
 
-def settings(methods: list[MethodRun]) -> str:
-    """All settings and versions, folded away."""
+def all_settings(methods: Sequence[MethodRun]) -> list[tuple[str, dict[str, Any]]]:
+    """All settings and versions of each folder: the methods that it is shown as, and dotted names with values."""
     shown, done = [], set()
     for m in methods:
-        if m.run.path in done or not m.run.settings:
-            continue
-        done.add(m.run.path)
-        labels = " and ".join(LABELS[o.method] for o in methods if o.run.path == m.run.path)
-        rows = "".join(
-            f"<tr><td><code>{escape(k)}</code></td><td><code>{escape(short(v, 400))}</code></td></tr>"
-            for k, v in flatten(m.run.settings).items()
-        )
-        shown.append(
-            f'<details><summary>All settings and versions of {labels}</summary><div class="wide">'
-            f'<table class="settings">{rows}</table></div></details>'
-        )
-    return f'<section class="card">{"".join(shown)}</section>' if shown else ""
+        if m.run.path not in done and m.run.settings:
+            done.add(m.run.path)
+            labels = " and ".join(LABELS[o.method] for o in methods if o.run.path == m.run.path)
+            shown.append((labels, {k: short(v, 400) for k, v in m.run.flat_settings().items()}))
+    return shown

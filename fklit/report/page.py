@@ -1,13 +1,14 @@
-"""The page itself: header, table and pictures of the whole run, an index of prompts, then a section a prompt."""
+"""The page itself: header, table and pictures of the whole run, an index of prompts, then a section for each prompt."""
 
-import os
-from collections.abc import Iterable
-from html import escape
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from fklit.report.overview import header, headline, index_entry, settings
-from fklit.report.prompt import prompt_section
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fklit.atomic import write_atomically
+from fklit.report.overview import all_settings, chips, headline, index_entry, settings_hash
+from fklit.report.pictures import data_uri
+from fklit.report.prompt import COSTS, section
 from fklit.report.reading import read_run
 from fklit.report.summary import Method, MethodRun
 
@@ -23,12 +24,12 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML page (pictures inlined, no script, nothing loaded) about one to four runs.
 
-    The runs may cover different prompts; a prompt shows the methods that have it. ``base`` and ``best_of_n`` may be
+    The runs may cover different prompts; a prompt shows the methods that have it. `base` and `best_of_n` may be
     the same folder: the base shows all its samples alike, best of n the one with the highest reward.
 
     Args:
         output: the file to write, replaced in one step.
-        base: folder of an unsteered run, or of guidance with ``correction=0``.
+        base: folder of an unsteered run, or of guidance with `correction=0`.
         best_of_n: folder of a run whose potential is terminal.
         steered: folder of a steered run.
         corrected: folder of a run of corrected guidance, with or without a reward.
@@ -50,20 +51,16 @@ def write_report(
     folders = {Path(folder).resolve(): read_run(folder) for folder in given.values() if folder is not None}
     methods = [MethodRun(m, folders[Path(folder).resolve()]) for m, folder in given.items() if folder is not None]
     if not methods:
-        raise ValueError(
-            "write_report was given no run; give the output folder of at least one as base, best_of_n, steered or "
-            "corrected."
-        )
+        raise ValueError("expected the output folder of at least one run as base, best_of_n, steered or corrected.")
     for m in methods:
         _check(m)
     heading = title or ("Corrected guidance" if methods[-1].method == "corrected" else "Steering report")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for piece in _page(methods, heading):  # piece by piece: a run of a thousand prompts need not fit in memory
-            file.write(piece + "\n")
-    os.replace(partial, output)
+    page = _environment().get_template("page.html.j2").stream(_content(methods, heading))
+    page.enable_buffering(100)
+    with write_atomically(output) as file:  # piece by piece: a run of a thousand prompts need not fit in memory
+        page.dump(file, encoding="utf-8")
     return output
 
 
@@ -71,28 +68,35 @@ def _check(m: MethodRun) -> None:
     if m.method == "base" or m.run.corrects == (m.method == "corrected"):
         return
     found, name = ("corrected guidance", "corrected") if m.run.corrects else ("steering", "steered")
-    raise ValueError(f"{m.run.path} holds a run of {found} and was given as that of {m.label}; give it as {name}=.")
+    raise ValueError(f"expected a run of {m.label}, got {m.run.path} with a run of {found}; pass it as {name}=.")
 
 
-def _page(methods: list[MethodRun], title: str) -> Iterable[str]:
-    style = resources.files("fklit.report").joinpath("style.css").read_text(encoding="utf-8")
-    yield (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fklit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    main_run = methods[-1].run
+    environment.filters["data_uri"] = data_uri
+    environment.filters["px"] = "{:.1f}".format
+    return environment
+
+
+def _content(methods: list[MethodRun], title: str) -> dict[str, Any]:
+    """What the templates show; index and sections are made one at a time, as they are written."""
     indices = sorted(set().union(*(m.run.records for m in methods)))
-    yield header(title, main_run, len(indices))
-    yield headline(methods)
-    if len(indices) > 1:
-        label = 90 if any(m.method == "corrected" for m in methods) else 70
-        width = 130 if len(methods) == 1 else label * len(methods)
-        yield f'<section class="card" id="prompts"><h2>Prompts</h2><div class="index" style="--card:{width}px">'
-        for index in indices:
-            yield index_entry(methods, index)
-        yield "</div></section>"
-    for index in indices:
-        yield prompt_section(methods, index)
-    yield settings(methods)
-    yield "</main></body></html>"
+    label = 90 if any(m.method == "corrected" for m in methods) else 70
+    return {
+        "title": title,
+        "num_prompts": len(indices),
+        "chips": chips(methods[-1].run),
+        "settings_hash": settings_hash(methods[-1].run),
+        "headline": headline(methods),
+        "index": (index_entry(methods, index) for index in indices),
+        "index_width": 130 if len(methods) == 1 else label * len(methods),
+        "sections": (section(methods, index) for index in indices),
+        "costs": list(COSTS.values()),
+        "settings": all_settings(methods),
+    }

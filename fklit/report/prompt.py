@@ -1,141 +1,172 @@
 """The section of one prompt: pictures side by side, charts over the steps, family tree and cost."""
 
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fklit.report import step_charts
 from fklit.report.family_tree import family_tree
-from fklit.report.parts import as_float, caption, cell, find_number, img
+from fklit.report.formatting import caption, cell, number
+from fklit.report.pictures import Picture
 from fklit.report.record import PromptRecord
+from fklit.report.shapes import Drawing
 from fklit.report.summary import MethodRun
-from fklit.report.svg import number
+
+COSTS = {
+    "denoiser_calls": "denoiser",
+    "decodes": "decodes",
+    "reward_calls": "reward",
+    "seconds": "seconds",
+    "peak_memory_bytes": "peak",
+}
+_STAR, _DIAMOND = "\N{BLACK STAR}", "\N{BLACK DIAMOND}"
 
 
-def prompt_section(methods: list[MethodRun], index: int) -> str:
+@dataclass(frozen=True)
+class Thumb:
+    """A sample in the strip below the large picture.
+
+    Attributes:
+        picture: The sample; its `alt` shows on hovering.
+        chosen: Whether it is the large one.
+        percent: Its weight, or None where all samples count alike.
+        drawn: Whether it is the one drawn by weight.
+        reward: Its reward, empty without one.
+        marks: Name and value of each score that is 0 or 1 (other values stand at the chosen sample alone).
+    """
+
+    picture: Picture
+    chosen: bool
+    percent: float | None
+    drawn: bool
+    reward: str
+    marks: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one method made of the prompt."""
+
+    run: MethodRun
+    picture: Picture
+    name: str
+    caption: str
+    scores: str
+    thumbs: Sequence[Thumb]
+    costs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything about one prompt.
+
+    Attributes:
+        index: The prompt's index.
+        prompt: Its text.
+        facts: What happened, in short.
+        degenerate: Whether all weights vanished.
+        cards: Each method that has the prompt.
+        charts: Heading and drawing of what the last method did over the steps.
+        tree: Heading and drawing of its family tree, or None.
+    """
+
+    index: int
+    prompt: str
+    facts: Sequence[str]
+    degenerate: bool
+    cards: Sequence[Card]
+    charts: Sequence[tuple[str, Drawing]]
+    tree: tuple[str, Drawing] | None
+
+
+def section(methods: Sequence[MethodRun], index: int) -> Section:
     """Everything about one prompt, for the methods that have it."""
     present = [m for m in methods if index in m.run.records]
     last = present[-1]
     record = last.run.records[index]
-    cards = "".join(_method(m, m.run.records[index]) for m in present)
-    drawn = tree = ""
-    if len(record.steps):
-        images, previews = record.images(), record.previews()
-        drawn = _charts(record, find_number(last.run.settings, "ess_threshold"))
-        tree = (
-            f'<div class="treebox"><h3>family tree of {last.label}: {_tree_words(record, previews is not None)}</h3>'
-            f'<div class="wide">{family_tree(record, images, previews)}</div></div>'
-        )
-    kinds = []
+    stepwise = bool(len(record.steps))
+    return Section(
+        index=index,
+        prompt=record.prompt,
+        facts=_facts(record),
+        degenerate=record.degenerate,
+        cards=[_card(m, m.run.records[index]) for m in present],
+        charts=_charts(record, last.run.find_number("ess_threshold")) if stepwise else [],
+        tree=_tree(last, record) if stepwise else None,
+    )
+
+
+def _facts(record: PromptRecord) -> list[str]:
+    facts = []
     if record.raw.get("seed") is not None:
-        kinds.append(f"seed {escape(str(record.raw['seed']))}")
-    kinds.append(
-        f"{record.unique_roots} of {record.num_particles} ancestors left, "
-        f"{record.resampled.sum()} resampling{'' if record.resampled.sum() == 1 else 's'}"
-        if len(record.steps)
-        else f"K = {record.num_particles}"
-    )
+        facts.append(f"seed {record.raw['seed']}")
+    if len(record.steps):
+        resamplings = int(record.resampled.sum())
+        facts.append(f"{record.unique_roots} of {record.num_particles} ancestors left")
+        facts.append(f"{resamplings} resampling{'' if resamplings == 1 else 's'}")
+    else:
+        facts.append(f"K = {record.num_particles}")
     if record.raw.get("log_z") is not None:
-        kinds.append(f"log Z {number(as_float(record.raw['log_z']), 2)}")
-    note = (
-        '<p class="note">All weights vanished for this prompt; the samples are unweighted.</p>'
-        if record.degenerate
-        else ""
-    )
-    words = escape(record.prompt) or "(no prompt)"
-    return (
-        f'<section class="card prompt" id="p{index:05d}"><header><h2><span class="soft">{index}</span> {words}</h2>'
-        f'<span class="meta">{", ".join(kinds)}</span><a class="up" href="#top">top</a></header>{note}'
-        f'<div class="row"><div><div class="methods">{cards}</div>{_costs(present, index)}</div>'
-        f"{drawn}</div>{tree}</section>"
-    )
+        facts.append(f"log Z {number(record.log_z, 2)}")
+    return facts
 
 
-def _charts(record: PromptRecord, threshold: float | None) -> str:
-    shown = {}
+def _charts(record: PromptRecord, threshold: float | None) -> list[tuple[str, Drawing]]:
+    shown = []
     if record.rewards is not None and np.isfinite(record.values[:-1]).any():
         heading = "reward path: a line a lineage, color = ancestor, faded = died out"
-        shown[heading] = step_charts.reward_path(record)
-    if record.spread is not None:
-        shown[f"spread of the step's exact log weights{_correction(record)}"] = step_charts.trends(
-            [record], [record.spread], label="spread"
-        )
-    shown["effective sample size (red: resampled)"] = step_charts.ess(record, threshold=threshold)
-    return f'<div class="charts">{"".join(f"<div><h3>{k}</h3>{v}</div>" for k, v in shown.items())}</div>'
+        shown.append((heading, step_charts.reward_path(record)))
+    if record.log_weight_std is not None:
+        heading = f"standard deviation of the step's exact log weights{_counted(record)}"
+        shown.append((heading, step_charts.trends([record], [record.log_weight_std], label="log-weight std")))
+    shown.append(("effective sample size (red: resampled)", step_charts.ess(record, threshold=threshold)))
+    return shown
 
 
-def _correction(record: PromptRecord) -> str:
-    share = as_float(record.raw.get("correction"))
-    words = [f"{100 * share:.0f} % of them counted"] if share < 1 else []
-    if record.weighed.any() and not record.weighed.all():
+def _counted(record: PromptRecord) -> str:
+    """Which share of the log weights counted, and at which steps."""
+    words = [f"{100 * record.correction:.0f} % of them counted"] if record.correction < 1 else []
+    if record.weighted.any() and not record.weighted.all():
         words.append("hollow: not counted")
     return f" ({', '.join(words)})" if words else ""
 
 
-def _tree_words(record: PromptRecord, previews: bool) -> str:
-    what = "particles" if not previews else "denoised previews"
-    if previews and record.rewards is not None:
+def _tree(m: MethodRun, record: PromptRecord) -> tuple[str, Drawing]:
+    previews = record.previews()
+    what = "particles" if previews is None else "denoised previews"
+    if previews is not None and record.rewards is not None:
         what += " with their score"
-    return f"{what}, thick = ancestors of the {'chosen' if record.rewards is not None else 'drawn'} one"
+    chosen = "chosen" if record.rewards is not None else "drawn"
+    heading = f"family tree of {m.label}: {what}, thick = ancestors of the {chosen} one"
+    return heading, family_tree(record, record.images(), previews)
 
 
-def _method(m: MethodRun, record: PromptRecord) -> str:
-    images, weights, slot = record.images(), record.weights, m.chosen(record)
-    shown = images[slot or 0]
-    extras = " ".join(f"{escape(n)} {number(m.of_chosen(record, v), 2)}" for n, v in record.scores.items())
-    star, draw = "\N{BLACK STAR}", "\N{BLACK DIAMOND}"
-    left = "sample 0" if slot is None else f"{star if record.rewards is not None else draw} sample {slot}"
+def _card(m: MethodRun, record: PromptRecord) -> Card:
+    images, slot = record.images(), m.chosen(record)
+    name = "sample 0" if slot is None else f"{_DIAMOND if record.rewards is None else _STAR} sample {slot}"
     thumbs = []
     for k, image in enumerate(images):
-        best = k == slot
-        weight = 1 / len(images) if m.method == "base" else float(weights[k])
+        weight = 1 / len(images) if m.method == "base" else float(record.weights[k])
         reward = "" if record.rewards is None else number(float(record.rewards[k]), 2)
         hover = f"sample {k}: " + (f"reward {reward}, " if reward else "") + f"weight {number(weight)}"
         hover += ", drawn by weight" if k == record.drawn else ""
-        marks = "".join(_mark(name, float(v[k])) for name, v in record.scores.items())
-        bar = (
-            ""
-            if slot is None
-            else f'<div class="weight"><i style="width:{100 * weight:.0f}%"></i></div>{100 * weight:.0f} %'
-            + (f" {draw}" if k == record.drawn else "")
-            + "<br>"
-        )
         thumbs.append(
-            f'<figure class="thumb{" best" if best else ""}" title="{escape(hover)}">{img(image, 128, hover)}'
-            f"{bar}<span>{reward}{marks}</span></figure>"
+            Thumb(
+                picture=Picture(image, 128, hover),
+                chosen=k == slot,
+                percent=None if slot is None else 100 * weight,
+                drawn=k == record.drawn,
+                reward=reward,
+                marks=[(name, float(v[k])) for name, v in record.scores.items() if v[k] in (0.0, 1.0)],
+            )
         )
-    return (
-        f'<div class="method"><h3><span class="swatch b-{m.method}"></span>{m.label}</h3><figure class="big">'
-        f"{img(shown, 512, record.prompt)}<figcaption><span>{left}</span><b>{caption(record, slot)}</b></figcaption>"
-        f'<div class="soft" style="font-size:12.5px">{extras}</div></figure>'
-        f'<div class="thumbs">{"".join(thumbs)}</div></div>'
-    )
-
-
-def _mark(name: str, value: float) -> str:
-    """A tick or a cross for a score of 0 or 1, else nothing (the number is in the caption of the chosen one)."""
-    if value not in (0.0, 1.0):
-        return ""
-    css, sign = ("yes", "\N{CHECK MARK}") if value == 1.0 else ("no", "\N{BALLOT X}")
-    return f' <span class="{css}" title="{escape(name)} {value:g}">{sign}</span>'
-
-
-def _costs(present: list[MethodRun], index: int) -> str:
-    names = {
-        "denoiser_calls": "denoiser",
-        "decodes": "decodes",
-        "reward_calls": "reward",
-        "seconds": "seconds",
-        "peak_memory_bytes": "peak",
-    }
-    rows = []
-    for m in present:
-        budget = m.run.records[index].budget
-        cells = "".join(f"<td>{cell(key, budget.get(key))}</td>" for key in names)
-        rows.append(f'<tr><td><span class="swatch b-{m.method}"></span>{m.label}</td>{cells}</tr>')
-    head = "".join(f"<th>{name}</th>" for name in names.values())
-    return (
-        f'<div class="wide" style="margin-top:14px"><table style="font-size:12.5px">'
-        f"<thead><tr><th>cost</th>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    return Card(
+        run=m,
+        picture=Picture(images[slot or 0], 512, record.prompt),
+        name=name,
+        caption=caption(record, slot),
+        scores=" ".join(f"{name} {number(m.of_chosen(record, v), 2)}" for name, v in record.scores.items()),
+        thumbs=thumbs,
+        costs=[cell(record.budget.get(key), key) for key in COSTS],
     )

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fklit.report.versions import check_keys
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -18,31 +20,33 @@ BUDGET_KEYS = ("denoiser_calls", "decodes", "reward_calls", "seconds", "peak_mem
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """What a run did for one prompt. K particles in particle order, S steps that weighed them before the end.
+    """What a run did for one prompt. K particles in particle order, S weighted steps before the end.
 
-    Steering weighs at the steps that score a reward, corrected guidance at every step of the scheduler.
+    Steering weights particles at the steps that score a reward, corrected guidance at every step of the scheduler.
 
     Attributes:
         folder: where the files of the prompt are.
         prompt: the text; empty for an unconditional model.
         prompt_index: position of the prompt in the run's list.
-        rewards: ``(K,)`` reward of each returned sample; None without a reward.
-        log_weights: ``(K,)`` log weight of each returned sample, up to a constant.
+        rewards: `(K,)` reward of each returned sample; None without a reward.
+        log_weights: `(K,)` log weight of each returned sample, up to a constant.
         drawn: slot of one draw by weight; None where the record holds none.
-        chosen: slot of the highest reward, or without a reward ``drawn``.
-        steps: ``(S,)`` scheduler steps that weighed, 0 is the noisiest.
+        chosen: slot of the highest reward, or without a reward `drawn`.
+        steps: `(S,)` scheduler steps with weights, 0 is the noisiest.
         num_steps: scheduler steps of the run.
-        ess: ``(S + 1,)`` effective sample size at those steps and at the end.
-        spread: ``(S,)`` standard deviation of the step's log weights under a full correction; None for steering.
-        weighed: ``(S,)`` whether the step's weights counted; all True for steering.
-        reward_path: ``(S, K)`` score of each slot before the resampling of that step, NaN at steps that scored nothing;
+        ess: `(S + 1,)` effective sample size at those steps and at the end.
+        log_weight_std: `(S,)` standard deviation of the step's log weights under a full correction; None for steering.
+        weighted: `(S,)` whether the step's weights counted; all True for steering.
+        reward_path: `(S, K)` score of each slot before the resampling of that step, NaN at steps that scored nothing;
             None without a reward.
-        ancestors: ``(S, K)`` slot of the parent of each slot after the resampling of that step.
-        resampled: ``(S,)`` whether that step resampled.
+        ancestors: `(S, K)` slot of the parent of each slot after the resampling of that step.
+        resampled: `(S,)` whether that step resampled.
         unique_roots: different slots of the first of the S steps that the returned samples descend from.
         degenerate: whether all weights vanished.
-        budget: numbers under ``BUDGET_KEYS``; missing ones are None.
-        scores: further scores of the samples by name, each ``(K,)``, from ``scores.json`` (never seen by the run).
+        log_z: log of the estimated normalizing constant; NaN where it is unknown.
+        correction: share of the log weights that counted, of corrected guidance; NaN for steering.
+        budget: numbers under `BUDGET_KEYS`; missing ones are None.
+        scores: further scores of the samples by name, each `(K,)`, from `scores.json` (never seen by the run).
         raw: the record as it was read.
     """
 
@@ -56,13 +60,15 @@ class PromptRecord:
     steps: Integers
     num_steps: int
     ess: Floats
-    spread: Floats | None
-    weighed: npt.NDArray[np.bool_]
+    log_weight_std: Floats | None
+    weighted: npt.NDArray[np.bool_]
     reward_path: Floats | None
     ancestors: Integers
     resampled: npt.NDArray[np.bool_]
     unique_roots: int
     degenerate: bool
+    log_z: float
+    correction: float
     budget: Mapping[str, float | None]
     scores: Mapping[str, Floats]
     raw: Mapping[str, Any]
@@ -74,19 +80,19 @@ class PromptRecord:
 
     @property
     def weights(self) -> Floats:
-        """``(K,)`` normalized weights; all zero when every weight vanished."""
+        """`(K,)` normalized weights; all zero when every weight vanished."""
         return _normalized(self.log_weights)
 
     @property
     def values(self) -> Floats:
-        """``(S + 1, K)`` rewards at the S steps and at the end; NaN where nothing was scored."""
+        """`(S + 1, K)` rewards at the S steps and at the end; NaN where nothing was scored."""
         unknown = np.full((len(self.steps) + 1, self.num_particles), np.nan)
         if self.rewards is None:
             return unknown
         return np.vstack([unknown[:-1] if self.reward_path is None else self.reward_path, self.rewards[None]])
 
     def weighted_mean(self, values: Floats) -> float:
-        """Mean of ``values`` (K,) under the weights; samples of weight zero do not count, whatever their value."""
+        """Mean of `values` (K,) under the weights; samples of weight zero do not count, whatever their value."""
         weights = self.weights
         alive = weights > 0
         return float((weights[alive] * values[alive]).sum()) if alive.any() else math.nan
@@ -102,14 +108,15 @@ class PromptRecord:
             path = self.folder / "samples" / f"{slot:04d}.png"
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"{path} is missing, {self.num_particles} pictures were expected; run the prompt again."
+                    f"expected {self.num_particles} pictures in {path.parent}, but {path.name} is missing; "
+                    "run the prompt again."
                 )
             with Image.open(path) as picture:
                 pictures.append(picture.convert("RGB"))
         return pictures
 
     def previews(self) -> npt.NDArray[np.uint8] | None:
-        """Denoised previews ``(S, K, h, w, 3)`` at the S steps, or None when the run kept none."""
+        """Denoised previews `(S, K, h, w, 3)` at the S steps, or None when the run kept none."""
         path = self.folder / "previews.npz"
         if not path.is_file():
             return None
@@ -119,23 +126,22 @@ class PromptRecord:
 
 
 def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
-    """Bring what a result's ``record(b)`` holds into one form.
+    """Bring what a result's `record(b)` holds into one form.
 
     Args:
-        raw: the record of one prompt, of a ``SteeringResult`` or a ``GuidanceResult``.
-        folder: where the prompt's files are; needed by what reads pictures alone.
+        raw: the record of one prompt, of a `SteeringResult` or a `GuidanceResult`.
+        folder: where the prompt's files are; only needed to read its pictures.
 
     Raises:
-        KeyError, TypeError, ValueError: ``raw`` is no such record.
+        KeyError, TypeError, ValueError: `raw` is no such record.
     """
+    check_keys(raw)
     log_weights, num_steps = floats(raw["log_weights"]), int(raw["num_steps"])
-    scored = np.array(raw["steps"], dtype=np.int64)
+    steps, scored = (np.array(raw[key], dtype=np.int64) for key in ("steps", "scored_steps"))
     rewards = None if raw["rewards"] is None else floats(raw["rewards"])
-    spread = floats(raw["spread"]) if "spread" in raw else None
-    steps = scored if spread is None else np.arange(num_steps)
     shape = (len(steps), len(log_weights))
     ess = floats(raw["ess"])
-    if len(ess) == len(steps):  # nothing was weighed after the last step: what it left is what is returned
+    if len(ess) == len(steps):  # no weights after the last step: what it left is what is returned
         ess = np.append(ess, 1 / (_normalized(log_weights) ** 2).sum() if np.isfinite(log_weights).any() else np.nan)
     reward_path = None
     if rewards is not None:
@@ -154,13 +160,15 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
         steps=steps,
         num_steps=num_steps,
         ess=ess,
-        spread=spread,
-        weighed=np.isin(steps, raw.get("weighed", steps)),
+        log_weight_std=floats(raw["log_weight_std"]) if "log_weight_std" in raw else None,
+        weighted=np.isin(steps, raw.get("weighted_steps", steps)),
         reward_path=reward_path,
         ancestors=np.array(raw["ancestors"], dtype=np.int64).reshape(shape),
         resampled=np.array(raw["resampled"], dtype=np.bool_),
         unique_roots=int(raw["unique_roots"]),
         degenerate=bool(raw.get("degenerate", False)),
+        log_z=float(floats(raw.get("log_z"))),
+        correction=float(floats(raw.get("correction"))),
         budget={key: budget.get(key) for key in BUDGET_KEYS},
         scores={},
         raw=raw,

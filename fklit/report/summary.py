@@ -1,6 +1,7 @@
 """Figures of a method over the prompts of a run, for the headline table and for JSON."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +24,8 @@ class MethodRun:
     """A run in the part it plays in a comparison.
 
     Attributes:
-        method: ``"base"`` (unsteered samples, all alike), ``"best_of_n"`` (the same, the best one chosen), ``"fk"`` or
-            ``"corrected"`` (guidance; without a reward the chosen one is drawn by weight).
+        method: `"base"` (unsteered samples, all alike), `"best_of_n"` (the same, the best one chosen), `"fk"` or
+            `"corrected"` (guidance; without a reward the chosen one is drawn by weight).
         run: the folder.
     """
 
@@ -67,9 +68,9 @@ class MethodRun:
         """The method's line in the table: means over prompts and total costs.
 
         Returns:
-            ``reward_mean``, ``reward_best`` (NaN without a reward), ``<score>_mean`` for each further score,
-            ``unique_roots``, of corrected guidance ``ess`` at the end and ``spread`` of a step (means over prompts);
-            ``denoiser_calls``, ``decodes``, ``reward_calls``, ``seconds`` (totals); ``peak_memory_bytes`` (highest).
+            `reward_mean`, `reward_best` (NaN without a reward), `<score>_mean` for each further score,
+            `unique_roots`, of corrected guidance `ess` at the end and `log_weight_std` of a step (means over prompts);
+            `denoiser_calls`, `decodes`, `reward_calls`, `seconds` (totals); `peak_memory_bytes` (highest).
         """
         records = list(self.run.records.values())
         figures: dict[str, float | None] = {
@@ -80,14 +81,16 @@ class MethodRun:
             figures[f"{name}_mean"] = _mean(list(self.per_prompt(name).values()))
         if self.run.corrects and self.method != "base":
             figures["ess"] = _mean([float(record.ess[-1]) for record in records])
-            figures["spread"] = _mean([_mean(record.spread) for record in records if record.spread is not None])
+            figures["log_weight_std"] = _mean(
+                [_mean(record.log_weight_std) for record in records if record.log_weight_std is not None]
+            )
         figures["unique_roots"] = _mean([float(record.unique_roots) for record in records])
         for key in ("denoiser_calls", "decodes", "reward_calls", "seconds", "peak_memory_bytes"):
             figures[key] = self.run.total(key)
         return figures
 
 
-def score_names(methods: list[MethodRun]) -> list[str]:
+def score_names(methods: Sequence[MethodRun]) -> list[str]:
     """Names of the further scores that any prompt of any method has, in order of appearance."""
     return list(dict.fromkeys(name for m in methods for record in m.run.records.values() for name in record.scores))
 

@@ -24,12 +24,12 @@ __all__ = ["DeterministicSamplerError", "SteeringRun"]
 class SteeringRun(SamplingRun):
     """Context manager that steers whatever the pipeline is called with inside of it.
 
-    ``python
+    ```python
     settings = SteeringSettings(reward=reward, num_particles=4, reward_scale=10.0)
     with SteeringRun(pipeline, ["a red heart"], settings) as run:
         images = pipeline(**run.call_arguments()).images
     result = run.finish(images)
-    ``
+    ```
 
     `fklit.steer` does exactly this; use the context manager where the call needs more than `pipeline_kwargs` gives
     (`pipeline(..., num_images_per_prompt=4, generator=run.generators)`).

@@ -11,12 +11,13 @@ from lightning.pytorch.demos import BoringModel
 from PIL import Image
 from tiny import tiny_stable_diffusion
 
+import fklit
 from fklit.callbacks import SampleWriter
-from fklit.callbacks.sample_writer import write_prompt
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.source import PipelineSource
 from fklit.report.reading import read_run
+from fklit.report.writing import write_prompt
 from fklit.rewards import Function
 from fklit.steering.task import SteeringTask
 
@@ -53,11 +54,11 @@ def run(
     settings = {
         "num_particles": 2,
         "reward_scale": 30.0,
-        "schedule": Schedule(start=1, stop=2, every=1),
-        "call": {"num_inference_steps": 4, "eta": 1.0},
+        "reward_schedule": Schedule(start=1, stop=2, every=1),
+        "pipeline_kwargs": {"num_inference_steps": 4, "eta": 1.0},
     }
     reward = reward or Redness()
-    task = SteeringTask(PipelineSource(folder), Function(reward), **{**settings, **changes})
+    task = SteeringTask(PipelineSource(folder), reward=Function(reward), **{**settings, **changes})
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -162,17 +163,35 @@ def test_other_settings_are_refused_and_nothing_is_touched(folder, tmp_path):
     out = tmp_path / "out"
     run(folder, out)
     before = contents(out, ignore_cost=False)
-    with pytest.raises(ValueError, match=r"holds a run with other settings .* another output_dir, or overwrite: true"):
+    with pytest.raises(ValueError, match=r"got .* with other settings .* another output_dir, or set overwrite: true"):
         run(folder, out, seed=1)
     assert contents(out, ignore_cost=False) == before
+
+
+def test_a_folder_of_version_0_1_is_refused_and_may_be_replaced(folder, tmp_path):
+    out = tmp_path / "out"
+    run(folder, out)
+    content = json.loads((out / "run.json").read_text())
+    content["versions"]["fklit"] = "0.1.0"
+    (out / "run.json").write_text(json.dumps(content))
+    before = contents(out, ignore_cost=False)
+    with pytest.raises(
+        ValueError, match=r"0\.2 or newer, got .*out of fklit 0\.1\.0; choose another output_dir, or set"
+    ):
+        run(folder, out)
+    with pytest.raises(ValueError, match=r"got .*out of fklit 0\.1\.0; make its report with fklit 0\.1\.0"):
+        read_run(out)
+    assert contents(out, ignore_cost=False) == before
+    run(folder, out, overwrite=True)
+    assert json.loads((out / "run.json").read_text())["versions"]["fklit"] == fklit.__version__
 
 
 def test_another_prompt_under_the_same_index_is_refused(folder, tmp_path):
     out = tmp_path / "out"
     run(folder, out)
-    with pytest.raises(ValueError, match=r"00002 holds a result of another prompt \('a red apple'\)"):
+    with pytest.raises(ValueError, match=r"00002 with a result of another prompt \('a red apple'\)"):
         run(folder, out, prompts=[*PROMPTS[:2], "a blue book"])
-    with pytest.raises(ValueError, match="00002 holds a result of another prompt"):
+    with pytest.raises(ValueError, match="00002 with a result of another prompt"):
         run(folder, out, prompts=[*PROMPTS[:2], "a blue book"], through_datamodule=False)
 
 
@@ -194,7 +213,7 @@ def test_a_folder_of_somebody_else_is_refused(folder, tmp_path):
     theirs = tmp_path / "out" / "00001" / "samples"
     theirs.mkdir(parents=True)
     (theirs / "mine.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"00001 holds files and .* no run\.json"):
+    with pytest.raises(ValueError, match=r"got files in .*00001 without .*run\.json"):
         run(folder, tmp_path / "out")
     assert (theirs / "mine.png").read_bytes() == b"x"
 
@@ -203,8 +222,8 @@ def test_a_write_that_fails_leaves_no_record(tmp_path):
     class Broken:
         size, mode = (4, 4), "RGB"
 
-        def save(self, path, format):
-            Path(path).write_bytes(b"half")
+        def save(self, file, format):
+            file.write(b"half")
             raise OSError("disk full")
 
     write_prompt(tmp_path / "p", {"a": 1}, [Image.new("RGB", (4, 4))], {"prompt": "x"})
@@ -225,6 +244,6 @@ def test_it_belongs_to_a_steering_task(tmp_path):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[SampleWriter(str(tmp_path / "out"))]
     )
-    with pytest.raises(TypeError, match="given to a BoringModel; it writes what a SteeringTask or a"):
+    with pytest.raises(TypeError, match=r"SteeringTask or GuidanceTask\), got a BoringModel"):
         trainer.predict(BoringModel())
     assert not (tmp_path / "out").exists()

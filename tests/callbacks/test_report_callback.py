@@ -48,7 +48,7 @@ def test_other_processes_only_wait(tmp_path):
 
 def test_says_before_the_run_that_there_is_no_folder():
     report = Report()
-    with pytest.raises(ValueError, match="knows no folder"):
+    with pytest.raises(ValueError, match="expected output_dir"):
         report.setup(_trainer(report), None, "predict")
     report.setup(_trainer(report), None, "test")
 
@@ -65,7 +65,7 @@ def test_names_the_method_that_ran(tmp_path):
         path = run / "00000" / "record.json"
         record = json.loads(path.read_text())
         if corrects:
-            record |= {"rewards": None, "reward_path": None, "drawn": 2, "num_steps": 5, "spread": [0.1] * 5}
+            record |= {"rewards": None, "reward_path": None, "drawn": 2, "num_steps": 5, "log_weight_std": [0.1] * 5}
         path.write_text(json.dumps(record))
         report = Report(str(run))
         report.on_predict_end(_trainer(report), None)
@@ -81,7 +81,7 @@ def test_a_run_of_corrected_guidance_is_reported_and_goes_on_where_it_was_stoppe
             PipelineSource(str(tmp_path / "pipeline")),
             num_particles=2,
             ess_threshold=1.0,
-            call={"num_inference_steps": 4, "eta": 1.0},
+            pipeline_kwargs={"num_inference_steps": 4, "eta": 1.0},
         )
         Trainer(
             accelerator="cpu",
@@ -107,12 +107,12 @@ def test_a_predict_run_ends_with_a_page_and_event_files(tmp_path):
     tiny_stable_diffusion(tmp_path / "pipeline")
     task = SteeringTask(
         PipelineSource(str(tmp_path / "pipeline")),
-        Function(lambda images: images[:, 0].mean((1, 2))),
+        reward=Function(lambda images: images[:, 0].mean((1, 2))),
         num_particles=2,
         reward_scale=300.0,
         ess_threshold=1.0,
-        schedule=Schedule(start=1, stop=2, every=1),
-        call={"num_inference_steps": 4, "eta": 1.0},
+        reward_schedule=Schedule(start=1, stop=2, every=1),
+        pipeline_kwargs={"num_inference_steps": 4, "eta": 1.0},
     )
     out = tmp_path / "out"
     callbacks = [SampleWriter(str(out)), Report(), TensorBoardParticles(log_dir=str(tmp_path / "events"))]

@@ -1,12 +1,18 @@
+import dataclasses
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from fklit.callbacks.tensorboard_particles import TensorBoardParticles, lineage_figure, log_result
+from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.feynman_kac.budget import Budget
+from fklit.report.family_tree import family_tree
+from fklit.report.record import parse_record
+from fklit.report.shapes import Curve, Thumbnail
+from fklit.report.tensorboard import lineage_image, log_result
 from fklit.steering.result import SteeringResult
 
 
@@ -24,13 +30,14 @@ def _result(*, prompts=2, particles=3, steps=(5, 10), dead=False):
         log_weights=log_weights,
         log_z=torch.zeros(prompts).double(),
         steps=steps,
+        scored_steps=steps,
         num_steps=20,
         ess=torch.rand(scored + 1, prompts, generator=generator).double() + 1,
         reward_path=torch.rand(scored, prompts, particles, generator=generator).double(),
         ancestors=torch.randint(0, particles, (scored, prompts, particles), generator=generator),
         resampled=torch.ones(scored, prompts, dtype=torch.bool),
         degenerate=torch.zeros(prompts, dtype=torch.bool),
-        unique_roots=torch.ones(prompts, dtype=torch.int64),
+        dropped=torch.zeros(prompts, dtype=torch.int64),
         previews=torch.randint(0, 255, (scored, prompts, particles, 3, 4, 4), generator=generator).to(torch.uint8),
         flagged=None,
         settings={},
@@ -65,8 +72,8 @@ def test_logs_pictures_and_scalars(tmp_path):
     best = {e.step: e.value for e in events.Scalars("prompts/reward_best")}
     for b, index in enumerate(result.prompt_indices):
         assert best[index] == pytest.approx(float(result.rewards[b].max()), rel=1e-6)
-    spread = events.Scalars("prompts/log_weight_spread")[0].value
-    assert spread == pytest.approx(float(result.log_weights[0].std(correction=0)), rel=1e-6)
+    std = events.Scalars("prompts/final_log_weight_std")[0].value
+    assert std == pytest.approx(float(result.log_weights[0].std(correction=0)), rel=1e-6)
     highest = [e.value for e in events.Scalars("00009/reward/max")]
     assert highest[0] == pytest.approx(float(result.reward_path[0, 1].max()), rel=1e-6)
     assert events.Scalars("prompts/seconds")[0].value == pytest.approx(1.0)
@@ -83,17 +90,18 @@ def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, reward
         log_weights=torch.log_softmax(torch.randn(1, particles, generator=generator, dtype=torch.float64), dim=1),
         log_z=torch.zeros(1).double(),
         ess=torch.rand(steps + rewarded, 1, generator=generator).double() + 1,
-        spread=torch.rand(steps, 1, generator=generator).double(),
-        information=torch.rand(steps, 1, generator=generator).double(),
-        weighed=tuple(range(steps)),
+        log_weight_std=torch.rand(steps, 1, generator=generator).double(),
+        stepwise_kl=torch.rand(steps, 1, generator=generator).double(),
+        weighted_steps=tuple(range(steps)),
         ancestors=torch.randint(0, particles, (steps, 1, particles), generator=generator),
         resampled=torch.ones(steps, 1, dtype=torch.bool),
         degenerate=torch.zeros(1, dtype=torch.bool),
-        unique_roots=torch.ones(1, dtype=torch.int64),
+        dropped=torch.zeros(1, dtype=torch.int64),
         num_steps=steps,
         rewards=torch.rand(1, particles, generator=generator).double() if rewarded else None,
         reward_path=torch.rand(1, 1, particles, generator=generator).double() if rewarded else None,
-        steps=[2] if rewarded else [],
+        steps=tuple(range(steps)),
+        scored_steps=(2,) if rewarded else (),
         flagged=None,
         settings={},
         budget=Budget(seconds=2.0),
@@ -103,8 +111,9 @@ def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, reward
     tags = events.Tags()
     assert {"00004/images", "00004/lineages"} <= set(tags["images"]) and "00004/previews" not in tags["images"]
     assert [e.step for e in events.Scalars("00004/ess")] == [0, 1, 2, 3, 4]
-    assert [e.value for e in events.Scalars("00004/spread")] == pytest.approx(result.spread[:, 0].tolist(), rel=1e-6)
-    assert events.Scalars("prompts/spread")[0].value == pytest.approx(float(result.spread.mean()), rel=1e-6)
+    std = result.log_weight_std[:, 0]
+    assert [e.value for e in events.Scalars("00004/log_weight_std")] == pytest.approx(std.tolist(), rel=1e-6)
+    assert events.Scalars("prompts/log_weight_std")[0].value == pytest.approx(float(std.mean()), rel=1e-6)
     assert ("prompts/reward_best" in tags["scalars"]) == ("00004/reward/max" in tags["scalars"]) == rewarded
     if rewarded:
         assert [e.step for e in events.Scalars("00004/reward/max")] == [2, 4]
@@ -140,13 +149,27 @@ def test_works_without_a_trainer(tmp_path):
     assert "prompts/ess" in _read(tmp_path).Tags()["scalars"]
 
 
-def test_lineage_figure_shows_every_edge():
+def test_the_tree_is_that_of_the_report_with_every_edge():
     result = _result(particles=5, steps=(2, 4, 6))
-    (axes,) = lineage_figure(result, 0).axes
-    edges = [line for line in axes.lines if len(line.get_xdata()) == 2]
-    assert len(edges) == 3 * 5
+    record = parse_record(result.record(0))
+    tree = family_tree(record, result.images[0], result.previews[:, 0].permute(0, 1, 3, 4, 2).numpy())
+    assert sum(isinstance(shape, Curve) for shape in tree.shapes) == 3 * 5
+    image = lineage_image(result, 0)
+    assert image.size == (math.ceil(tree.width), math.ceil(tree.height))
+    returned = [shape for shape in tree.shapes if isinstance(shape, Thumbnail)][-5:]
+    for shape, sample in zip(returned, result.samples[0], strict=True):
+        inside = [round(v) for v in (shape.x + 6, shape.y + 6, shape.x + shape.side - 6, shape.y + shape.side - 6)]
+        painted = torch.from_numpy(np.asarray(image.crop(inside), dtype=np.float64).mean((0, 1)) / 255)
+        assert painted == pytest.approx(sample.mean((1, 2)).double(), abs=0.1), "the sample is where it belongs"
+
+
+def test_trees_of_many_particles_and_without_previews_are_painted():
+    for particles, previews in ((1, True), (20, False)):
+        result = _result(prompts=1, particles=particles, steps=tuple(range(16)))
+        result = result if previews else dataclasses.replace(result, previews=None)
+        assert np.asarray(lineage_image(result, 0)).std() > 0
 
 
 def test_refuses_a_negative_number_of_prompts():
-    with pytest.raises(ValueError, match="max_prompts=-1"):
+    with pytest.raises(ValueError, match="expected max_prompts of at least 0"):
         TensorBoardParticles(max_prompts=-1)

@@ -9,9 +9,10 @@ from synthetic_runs import write_run
 
 from fklit.report import read_run, write_report
 from fklit.report.charts import bootstrap_interval
+from fklit.report.formatting import number
 from fklit.report.reading import write_scores
+from fklit.report.shapes import ticks
 from fklit.report.summary import MethodRun
-from fklit.report.svg import number, ticks
 
 PROMPTS = ["a green heart", '<script>alert(1)</script> & "co"', "two cats"]
 
@@ -33,7 +34,7 @@ def test_three_methods_on_one_self_contained_page(runs, tmp_path):
     assert [name for name in page.ids if re.fullmatch(r"p\d{5}", name)] == ["p00000", "p00001", "p00002"]
     text = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;" in text and "A &lt;title&gt;" in text
-    assert not list(tmp_path.glob("*.partial"))
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "fk", "report.html"}
     assert re.search(r"url\(|@import|https?://", text) is None
 
 
@@ -70,16 +71,16 @@ def test_broken_numbers_do_not_break_the_page(tmp_path):
     assert read_run(run).records[0].weights[1] == 0
 
 
-def test_unfinished_prompts_are_passed_over(tmp_path):
+def test_unfinished_prompts_are_skipped(tmp_path):
     run = write_run(tmp_path / "run", PROMPTS)
     (run / "00001" / "record.json").unlink()
     assert sorted(read_run(run).records) == [0, 2]
 
 
-def test_sentences_for_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="was given no run"):
+def test_messages_for_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="expected the output folder of at least one run"):
         write_report(tmp_path / "report.html")
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
+    with pytest.raises(FileNotFoundError, match="which is not a folder"):
         write_report(tmp_path / "report.html", steered=tmp_path / "no")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no finished prompt"):
@@ -90,7 +91,17 @@ def test_sentences_for_bad_input(tmp_path):
         write_report(tmp_path / "report.html", steered=run)
     assert not (tmp_path / "report.html").exists()
     (run / "00000" / "record.json").write_text("{")
-    with pytest.raises(ValueError, match="is not a record"):
+    with pytest.raises(ValueError, match="expected a record of SampleWriter"):
+        read_run(run)
+
+
+def test_records_of_version_0_1_are_refused_by_name(tmp_path):
+    run = write_run(tmp_path / "run", ["a star"])
+    path = run / "00000" / "record.json"
+    record = json.loads(path.read_text())
+    del record["scored_steps"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"record of SampleWriter, got .*record\.json .*keys of fklit 0\.1"):
         read_run(run)
 
 
@@ -125,7 +136,7 @@ def test_figures_follow_their_definitions(runs):
 
 def test_scores_are_checked_and_kept(runs):
     base, _ = runs
-    with pytest.raises(ValueError, match="2 scores were given for prompt 0, which has 4"):
+    with pytest.raises(ValueError, match="expected 4 scores of prompt 0, one per sample, got 2"):
         write_scores(base, "judge", {0: [1, 0]})
     write_scores(base, "judge", {0: [1, 0, 0, 0]})
     write_scores(base, "beauty", {0: [0.5, 0.1, 0.2, 0.3]})
@@ -138,6 +149,9 @@ def test_small_helpers():
     assert number(12345.0) == "1.23e+04"
     assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1.0]
     assert ticks(2, 2) == [2]
+    values = np.array([1.0, 2.0, 3.0, 7.0])
+    picks = np.random.default_rng(0).integers(4, size=(4000, 4))
+    assert bootstrap_interval(values) == tuple(np.quantile(values[picks].mean(axis=1), [0.025, 0.975]))
     low, high = bootstrap_interval(np.array([1.0, 2.0, 3.0]))
     assert 1 <= low < 2 < high <= 3
     assert math.isnan(bootstrap_interval(np.array([1.0]))[0])

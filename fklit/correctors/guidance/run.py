@@ -35,11 +35,11 @@ class WeightDegeneracyWarning(UserWarning):
 class GuidanceRun(SamplingRun):
     """Context manager that corrects the guidance of whatever the pipeline is called with inside of it.
 
-    ``python
+    ```python
     with GuidanceRun(pipeline, ["a red heart"], GuidanceSettings(guidance_scale=7.5)) as run:
         images = pipeline(**run.call_arguments()).images
     result = run.finish(images)
-    ``
+    ```
 
     `fklit.correct` does exactly this. At every step the conditional and unconditional predictions, which the pipeline
     evaluates anyway, give the weight; with a reward the potentials of FK steering are added at the scheduled steps, and

@@ -1,0 +1,83 @@
+"""Writing the folder of a run: what `reading` reads. Every file appears complete or not at all."""
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import fklit
+from fklit.atomic import write_atomically, write_json_atomically, write_text_atomically
+
+_PACKAGES = ("torch", "diffusers", "transformers", "lightning")
+
+
+def package_versions(*more: str) -> dict[str, str]:
+    """Versions of Python, of the packages that every run depends on, and of further ones by name."""
+    # Its own version from the code that runs: the metadata of an editable installation may be older.
+    own = {"python": platform.python_version(), "fklit": fklit.__version__}
+    return own | {name: version(name) for name in (*_PACKAGES, *more)}
+
+
+def write_run(folder: Path, settings: Mapping[str, Any], settings_hash: str, *packages: str) -> None:
+    """Writes `run.json`: what was asked for, its hash, and the versions of packages.
+
+    Args:
+        folder: Output folder of the run; made if it does not exist.
+        settings: Settings of the run.
+        settings_hash: Their hash.
+        packages: Further packages whose versions matter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {"settings": settings, "settings_hash": settings_hash, "versions": package_versions(*packages)}
+    write_json_atomically(folder / "run.json", run, indent=2, sort_keys=True)
+
+
+def write_prompt(
+    folder: Path,
+    record: Mapping[str, Any],
+    images: Sequence[Image.Image],
+    metadata: Mapping[str, Any],
+    previews: torch.Tensor | None = None,
+) -> None:
+    """Writes one prompt's folder, the record last; what another run left there is removed first.
+
+    Args:
+        folder: Where to.
+        record: `record(b)` of the result, with `"settings_hash"`.
+        images: K PIL images in particle order.
+        metadata: The prompt's metadata, with `"prompt"`.
+        previews: Denoised predictions, uint8 (S, K, 3, h, w), or None.
+    """
+    (folder / "record.json").unlink(missing_ok=True)  # from here on the folder does not count as done
+    shutil.rmtree(folder / "samples", ignore_errors=True)
+    for stale in ("previews.npz", "scores.json"):
+        (folder / stale).unlink(missing_ok=True)
+    (folder / "samples").mkdir(parents=True)
+    write_text_atomically(folder / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
+    for slot, image in enumerate(images):
+        _save_image(folder / "samples" / f"{slot:04d}.png", image)
+    _save_image(folder / "grid.png", _side_by_side(images))
+    if previews is not None:
+        with write_atomically(folder / "previews.npz") as file:
+            np.savez_compressed(file, previews=previews.permute(0, 1, 3, 4, 2).contiguous().numpy())
+    write_json_atomically(folder / "record.json", record)
+
+
+def _save_image(path: Path, image: Image.Image) -> None:
+    with write_atomically(path) as file:
+        image.save(file, format="PNG")
+
+
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    width, height = images[0].size
+    grid = Image.new(images[0].mode, (width * len(images), height))
+    for slot, image in enumerate(images):
+        grid.paste(image, (slot * width, 0))
+    return grid
