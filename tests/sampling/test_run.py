@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fklit.analytic.gaussian import GaussianMixture
-from fklit.analytic.mixture_pipeline import MixturePipeline
+from fklit.analytic.mixture_pipeline import MixtureOutput, MixturePipeline
 from fklit.feynman_kac import Schedule, group_generators, multinomial
 from fklit.pipelines.finite import NonFiniteError
-from fklit.pipelines.interception import StepCall
+from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.rewards import Function
@@ -31,14 +31,15 @@ def _pipeline(**options):
 class Scripted(SamplingRun):
     """Takes given log potentials at given steps; where nothing is given it does not touch the weights."""
 
-    def __init__(self, pipeline, script, *, resamples=True, reward=None, eta=1.0, prompts=("a", "b"), **settings):
+    def __init__(self, pipeline, script, *, resamples=True, weighs=False, reward=None, eta=1.0, **settings):
+        prompts = ("a", "b")
         particles = ParticleSettings(**{"num_particles": 3, "scheduler": "keep", **settings})
         sources = group_generators(particles.seed, range(len(prompts)))
         generators = [source for source in sources for _ in range(particles.num_particles)]
         given = {"prompts": prompts, "prompt_indices": range(len(prompts)), "generators": generators}
         term = None if reward is None else RewardTerm(pipeline, prompts, reward, particles)
         super().__init__(
-            pipeline, **given, particles=particles, reward=term, resamples=resamples, weighs_steps=False, eta=eta
+            pipeline, **given, particles=particles, reward=term, resamples=resamples, weighs_steps=weighs, eta=eta
         )
         self.script, self.seen = script, []
 
@@ -193,6 +194,38 @@ def test_a_swap_of_the_sampler_is_told_and_undone():
     with pytest.warns(SchedulerSwapWarning, match="in place of PNDMScheduler"), run:
         assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
     assert pipeline.scheduler is own
+
+
+class Edits(MixturePipeline):
+    """Moves its samples between steps."""
+
+    def __call__(self, prompt, *, generator, num_inference_steps, eta, **options):
+        x, laws = torch.zeros(len(generator), 1, 1, 1), [self.unconditional] * len(generator)
+        self.scheduler.set_timesteps(num_inference_steps)
+        for timestep in self.scheduler.timesteps:
+            output = self.unet(x, laws=laws, scale=0.6, sigma=0.8)
+            x = self.scheduler.step(output, timestep, x, generator=generator, eta=eta, return_dict=False)[0] + 0.1
+        return MixtureOutput(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "accepted"),
+    [
+        ({}, False),
+        ({"resamples": False, "weighs": True}, False),
+        ({"resamples": False}, True),
+        ({"ess_threshold": 0.0}, True),
+        ({"ess_threshold": 0.0, "weighs": True}, False),
+    ],
+)
+def test_latents_may_be_edited_where_nothing_depends_on_the_law_of_a_step(options, accepted):
+    pipeline = _pipeline()
+    run = Scripted(Edits(pipeline.laws, pipeline.unconditional, pipeline.scheduler), {}, **options)
+    if accepted:
+        assert run.call().shape == (6, 1, 1, 1)
+    else:
+        with pytest.raises(UnsupportedPipelineError, match="Edits edits latents between steps"):
+            run.call()
 
 
 def test_resampling_follows_the_settings():
