@@ -42,7 +42,7 @@ notebooks: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks
 
 test-all: lint types
-	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tests notebooks
+	$(ONE_THREAD) $(BIN)/python -m pytest --durations=25 --nbmake --nbmake-timeout=900 tests notebooks
 
 format: setup
 	$(BIN)/ruff check --fix .

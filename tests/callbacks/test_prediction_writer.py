@@ -12,7 +12,6 @@ from PIL import Image
 from tiny import tiny_stable_diffusion
 
 import fklit
-
 from fklit.callbacks import SampleWriter
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
