@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # One thread a process is many times faster than two on busy cores, and byte-equal results need pinned threads.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test test-all lint types format notebooks benchmarks clean
+.PHONY: help setup demo test test-all lint types format notebooks docs benchmarks clean
 
 help:
 	@echo "make demo        steer the shipped text-to-image model; writes outputs/demo/report.html"
 	@echo "make test        ruff, mypy, import rules and the quick tests (minutes)"
-	@echo "make test-all    the same with the slow tests and the notebooks"
+	@echo "make test-all    the same with the slow tests, the notebooks and the site"
+	@echo "make docs        the guides and the API reference as a site: outputs/site/index.html"
 	@echo "make benchmarks  the figures of the README (about an hour)"
 
 $(BIN)/python:
@@ -20,7 +21,7 @@ $(BIN)/python:
 # Installed again only when the project's metadata or the pins change.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,notebooks]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs,notebooks]'
 	touch $@
 
 setup: $(VENV)/.installed
@@ -40,6 +41,9 @@ test: lint types
 
 notebooks: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-all: lint types
 	$(ONE_THREAD) $(BIN)/python -m pytest --durations=25 --nbmake --nbmake-timeout=900 tests notebooks

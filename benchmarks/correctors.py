@@ -36,21 +36,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.analytic.mixture_pipeline import MixturePipeline
 from fklit.analytic.mixtures import forty_gaussians, power
 from fklit.correctors import (
-    Annealed,
     EulerMaruyama,
     FittedControl,
     GaussianControl,
-    GeometricAverage,
-    Guided,
     KernelWeight,
-    LateRamp,
     LinearFlow,
     NoisePath,
-    Product,
+    Ramp,
     ReverseKernel,
     Target,
     Uncorrected,
@@ -81,13 +77,13 @@ def targets(path: NoisePath) -> dict[str, Target]:
     """The 1-D targets."""
     first, second, third = (law.on(path) for law in (FIRST, SECOND, THIRD))
     return {
-        "annealing 2.5": Annealed(first, 2.5),
-        "annealing 0.5": Annealed(first, 0.5),
-        "guidance 2": Guided(second, first, 2.0),
-        "geometric average": GeometricAverage([first, second]),
-        "product": Product([first, second]),
-        "product squared": Annealed(Product([first, second]), 2.0),
-        "exponents 1.2, 0.8, -0.5": Product([first, second, third], [1.2, 0.8, -0.5]),
+        "annealing 2.5": Target.annealed(first, 2.5),
+        "annealing 0.5": Target.annealed(first, 0.5),
+        "guidance 2": Target.guided(second, first, 2.0),
+        "geometric average": Target.geometric_average([first, second]),
+        "product": Target.product([first, second]),
+        "product squared": Target.annealed(Target.product([first, second]), 2.0),
+        "exponents 1.2, 0.8, -0.5": Target.product([first, second, third], [1.2, 0.8, -0.5]),
     }
 
 
@@ -173,7 +169,7 @@ def variance() -> Part:
     means[:, 0] = torch.tensor([-1.5, 1.2])
     spreads = torch.ones(2, 39)
     spreads[:, 0] = torch.tensor([0.15, 0.30])
-    wide = Annealed(GaussianMixture(means, spreads, [0.35, 0.65]).on(VariancePreserving()), 2.0)
+    wide = Target.annealed(GaussianMixture(means, spreads, [0.35, 0.65]).on(VariancePreserving()), 2.0)
     for way, options in ways.items():
         if "no resampling" in way:
             yield {"target": "annealing 2, 39 axes", "method": way}, lambda seed, o=options: spread(wide, seed, **o)
@@ -189,8 +185,8 @@ def gmm40(particles: int = 10_000, steps: int = 1_000) -> Part:
     """Annealing the forty Gaussians to beta = 3."""
     law = forty_gaussians()
     expert = law.on(VarianceExploding(sigma_min=0.01, sigma_max=10.0))
-    annealed = Annealed(expert, 3.0)
-    late, late_ito = (Annealed(expert, LateRamp(3.0, start=0.6), log_density=kind) for kind in ("exact", "ito"))
+    annealed = Target.annealed(expert, 3.0)
+    late, late_ito = (Target.annealed(expert, Ramp.late(3.0, start=0.6), log_density=kind) for kind in ("exact", "ito"))
     always: dict[str, Any] = {"ess_threshold": 1.0}
     ways: dict[str, tuple[Target, dict[str, Any]]] = {
         "late ramp, FKC": (late, always),
@@ -282,7 +278,7 @@ def through_schedulers() -> Part:
     import diffusers
 
     first, second = (law.on(VariancePreserving()) for law in (FIRST, SECOND))
-    mass, _ = density(Guided(second, first, 2.0))
+    mass, _ = density(Target.guided(second, first, 2.0))
     for name in ("DDIMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler"):
         options = {} if name.startswith("Euler") else {"clip_sample": False}
         call = {"eta": 1.0} if name.startswith("DDIM") else {}

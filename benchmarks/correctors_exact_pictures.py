@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.analytic.mixture_pipeline import MixturePipeline
 from fklit.correctors import correct, prompt_divergence
 from fklit.emoji.art import load_art

@@ -13,15 +13,12 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.analytic.mixture_pipeline import MixturePipeline
 from fklit.analytic.mixtures import forty_gaussians, power
 from fklit.correctors import (
-    Annealed,
     FittedControl,
-    Guided,
-    LateRamp,
-    Product,
+    Ramp,
     Target,
     Uncorrected,
     VarianceExploding,
@@ -42,9 +39,9 @@ def densities(folder: Path) -> None:
     path = VariancePreserving()
     first, second = FIRST.on(path), SECOND.on(path)
     targets: dict[str, Target] = {
-        "guidance, $p_c^2 / p_u$": Guided(second, first, 2.0),
-        "annealing, $p^{2.5}$": Annealed(first, 2.5),
-        "product, $p\\,q$": Product([first, second]),
+        "guidance, $p_c^2 / p_u$": Target.guided(second, first, 2.0),
+        "annealing, $p^{2.5}$": Target.annealed(first, 2.5),
+        "product, $p\\,q$": Target.product([first, second]),
     }
     figure, axes = plt.subplots(2, 3, figsize=(10, 4.4), sharex=True, sharey="col")
     settings = {"num_particles": 4000, "num_groups": 4, "num_steps": 200, "dtype": torch.float64}
@@ -74,9 +71,9 @@ def forty(folder: Path) -> None:
     expert = law.on(VarianceExploding(sigma_min=0.01, sigma_max=10.0))
     settings = {"num_particles": 3000, "num_steps": 400, "dtype": torch.float64}
     clouds = {"exact": power(law, 3).sample((3000,), torch.Generator().manual_seed(0))}
-    heuristic = simulate(Annealed(expert, 3.0), increment=Uncorrected(), **settings)
+    heuristic = simulate(Target.annealed(expert, 3.0), increment=Uncorrected(), **settings)
     clouds["heuristic: $3 \\nabla \\log q_t$"] = heuristic.samples[0]
-    run = simulate(Annealed(expert, LateRamp(3.0)), ess_threshold=1.0, **settings)
+    run = simulate(Target.annealed(expert, Ramp.late(3.0)), ess_threshold=1.0, **settings)
     chosen = systematic(run.log_weights, torch.Generator().manual_seed(0))[0]
     clouds["corrected, late ramp"] = run.samples[0][chosen]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), sharex=True, sharey=True)

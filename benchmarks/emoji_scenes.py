@@ -22,7 +22,7 @@ PAIRS = ("two_object", "position", "color_attr")
 
 
 def draw(pipeline, prompts: list[str], *, steps: int, guidance: float, eta: float, seed: int, batch: int = 64):
-    """Pictures ``(N, 3, 64, 64)``, each from the noise of its own number."""
+    """Pictures `(N, 3, 64, 64)`, each from the noise of its own number."""
     images = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]

@@ -1,16 +1,16 @@
 """What a training step of equilibrium propagation costs, against a naive complex loop, unrolled and plain backprop.
 
     python benchmarks/eqprop.py                        # conv net 32-64-128-128 and MLP 784-256-256-10; prints JSON
-    python benchmarks/eqprop.py --free 250 --nudged 40 # the published numbers of steps (the naive loop takes minutes)
+    python benchmarks/eqprop.py --free 250 --nudged 40 # the published numbers of iterations (takes minutes)
 
 Compared in one run, on one untied network that starts symmetric (so that every method has the same true gradient):
-(a) the naive loop: complex tensors, autograd for the ways back in every sweep, all N phases one after another, weights
-    cast and input drive made anew in each; its free phase is real;
-(b) backpropagation through the unrolled sweeps of the free phase;
-(c) backpropagation through the same network without its ways back.
-"equal" takes all sweeps (tolerance 0), "settled" stops each sample by its residual. Times are medians of interleaved
-repetitions, processor time on a CPU. Peak memory is what a step allocates beyond weights and batch. The error is the
-relative distance of the gradient of all weights but the readout's from the exact one in float64.
+(a) the naive loop: complex tensors, autograd for the backward input in every iteration, all N phases one after another,
+    weights cast and input drive computed anew in each; its free phase is real;
+(b) backpropagation through the unrolled iterations of the free phase;
+(c) backpropagation through the same network without its backward weights.
+"equal" takes all iterations (tolerance 0), "converged" stops each sample by its residual. Times are medians of
+interleaved repetitions, processor time on a CPU. Peak memory is what a step allocates beyond weights and batch. The
+error is the relative distance of the gradient of all weights but the readout's from the exact one in float64.
 """
 
 import argparse
@@ -43,8 +43,8 @@ from fklit.eqprop import (
     Symmetric,
     unrolled,
 )
-from fklit.eqprop.backprop import feedforward
-from fklit.eqprop.connections import ConvolutionLink, DenseLink, Link
+from fklit.eqprop.network.links import ConvolutionLink, DenseLink, Link
+from fklit.eqprop.training.backprop import feedforward
 
 Step = Callable[[], Any]
 
@@ -57,8 +57,8 @@ def naive_pool(z: Tensor, size: int) -> Tensor:
     return (p * windows).sum(-1) / p.sum(-1)
 
 
-def naive_up(link: Link, s: Tensor, weight: Tensor) -> Tensor:
-    """What a link brings up, through any weights of its shape."""
+def naive_forward(link: Link, s: Tensor, weight: Tensor) -> Tensor:
+    """Forward input of a link with any weights of its shape."""
     if isinstance(link, DenseLink):
         return F.linear(s.flatten(1), weight.to(s.dtype))
     assert isinstance(link, ConvolutionLink)
@@ -66,33 +66,33 @@ def naive_up(link: Link, s: Tensor, weight: Tensor) -> Tensor:
     return z if link.pool == 1 else naive_pool(z, link.pool)
 
 
-def naive_down(link: Link, s: Tensor, above: Tensor) -> Tensor:
-    """The transpose of the way up through the backward weights, by autograd (which conjugates)."""
+def naive_backward(link: Link, s: Tensor, post: Tensor) -> Tensor:
+    """Backward input: the transpose of the forward map with the backward weights, by autograd (which conjugates)."""
     with torch.enable_grad():
         s = s.detach().requires_grad_()
-        up = naive_up(link, s, link.aligned_backward_weight().detach())
-        (product,) = torch.autograd.grad(up, s, above.conj().reshape(up.shape))
+        out = naive_forward(link, s, link.aligned_backward_weight().detach())
+        (product,) = torch.autograd.grad(out, s, post.conj().reshape(out.shape))
     return product.conj()
 
 
 def naive_phase(
-    network: EquilibriumNetwork, x: Tensor, start: list[Tensor], force: Tensor, sweeps: int
+    network: EquilibriumNetwork, x: Tensor, start: list[Tensor], force: Tensor, iterations: int
 ) -> list[Tensor]:
-    """Sweeps at one nudge."""
+    """Iterations with one nudge."""
     state = list(start)
-    for _ in range(sweeps):
-        for group in network.colors:
+    for _ in range(iterations):
+        for color in network.colors:
             new = {}
-            for i in group:
-                shape, bias = network.populations[i].shape, network.biases[network.names[i]].detach()
+            for i in color:
+                shape, bias = network.layers[i].shape, network.biases[network.names[i]].detach()
                 total: Any = bias.reshape(1, *shape) if bias.dim() == 1 else bias
                 for name, (pre, post) in network.ends.items():
                     link = network.link(name)
                     if post == i:
-                        below = x.to(state[i].dtype) if pre < 0 else state[pre]
-                        total = total + naive_up(link, below, link.forward_weight.detach()).view(-1, *shape)
+                        source = x.to(state[i].dtype) if pre < 0 else state[pre]
+                        total = total + naive_forward(link, source, link.forward_weight.detach()).view(-1, *shape)
                     elif pre == i and link.reciprocal:
-                        total = total + naive_down(link, state[i], state[post])
+                        total = total + naive_backward(link, state[i], state[post])
                 new[i] = network.activations[i](total + force if i == network.output else total)
             for i, value in new.items():
                 state[i] = value
@@ -101,40 +101,41 @@ def naive_phase(
 
 def naive_step(network: EquilibriumNetwork, x: Tensor, y: Tensor, *, phases: int, beta: float, free: int, nudged: int):
     """Gradients of a step of the naive loop, by name."""
-    zero = [x.new_zeros(len(x), *population.shape) for population in network.populations]
+    zero = [x.new_zeros(len(x), *layer.shape) for layer in network.layers]
     with torch.no_grad():
         state = naive_phase(network, x, zero, x.new_zeros(()), free)
     out = state[network.output].requires_grad_()
     loss = F.cross_entropy(network.read((*state[:-1], out)), y)
-    (pull,) = torch.autograd.grad(loss, out)
-    size = pull.flatten(1).norm(dim=1).view(-1, *[1] * (pull.dim() - 1))
+    (gradient,) = torch.autograd.grad(loss, out)
+    size = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.dim() - 1))
     error = [torch.zeros_like(part) for part in zero]
     with torch.no_grad():
         start = [part.detach().to(x.dtype.to_complex()) for part in state]
         for k in range(phases):
             b = beta * cmath.exp(2j * cmath.pi * k / phases)
-            reached = naive_phase(network, x, start, b * pull / size, nudged)
+            reached = naive_phase(network, x, start, b * gradient / size, nudged)
             for i, part in enumerate(reached):
                 error[i] += (part / b).real / phases
     gradients = {}
     for name, (pre, post) in network.ends.items():
         link = network.link(name)
-        below = x if pre < 0 else state[pre].detach()
-        ways = [("forward_weight", post)] + ([("backward_weight", pre)] if link.backward_weight is not None else [])
-        for key, credited in ways:
-            turned = key == "backward_weight" and isinstance(link, DenseLink)
+        source = x if pre < 0 else state[pre].detach()
+        directions = [("forward_weight", post)]
+        if link.backward_weight is not None:
+            directions.append(("backward_weight", pre))
+        for key, target in directions:
+            transposed = key == "backward_weight" and isinstance(link, DenseLink)
             weight = getattr(link, key).detach()
-            aligned = (weight.T if turned else weight).requires_grad_()
-            at = below if credited == post else below.clone().requires_grad_()
-            up = naive_up(link, at, aligned)
-            if credited == post:
-                product = up
+            aligned = (weight.T if transposed else weight).requires_grad_()
+            at = source if target == post else source.clone().requires_grad_()
+            out = naive_forward(link, at, aligned)
+            if target == post:
+                product = out
             else:
-                above = state[post].detach().reshape(up.shape)
-                (product,) = torch.autograd.grad(up, at, above, create_graph=True)
-            signal = (error[credited] * size.view(-1, *[1] * (error[credited].dim() - 1))).reshape(product.shape)
+                (product,) = torch.autograd.grad(out, at, state[post].detach().reshape(out.shape), create_graph=True)
+            signal = (error[target] * size.view(-1, *[1] * (error[target].dim() - 1))).reshape(product.shape)
             (found,) = torch.autograd.grad(product, aligned, signal)
-            gradients[f"links.{name}.{key}"] = found.T if turned else found
+            gradients[f"links.{name}.{key}"] = found.T if transposed else found
     for i, name in enumerate(network.names):
         e = error[i] * size.view(-1, *[1] * (error[i].dim() - 1))
         gradients[f"biases.{name}"] = e.sum(0) if e.dim() == 2 else e.sum((0, 2, 3))[:, None, None]
@@ -200,7 +201,7 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
     exact = exact_gradients(network, x, y)
     ids = list(range(len(x)))
     found: dict[str, dict[str, Any]] = {}
-    sweeps: dict[str, Any] = {}
+    iterations: dict[str, Any] = {}
 
     def ep(name: str, estimator: Any, free: Relaxation, loss: Homeostasis | None = None) -> Step:
         def step() -> None:
@@ -212,15 +213,15 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
             if loss is not None:
                 total = total + loss(network, equilibrium, sample_ids=ids)
             total.backward()
-            nudged = max(int(report.steps.max()) for report in record[0].reports)
-            sweeps[name] = {"free": int(equilibrium.report.steps.max()), "nudged": nudged}
+            nudged = max(int(result.iterations.max()) for result in record[0].results)
+            iterations[name] = {"free": int(equilibrium.result.iterations.max()), "nudged": nudged}
 
         return step
 
     def bptt(count: int) -> Step:
         def step() -> None:
             network.zero_grad()
-            F.cross_entropy(network.read(unrolled(network, x, sweeps=count)), y).backward()
+            F.cross_entropy(network.read(unrolled(network, x, iterations=count)), y).backward()
 
         return step
 
@@ -229,18 +230,23 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
         F.cross_entropy(network.read(feedforward(network, x)), y).backward()
 
     all_free, all_nudged = Relaxation(asked.free, 0.0), Relaxation(asked.nudged, 0.0)
-    till, nudge = Relaxation(250, 1e-4), Relaxation(60, 1e-5)
+    to_tolerance, nudge = Relaxation(250, 1e-4), Relaxation(60, 1e-5)
     b = asked.beta
     steps: dict[str, Step] = {
         "N=2 equal": ep("N=2 equal", Symmetric(b, relaxation=all_nudged), all_free),
         "N=4 equal": ep("N=4 equal", Cauchy(4, b, relaxation=all_nudged), all_free),
         "complex step equal": ep("complex step equal", ComplexStep(1e-3, relaxation=all_nudged), all_free),
-        "N=2 settled": ep("N=2 settled", Symmetric(b, relaxation=nudge), till),
-        "N=4 settled": ep("N=4 settled", Cauchy(4, b, relaxation=nudge), till),
-        "complex step settled": ep("complex step settled", ComplexStep(1e-3, relaxation=Relaxation(60, 1e-8)), till),
-        "corrected nudge settled": ep("corrected nudge settled", CorrectedNudge(b, relaxation=nudge), till),
-        "N=2 settled + homeostasis": ep(
-            "N=2 settled + homeostasis", Symmetric(b, relaxation=nudge), till, Homeostasis("squared", probes=1)
+        "N=2 converged": ep("N=2 converged", Symmetric(b, relaxation=nudge), to_tolerance),
+        "N=4 converged": ep("N=4 converged", Cauchy(4, b, relaxation=nudge), to_tolerance),
+        "complex step converged": ep(
+            "complex step converged", ComplexStep(1e-3, relaxation=Relaxation(60, 1e-8)), to_tolerance
+        ),
+        "corrected nudge converged": ep("corrected nudge converged", CorrectedNudge(b, relaxation=nudge), to_tolerance),
+        "N=2 converged + homeostasis": ep(
+            "N=2 converged + homeostasis",
+            Symmetric(b, relaxation=nudge),
+            to_tolerance,
+            Homeostasis("squared", probes=1),
         ),
         "(b) unrolled": bptt(asked.free),
         "(c) feed-forward backprop": backprop,
@@ -263,7 +269,7 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
         elif not name.startswith("(c)"):
             if "homeostasis" not in name:
                 found[name]["gradient_error"] = distance(gradients_of(network), exact)
-            found[name]["sweeps"] = sweeps.get(name, {"free": asked.free})
+            found[name]["iterations"] = iterations.get(name, {"free": asked.free})
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(asked.repeats):
         for name, step in steps.items():
@@ -278,17 +284,17 @@ def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.N
     at = {name: entry["seconds"] for name, entry in found.items()}
     plain = at["(c) feed-forward backprop"]
     ratios = {
-        "N=4 / naive N=4, equal sweeps": at["N=4 equal"] / at["(a) naive N=4"],
-        "N=2 / naive N=2, equal sweeps": at["N=2 equal"] / at["(a) naive N=2"],
-        "complex step / naive N=4, equal sweeps": at["complex step equal"] / at["(a) naive N=4"],
-        "N=4 settled / naive N=4": at["N=4 settled"] / at["(a) naive N=4"],
-        "N=2 settled / unrolled": at["N=2 settled"] / at["(b) unrolled"],
-        "N=2 settled / feed-forward": at["N=2 settled"] / plain,
-        "N=4 settled / feed-forward": at["N=4 settled"] / plain,
-        "N=2 settled + homeostasis / feed-forward": at["N=2 settled + homeostasis"] / plain,
+        "N=4 / naive N=4, equal iterations": at["N=4 equal"] / at["(a) naive N=4"],
+        "N=2 / naive N=2, equal iterations": at["N=2 equal"] / at["(a) naive N=2"],
+        "complex step / naive N=4, equal iterations": at["complex step equal"] / at["(a) naive N=4"],
+        "N=4 converged / naive N=4": at["N=4 converged"] / at["(a) naive N=4"],
+        "N=2 converged / unrolled": at["N=2 converged"] / at["(b) unrolled"],
+        "N=2 converged / feed-forward": at["N=2 converged"] / plain,
+        "N=4 converged / feed-forward": at["N=4 converged"] / plain,
+        "N=2 converged + homeostasis / feed-forward": at["N=2 converged + homeostasis"] / plain,
         "unrolled / feed-forward": at["(b) unrolled"] / plain,
-        "memory of N=2, twice the free sweeps": longer / found["N=2 equal"]["peak_megabytes"],
-        "memory of unrolled, twice the sweeps": unrolled_longer / found["(b) unrolled"]["peak_megabytes"],
+        "memory of N=2, twice the free iterations": longer / found["N=2 equal"]["peak_megabytes"],
+        "memory of unrolled, twice the iterations": unrolled_longer / found["(b) unrolled"]["peak_megabytes"],
         "memory of N=2 / unrolled": found["N=2 equal"]["peak_megabytes"] / found["(b) unrolled"]["peak_megabytes"],
     }
     return {"ratios": ratios, "methods": found}
@@ -301,8 +307,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--conv-batch", type=int, default=16)
     parser.add_argument("--mlp-batch", type=int, default=50)
-    parser.add_argument("--free", type=int, default=50, help="sweeps of the free phase where all are taken")
-    parser.add_argument("--nudged", type=int, default=20, help="sweeps of a nudged phase where all are taken")
+    parser.add_argument("--free", type=int, default=50, help="iterations of the free phase where all are taken")
+    parser.add_argument("--nudged", type=int, default=20, help="iterations of a nudged phase where all are taken")
     parser.add_argument("--beta", type=float, default=0.2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more make small steps slower")

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-TO_THE_END = {"max_steps": 60, "tolerance": 1e-6}
+TO_THE_END = {"max_iterations": 60, "tolerance": 1e-6}
 NONE = ("--model.homeostasis", "null")
 
 
@@ -131,7 +131,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     """A Markdown table, a row a variant."""
     keys = [key for key in records[0]["figures"] if key.startswith("alignment/error/") and not key.endswith("/out")]
     names = [f"cos {key.removeprefix('alignment/error/')}" for key in keys]
-    head = ["method", "seeds", "accuracy %", *names, "input gradient cos", "symmetry", "unsettled %", "CPU s"]
+    head = ["method", "seeds", "accuracy %", *names, "input gradient cos", "symmetry", "unconverged %", "CPU s"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name in dict.fromkeys(record["variant"] for record in records):
         mine = [record["figures"] for record in records if record["variant"] == name]
@@ -143,7 +143,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         cells = [
             *(name, str(len(mine)), cell("val/top1", 100, 1)),
             *(cell(key) for key in keys),
-            *(cell(first), cell("alignment/symmetry"), cell("val/unsettled", 100, 1)),
+            *(cell(first), cell("alignment/symmetry"), cell("val/unconverged", 100, 1)),
             f"{statistics.fmean(figures['cpu_seconds'] for figures in mine):.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -1,6 +1,6 @@
 """fklit: Feynman-Kac steering and correctors of pretrained diffusion models, and equilibrium propagation, on Lightning.
 
-Public names load on first use, so that ``import fklit`` costs milliseconds and imports neither torch nor diffusers.
+Public names load on first use, so that `import fklit` costs milliseconds and imports neither torch nor diffusers.
 """
 
 import importlib
@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-# name -> module that defines it. The modules below are attributes of the package, too (``fklit.rewards.CLIPScore``).
+# name -> module that defines it. The modules below are attributes of the package, too (`fklit.rewards.CLIPScore`).
 _NAMES = {
-    "Annealed": "fklit.correctors.targets.compositions",
     "ComposedPrompt": "fklit.correctors.guidance.prompts",
-    "GeometricAverage": "fklit.correctors.targets.compositions",
-    "Guided": "fklit.correctors.targets.compositions",
     "ParticleResult": "fklit.feynman_kac.result",
     "ParticleSystem": "fklit.feynman_kac.particles",
     "PipelineSource": "fklit.pipelines.source",
-    "Product": "fklit.correctors.targets.compositions",
     "Schedule": "fklit.feynman_kac.schedule",
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
-    "Tilted": "fklit.correctors.targets.compositions",
+    "Target": "fklit.correctors.targets.target",
     "correct": "fklit.correctors.guidance.api",
-    "simulate": "fklit.correctors.simulation.simulate",
+    "simulate": "fklit.correctors.simulation.api",
     "steer": "fklit.steering.api",
 }
 _MODULES = (
@@ -42,18 +38,14 @@ _MODULES = (
 )
 
 __all__ = [
-    "Annealed",
     "ComposedPrompt",
-    "GeometricAverage",
-    "Guided",
     "ParticleResult",
     "ParticleSystem",
     "PipelineSource",
-    "Product",
     "Schedule",
     "SteeringResult",
     "SteeringRun",
-    "Tilted",
+    "Target",
     "__version__",
     "correct",
     "simulate",
@@ -63,8 +55,8 @@ __all__ = [
 if TYPE_CHECKING:
     from fklit.correctors.guidance.api import correct
     from fklit.correctors.guidance.prompts import ComposedPrompt
-    from fklit.correctors.simulation.simulate import simulate
-    from fklit.correctors.targets.compositions import Annealed, GeometricAverage, Guided, Product, Tilted
+    from fklit.correctors.simulation.api import simulate
+    from fklit.correctors.targets.target import Target
     from fklit.feynman_kac.particles import ParticleSystem
     from fklit.feynman_kac.result import ParticleResult
     from fklit.feynman_kac.schedule import Schedule

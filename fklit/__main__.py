@@ -1,4 +1,4 @@
-"""``python -m fklit`` is the ``fklit`` command."""
+"""`python -m fklit` is the `fklit` command."""
 
 from fklit.cli import command
 

@@ -3,11 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from fklit.eqprop.dynamics import Relaxation
-from fklit.eqprop.nudges import CrossEntropyNudge
-from fklit.eqprop.presets import MLP, ConvNet
+from fklit.eqprop import MLP, ConvNet, CrossEntropyNudge, Relaxation
 
-TIGHT = Relaxation(max_steps=400, tolerance=1e-12)
+TIGHT = Relaxation(max_iterations=400, tolerance=1e-12)
 
 
 def images(samples, shape, seed=0, dtype=torch.float64):
@@ -32,8 +30,8 @@ def convnet(channels, *, tied=True, seed=0, dtype=torch.float64, shape=(3, 32, 3
     return ConvNet(shape, channels, tied=tied, **more).to(dtype)
 
 
-def settled(network, samples=16, seed=0):
-    """A free equilibrium, the labels as a nudge, and the constant force of the cross-entropy."""
+def free_equilibrium(network, samples=16, seed=0):
+    """A free equilibrium, the cross-entropy as a nudge, and its gradient there as a constant force."""
     x, y = images(samples, network.input_shape, seed, next(network.parameters()).dtype)
     equilibrium = network.free_equilibrium(x)
     nudge = CrossEntropyNudge(y, 10)
@@ -55,8 +53,8 @@ def cosine(got, wanted):
 
 
 def mean_cosines(left, right):
-    """For each population, the mean over samples."""
+    """For each layer, the mean over samples."""
     return [float(F.cosine_similarity(a.flatten(1), b.flatten(1)).mean()) for a, b in zip(left, right, strict=True)]
 
 
-__all__ = ["TIGHT", "convnet", "cosine", "flat", "images", "mean_cosines", "mlp", "relative", "settled"]
+__all__ = ["TIGHT", "convnet", "cosine", "flat", "free_equilibrium", "images", "mean_cosines", "mlp", "relative"]

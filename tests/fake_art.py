@@ -4,11 +4,11 @@ import numpy as np
 from PIL import Image
 
 from fklit.emoji.art import STYLES, sprite_path
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 
 
 def write_fake_art(root):
-    """Writes one PNG an object and style below ``root``, and returns ``root`` as text."""
+    """Writes one PNG an object and style below `root`, and returns `root` as text."""
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     for number, thing in enumerate(OBJECTS):
         rng = np.random.default_rng(number)

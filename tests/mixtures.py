@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fklit.analytic.gaussian import GaussianMixture, NoisedMixture
+from fklit.analytic import GaussianMixture, NoisedMixture
 from fklit.correctors import NoisePath, SimulationResult, Target, VariancePreserving
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])

@@ -2,7 +2,7 @@
 
 The scenes are made of emoji of Google's Noto (Apache License 2.0) and Twitter's Twemoji (CC BY 4.0, copyright Twitter,
 Inc and other contributors). Written from
-``fklit.emoji.evaluation_set.EvaluationDataset`` with seed 990001, 9 scenes a row.
+`fklit.emoji.evaluation_set.EvaluationDataset` with seed 990001, 9 scenes a row.
 """
 
 import json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_files import write_cifar10, write_cifar100, write_fashion_mnist, write_imagenet32
+from image_files import accept_cifar, write_cifar10, write_cifar100, write_fashion_mnist, write_imagenet32
 from lightning.pytorch.cli import LightningCLI
 
 from fklit.cli import main
@@ -64,8 +64,9 @@ def test_the_paper_on_imagenet32(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "write"), [("cifar10", write_cifar10), ("cifar100", write_cifar100)])
-def test_the_paper_on_cifar(tmp_path, name, write):
+def test_the_paper_on_cifar(tmp_path, monkeypatch, name, write):
     write(tmp_path / "files")
+    accept_cifar(monkeypatch, name.upper(), tmp_path / "files")
     words = ("--data.data_dir", str(tmp_path / "files"), *NARROW, *SHORT, "--data.num_workers", "0")
     cli, found = fit(f"eqprop/{name}", *words)
     base = [group["initial_lr"] for group in cli.trainer.optimizers[0].param_groups]
@@ -90,7 +91,7 @@ def test_the_cells_of_table_1(monkeypatch):
     cells = {
         "OneSided": {"beta": 0.05},
         "Cauchy": {"beta": 0.5, "num_phases": 6},
-        "Online": {"num_phases": 4, "steps_per_phase": 60, "turns": 5, "from_zero": True},
+        "Online": {"num_phases": 4, "iterations_per_phase": 60, "num_periods": 5, "from_zero": True},
         "ExactResponse": {},
     }
     for kind, settings in cells.items():
@@ -98,7 +99,7 @@ def test_the_cells_of_table_1(monkeypatch):
         words = ("--config", "configs/eqprop/fashion_mnist_table1.yaml", "--model.network.estimator", given)
         found = build(monkeypatch, *words).model.network.estimator
         assert type(found).__name__ == kind
-        assert found.relaxation.max_steps == settings.pop("steps_per_phase", 20)
+        assert found.relaxation.max_iterations == settings.pop("iterations_per_phase", 20)
         assert all(getattr(found, key) == value for key, value in settings.items())
 
 

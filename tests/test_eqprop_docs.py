@@ -11,7 +11,8 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[f"example {i + 1}" for i in range(len(EXAMPLES))])
-def test_examples_run(example):
+def test_examples_run(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {"__name__": "guide"}
     exec(compile(example, "equilibrium-propagation.md", "exec"), names)
     weights = list(names["network"].parameters())

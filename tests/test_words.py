@@ -9,7 +9,7 @@ PLACES = ("fklit", "configs", "docs", "tests", "notebooks", "benchmarks", "READM
 WORDS = re.compile(
     r"(?i)\b(swarm\w*|rubbish\w*|unsettled|optimiser\w*|normalised?|colours?|centre\w*|guidance_halves|empty_share"
     r"|rooms|behaviour\w*|neighbour\w*|initialis\w*|labelled|licence\w*|honour\w*|favour\w*|parameteris\w*"
-    r"|linearis\w*|standardis\w*|minimis\w*|maximis\w*|discretis\w*|unnormalised|judge's eye|twins?)\b"
+    r"|linearis\w*|standardis\w*|minimis\w*|maximis\w*|discretis\w*|unnormalised|judge's eye)\b"
 )
 NOT_READ = ("docs/results/", "tests/test_words.py")
 # Where old names are listed with what replaced them, and class names of ImageNet.

@@ -6,7 +6,7 @@ import torch
 
 
 def write_tiny_clip(folder):
-    """Fills a folder as open_clip's ``local-dir:`` wants it (config, weights, tokenizer), and returns it."""
+    """Fills a folder as open_clip's `local-dir:` wants it (config, weights, tokenizer), and returns it."""
     import open_clip
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers

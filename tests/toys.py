@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 
 
 def forty() -> GaussianMixture:
@@ -15,7 +15,7 @@ def forty() -> GaussianMixture:
 
 def cubed(law: GaussianMixture, count: int, seed: int) -> Tensor:
     """Exact draws from an isotropic mixture of equal variances to the power 3: itself a mixture of M^3 Gaussians."""
-    means, variance = law.means, float(law._spreads.flatten()[0])
+    means, variance = law.means, float(law.tail_variance()[0])
     size = len(means)
     index = torch.cartesian_prod(*[torch.arange(size)] * 3)
     chosen = means[index]
@@ -54,3 +54,13 @@ def two_modes(dim: int) -> GaussianMixture:
     means = torch.zeros(2, dim, dtype=torch.float64)
     means[:, 0] = torch.tensor([-1.0, 1.0])
     return GaussianMixture(means, 0.25, [0.4, 0.6])
+
+
+def from_score(prediction: str, score: Tensor, x: Tensor, *, scale: float, sigma: float) -> Tensor:
+    """What an exact network of this parameterization predicts at `x = scale x_0 + sigma e`."""
+    if prediction == "score":
+        return score
+    epsilon = -sigma * score
+    denoised = (x - sigma * epsilon) / scale
+    outputs = {"epsilon": epsilon, "x0": denoised, "v": scale * epsilon - sigma * denoised, "flow": epsilon - denoised}
+    return outputs[prediction]

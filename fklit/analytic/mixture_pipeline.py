@@ -1,6 +1,6 @@
 """A pipeline whose denoiser is exact: two mixtures behind a diffusers scheduler, guided as diffusers guides.
 
-What an algorithm on pipelines returns can be held against the truth here, through the same schedulers and the same
+What an algorithm on pipelines returns can be compared with the truth here, through the same schedulers and the same
 interception as with Stable Diffusion.
 """
 
@@ -36,7 +36,7 @@ class MixturePipeline:
             predicts epsilon.
 
     Attributes:
-        unet: the denoiser; as in diffusers it gets both halves in one call of twice the rows.
+        unet: the denoiser; as in diffusers it gets the unconditional and conditional rows in one call.
     """
 
     def __init__(self, laws: Mapping[str, GaussianMixture], unconditional: GaussianMixture, scheduler: Any) -> None:
@@ -80,8 +80,8 @@ class MixturePipeline:
             rows, wanted = (torch.cat([x, x]), [self.unconditional] * len(laws) + laws) if guided else (x, laws)
             output = self.unet(rows, laws=wanted, scale=levels.scale, sigma=levels.sigma)
             if guided:
-                nothing, given = output.chunk(2)
-                output = nothing + guidance_scale * (given - nothing)
+                uncond, cond = output.chunk(2)
+                output = uncond + guidance_scale * (cond - uncond)
             x = scheduler.step(output, timestep, x, generator=generator, return_dict=False, **options)[0]
         return MixtureOutput(x)
 

@@ -1,4 +1,4 @@
-"""Mixtures with a history: the forty Gaussians, and powers of mixtures, which are mixtures again."""
+"""Mixtures of benchmarks: the forty Gaussians, and powers of mixtures, which are mixtures again."""
 
 import itertools
 import math
@@ -21,23 +21,23 @@ def forty_gaussians(*, scale: float = 50.0) -> GaussianMixture:
     return GaussianMixture(means / scale, (deviation / scale) ** 2)
 
 
-def power(mixture: GaussianMixture, exponent: int, *, least: float = 1e-12) -> GaussianMixture:
+def power(mixture: GaussianMixture, exponent: int, *, min_weight: float = 1e-12) -> GaussianMixture:
     """Return the normalized law `mixture^exponent`, exactly, for components that share one isotropic variance.
 
     Args:
         mixture: M components.
         exponent: a whole number n of at least 1; there are (M + n - 1 choose n) components before pruning.
-        least: components of less weight than this are left out.
+        min_weight: components of less weight are omitted.
 
     Raises:
         ValueError: for other covariances or exponents.
     """
     variance = float(mixture.tail_variance()[0])
     if exponent < 1 or int(exponent) != exponent:
-        raise ValueError(f"exponent={exponent} was given; give a whole number of at least 1.")
+        raise ValueError(f"expected an integer of at least 1, got exponent={exponent}; other powers are no mixtures.")
     within = mixture.moments()[1] - _between_variance(mixture)
     if not torch.allclose(within, torch.full_like(within, variance), rtol=1e-9):
-        raise ValueError("the components have different variances; powers are known here for one isotropic variance.")
+        raise ValueError("expected one isotropic variance, got components of different variances; use equal ones.")
     choices = list(itertools.combinations_with_replacement(range(len(mixture.weights)), int(exponent)))
     points = mixture.means[torch.tensor(choices)]  # (P, n, d)
     centers = points.mean(dim=1)
@@ -45,7 +45,7 @@ def power(mixture: GaussianMixture, exponent: int, *, least: float = 1e-12) -> G
     logs = torch.tensor(orders, dtype=torch.float64) + mixture.weights.log()[torch.tensor(choices)].sum(dim=1)
     logs = logs - (points - centers.unsqueeze(1)).square().sum(dim=(1, 2)) / (2 * variance)
     weights = torch.softmax(logs, dim=0)
-    kept = weights > least
+    kept = weights > min_weight
     return GaussianMixture(centers[kept], variance / exponent, weights[kept])
 
 

@@ -1,26 +1,24 @@
 """Logs how well equilibrium propagation aligns with backpropagation while a network trains."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from fklit.eqprop.alignment import error_vectors, symmetry_score, weight_angles
-from fklit.eqprop.responses import Estimator
-from fklit.eqprop.state import State
+from fklit.eqprop.analysis.alignment import error_vectors, symmetry_score, weight_angles
+from fklit.eqprop.learning.responses import Estimator
+from fklit.eqprop.network.state import State
+from fklit.eqprop.relaxation.result import Equilibrium
+from fklit.eqprop.training.task import EqPropTask
 from fklit.metrics.alignment import Alignment
-
-if TYPE_CHECKING:
-    from fklit.eqprop.networks import Equilibrium
-    from fklit.eqprop.task import EqPropTask
 
 
 class AlignmentCallback(Callback):
-    """Measures alignment on validation batches of an :class:`fklit.eqprop.task.EqPropTask`.
+    """Measures alignment on validation batches of an `fklit.eqprop.EqPropTask`.
 
-    Logs ``alignment/error/<population>`` and ``alignment/gradient/<weight>`` (cosines with recurrent backpropagation,
-    on settled samples), ``alignment/usable`` (their share), ``alignment/symmetry`` (1 symmetric, 0.5 random) and
-    ``alignment/angle/<link>`` in degrees.
+    Logs `alignment/error/<layer>` and `alignment/gradient/<weight>` (cosines with recurrent backpropagation, on samples
+    that have converged), `alignment/usable` (their share), `alignment/symmetry` (1 symmetric, 0.5 random) and
+    `alignment/angle/<link>` in degrees.
 
     Args:
         every_n_epochs: Measure in every n-th epoch, and in the check before training.
@@ -43,8 +41,8 @@ class AlignmentCallback(Callback):
     ) -> None:
         if min(every_n_epochs, num_batches, symmetry_samples) < 1:
             raise ValueError(
-                f"every_n_epochs={every_n_epochs}, num_batches={num_batches}, symmetry_samples={symmetry_samples} were "
-                "given; each is at least 1."
+                "expected every_n_epochs, num_batches and symmetry_samples of at least 1, got "
+                f"every_n_epochs={every_n_epochs}, num_batches={num_batches}, symmetry_samples={symmetry_samples}."
             )
         self.every_n_epochs, self.num_batches, self.estimator = every_n_epochs, num_batches, estimator
         self.symmetry_samples = symmetry_samples
@@ -54,17 +52,15 @@ class AlignmentCallback(Callback):
         """Refuses other tasks.
 
         Raises:
-            TypeError: If the module is not an ``EqPropTask``.
+            TypeError: If the module is not an `EqPropTask`.
         """
-        from fklit.eqprop.task import EqPropTask
-
         if not isinstance(pl_module, EqPropTask):
             raise TypeError(
-                f"AlignmentCallback was given with {type(pl_module).__name__}; it measures networks of EqPropTask."
+                f"expected an EqPropTask for AlignmentCallback, got {type(pl_module).__name__}; leave the callback out."
             )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts afresh."""
+        """Starts a new measurement."""
         self._metric = None
 
     def on_validation_batch_end(
@@ -81,8 +77,8 @@ class AlignmentCallback(Callback):
             cotangents = _cotangents(task, equilibrium, y)
             vectors = error_vectors(network, equilibrium, cotangents, estimator=self.estimator)
             if self._metric is None:
-                blocks = {name: gradient.numel() for name, gradient in vectors.gradients.items()}
-                self._metric = Alignment(network.names, blocks).to(x.device)
+                weights = {name: gradient.numel() for name, gradient in vectors.gradients.items()}
+                self._metric = Alignment(network.names, weights).to(x.device)
             self._metric.update(
                 vectors.error,
                 vectors.reference,
@@ -107,7 +103,7 @@ class AlignmentCallback(Callback):
         pl_module.log_dict({f"alignment/angle/{name}": value for name, value in weight_angles(task.network).items()})
 
 
-def _cotangents(task: "EqPropTask", equilibrium: "Equilibrium", y: torch.Tensor) -> State:
+def _cotangents(task: EqPropTask, equilibrium: Equilibrium, y: torch.Tensor) -> State:
     """Derivative of each sample's loss with respect to the activities."""
     with torch.enable_grad():
         state = [part.detach().requires_grad_() for part in equilibrium.state]

@@ -1,4 +1,4 @@
-"""Writes the classes that ``predict`` finds."""
+"""Writes the classes that `predict` finds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from fklit.atomic import write_atomically
 
 
 class ClassificationWriter(BasePredictionWriter):
-    """Writes what an ``EqPropTask`` predicts to one file, the same for any number of processes.
+    """Writes what an `EqPropTask` predicts to one file, the same for any number of processes.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Writes the groups that ``predict`` simulates."""
+"""Writes the groups that `predict` simulates."""
 
 import json
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from fklit.atomic import write_atomically
 
 
 class SimulationWriter(BasePredictionWriter):
-    """Writes each group of a ``SimulationTask`` into two files that appear whole or not at all.
+    """Writes each group of a `SimulationTask` into two files, each atomically.
 
     ::
 
-        output_dir/00007.npz     "particles" (K, *event) and "log_weights" (K,), "ess" (S,) and "spread" (T,)
+        output_dir/00007.npz     "samples" (K, *event) and "log_weights" (K,), "ess" (S,) and "log_weight_std" (T,)
         output_dir/00007.json    log Z, final ESS, resamplings, cost; written last
 
     Args:
-        output_dir: Folder; made if it does not exist. SimulationGroups of the same number are replaced.
+        output_dir: Folder; created if it does not exist. Groups of the same index are replaced.
     """
 
     def __init__(self, output_dir: str) -> None:
@@ -43,10 +43,10 @@ class SimulationWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         for b, index in enumerate(batch["indices"]):
             arrays = {
-                "particles": prediction.samples[b],
+                "samples": prediction.samples[b],
                 "log_weights": prediction.log_weights[b],
                 "ess": prediction.ess[:, b],
-                "spread": prediction.log_weight_std[:, b],
+                "log_weight_std": prediction.log_weight_std[:, b],
             }
             with write_atomically(folder / f"{index:05d}.npz") as file:
                 np.savez_compressed(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})

@@ -1,22 +1,31 @@
 """Classes that a configuration may name by their short names: those of fklit that are imported."""
 
+import importlib
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-import fklit.callbacks
-import fklit.correctors.guidance.task
-import fklit.correctors.simulation.task
-import fklit.correctors.targets.score_model_task
-import fklit.data
-import fklit.emoji.training.autoencoder
-import fklit.emoji.training.clip
-import fklit.emoji.training.detector
-import fklit.emoji.training.text_to_image
-import fklit.eqprop.task
-import fklit.steering.task  # noqa: F401  (imported for their classes)
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Reward
+
+# A class that is imported may be named by its short name.
+_MODULES = (
+    "fklit.callbacks",
+    "fklit.correctors.guidance.task",
+    "fklit.correctors.simulation.task",
+    "fklit.correctors.targets.score_model_task",
+    "fklit.data",
+    "fklit.emoji",
+    "fklit.emoji.training.autoencoder",
+    "fklit.emoji.training.clip",
+    "fklit.emoji.training.detector",
+    "fklit.emoji.training.text_to_image",
+    "fklit.eqprop.training.backprop",
+    "fklit.eqprop.training.task",
+    "fklit.steering.task",
+)
+for _module in _MODULES:
+    importlib.import_module(_module)
 
 
 def short_names() -> list[str]:

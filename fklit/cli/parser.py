@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -12,9 +11,6 @@ from fklit.cli.checkpoints import Words, laid_under, saved_model
 from fklit.cli.classes import short_names
 from fklit.cli.logs import check_log_folders
 from fklit.cli.messages import explain
-from fklit.correctors.targets.target import Target
-
-set_parsing_settings(subclasses_enabled=[Target])  # a dataclass, but named by the functions that make it: Annealed, ...
 
 
 class Parser(LightningArgumentParser):

@@ -1,23 +1,25 @@
-"""``python -m fklit.data fetch | verify | convert NAME DIR``: gets data, checks it, makes it mappable into memory."""
+"""`python -m fklit.data fetch | verify | convert NAME DIR`: gets data, checks it, makes it mappable into memory."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from fklit.data.imagenet32 import convert
-from fklit.data.verify import VERIFIERS, verify
-from fklit.emoji.art import fetch
+from fklit.data.imagenet32_cache import convert
+from fklit.data.verify import VERIFIERS
+from fklit.emoji.art import fetch, verify_art
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
+    verifiers = {**VERIFIERS, "emoji": verify_art}
     parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")
     bring.add_argument("name", choices=["emoji"])
     bring.add_argument("data_dir", nargs="?", default="data/emoji", help="where it goes; default: data/emoji")
     check = commands.add_parser("verify", help="compare files with known checksums, and print them")
-    check.add_argument("name", choices=sorted(VERIFIERS))
+    check.add_argument("name", choices=sorted(verifiers))
     check.add_argument("data_dir", help="the folder that the data module takes")
     change = commands.add_parser("convert", help="make files that can be mapped into memory; resumes where it stopped")
     change.add_argument("name", choices=["imagenet32"])
@@ -26,7 +28,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     if options.command == "verify":
         good = True
-        for finding in verify(options.name, options.data_dir):
+        for finding in verifiers[options.name](Path(options.data_dir).expanduser()):
             print(f"{finding.verdict:8}{finding.name}: {finding.detail}", flush=True)
             good = good and finding.verdict == "ok"
         return 0 if good else 1

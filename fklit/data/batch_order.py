@@ -15,12 +15,12 @@ class BatchOrder(DistributedSampler[Draw]):
     """Whole batches for one of several processes.
 
     For training the rows are shuffled anew every epoch, as a function of seed and epoch only, and the incomplete last
-    batch is left out. Batch i of W processes with N rows each holds together the same rows as batch i of one process
+    batch is omitted. Batch i of W processes with N rows each holds together the same rows as batch i of one process
     with W * N. For evaluation every row comes exactly once, on exactly one process, and all processes have equally
     many batches (a process with one more would wait for the others for ever); the rows are spread evenly over them, so
     a batch may have fewer rows than asked for.
 
-    It is a ``DistributedSampler`` so that Lightning leaves it in place.
+    It is a `DistributedSampler` so that Lightning leaves it in place.
 
     Args:
         rows: The rows of an epoch.
@@ -59,7 +59,7 @@ class BatchOrder(DistributedSampler[Draw]):
             enough = fewest >= self.num_batches > 0
         if not enough:
             raise ValueError(
-                f"{len(rows)} images were given for batches of {batch_size} on {num_processes} process(es); "
+                f"expected enough images for batches of {batch_size} on {num_processes} process(es), got {len(rows)}; "
                 "give more images or fewer processes, or change the batch size."
             )
 
@@ -82,11 +82,11 @@ class BatchOrder(DistributedSampler[Draw]):
 class BatchLoader(DataLoader[ImageBatch]):
     """A loader of whole batches that knows how far it is, so that a checkpoint in mid-epoch resumes exactly.
 
-    Lightning stores ``state_dict`` in its checkpoints and gives it back before the first batch of a resumed run. It is
-    for ``fit``, ``validate`` and ``test``; ``predict`` needs a loader whose batches Lightning can make.
+    Lightning stores `state_dict` in its checkpoints and gives it back before the first batch of a resumed run. It is
+    for `fit`, `validate` and `test`; `predict` needs a loader whose batches Lightning can make.
 
     Args:
-        dataset: Answers a :class:`fklit.data.image_batches.Draw` with a batch.
+        dataset: Answers a `fklit.data.image_batches.Draw` with a batch.
         sampler: The order of the batches.
         num_workers: Processes that read; 0 reads in the training process.
         pin_memory: Put batches where a GPU fetches them faster.
@@ -110,7 +110,7 @@ class BatchLoader(DataLoader[ImageBatch]):
         self._resumed: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
-        """The batches of an epoch; which one is settled at the first batch, as Lightning sets the epoch after this."""
+        """The batches of an epoch; which one is decided at the first batch, as Lightning sets the epoch after this."""
         order = self.sampler
         order.start = 0
         if self._resumed is not None:
@@ -129,5 +129,5 @@ class BatchLoader(DataLoader[ImageBatch]):
         return {"epoch": self._epoch, "clock": self._clock, "batches": self._seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch goes on where ``state`` was saved."""
+        """The next epoch goes on where `state` was saved."""
         self._resumed = dict(state)

@@ -1,27 +1,107 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official Python archives."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read by torchvision from the official Python files."""
 
-import io
 import tarfile
+import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from fklit.data.checksums import Finding, compare
 from fklit.data.image_batches import FlipAndCrop, ImagesInMemory, Normalization
 from fklit.data.image_module import ImageDataModule
-from fklit.data.planar_batches import PlanarBatch, read_batch
+
+Name = Literal["CIFAR10", "CIFAR100"]
 
 # Mean and 1.5 times the standard deviation of CIFAR-10, also used for CIFAR-100 (the authors of the homeostatic loss).
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (1.5 * 0.2023, 1.5 * 0.1994, 1.5 * 0.2010)
 
 
+def _reader(name: Name) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, name)
+
+
+def official_files(name: Name) -> dict[str, str]:
+    """md5 of each file that the official archive unpacks to, as torchvision knows them."""
+    reader = _reader(name)
+    return dict([*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])])
+
+
+def verify_cifar(name: Name, data_dir: Path) -> Iterator[Finding]:
+    """Compares the unpacked files, or the archive where there are none, with the published md5.
+
+    Args:
+        name: Which of both.
+        data_dir: The folder that the data module takes.
+    """
+    reader = _reader(name)
+    folder = _unpacked(name, data_dir)
+    if folder is None:
+        yield from compare(data_dir, {reader.filename: reader.tgz_md5}, "md5")
+    else:
+        yield from compare(folder, official_files(name), "md5")
+
+
+def _unpacked(name: Name, data_dir: Path) -> Path | None:
+    """The folder with the unpacked files or some of them."""
+    files = official_files(name)
+    places = (data_dir / _reader(name).base_folder, data_dir)
+    return next((place for place in places if any((place / file).is_file() for file in files)), None)
+
+
+@contextmanager
+def _files(name: Name, data_dir: Path) -> Iterator[Path]:
+    """The folder with the unpacked files, for which an archive is unpacked and removed afterwards."""
+    folder, reader = _unpacked(name, data_dir), _reader(name)
+    archive = data_dir / reader.filename
+    if folder is not None:
+        yield folder
+        return
+    if not archive.is_file():
+        raise FileNotFoundError(
+            f"expected {reader.base_folder} or {archive.name} in {data_dir}, got neither; put the official Python "
+            "archive there, or what it unpacks to (data/README.md of the project says where it comes from)."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with tarfile.open(archive) as tar:
+                for file in official_files(name):
+                    tar.extract(f"{reader.base_folder}/{file}", scratch, filter="data")
+        except (tarfile.TarError, EOFError, OSError, KeyError, zlib.error) as error:
+            raise ValueError(
+                f"expected the official archive, got {archive}, which is truncated or another one ({error}); fetch it "
+                "again."
+            ) from None
+        yield Path(scratch) / reader.base_folder
+
+
+def _read(name: Name, folder: Path, *, train: bool) -> Any:
+    """Reads with torchvision, which compares md5 first: the files are pickles, and a forged one is a program."""
+    here = type(name, (_reader(name),), {"base_folder": ""})  # the files are in the root itself
+    try:
+        return here(folder, train=train)
+    except RuntimeError:
+        wrong = [f for f in compare(folder, official_files(name), "md5") if f.verdict != "ok"]
+        if not wrong:
+            raise
+        missing = ", ".join(finding.name for finding in wrong if finding.verdict == "missing")
+        fix = f"unpack {_reader(name).filename} again."
+        if missing:
+            raise FileNotFoundError(
+                f"expected the official files of {name}, got {folder} without {missing}; {fix}"
+            ) from None
+        found = "; ".join(f"{folder / finding.name} ({finding.detail})" for finding in wrong)
+        raise ValueError(f"expected the official files of {name}, got {found}; {fix}") from None
+
+
 class _CIFAR(ImageDataModule):
-    folder: str
-    archive: str
-    files: dict[Literal["train", "test"], tuple[str, ...]]
-    label_key: str
+    reader: Name
     image_shape = (3, 32, 32)
 
     def __init__(
@@ -29,6 +109,7 @@ class _CIFAR(ImageDataModule):
         data_dir: str,
         batch_size: int = 256,
         *,
+        download: bool = False,
         augment: bool = True,
         num_train: int | None = None,
         num_test: int | None = None,
@@ -40,42 +121,21 @@ class _CIFAR(ImageDataModule):
             batch_size, num_train=num_train, num_test=num_test, holdout=holdout, seed=seed, num_workers=num_workers
         )
         self.data_dir = Path(data_dir).expanduser()
+        self.download = download
         self.augment = augment
+
+    def prepare_data(self) -> None:
+        """Downloads the archive with torchvision if that was asked for and no files are there."""
+        if self.download and _unpacked(self.reader, self.data_dir) is None:
+            _reader(self.reader)(self.data_dir, download=True)
 
     def load(self, split: Literal["train", "test"]) -> ImagesInMemory:
         """The images of a split, in memory (184 MB for the larger one)."""
-        names = self.files[split]
-        for root in (self.data_dir / self.folder, self.data_dir):
-            missing = [name for name in names if not (root / name).is_file()]
-            if not missing:
-                return self._join([self._read(root / name) for name in names])
-            if len(missing) < len(names):
-                raise FileNotFoundError(f"{', '.join(missing)} missing in {root}; unpack {self.archive} again.")
-        archive = self.data_dir / self.archive
-        if not archive.is_file():
-            raise FileNotFoundError(
-                f"No {self.folder} and no {self.archive} in {self.data_dir}; put the official Python archive there, or "
-                "what it unpacks to (data/README.md of the project says where it comes from)."
-            )
-        return self._join(self._unpack(archive, names))
-
-    def _read(self, path: Path, stream: BinaryIO | None = None) -> PlanarBatch:
-        return read_batch(path, label_key=self.label_key, num_classes=self.num_classes, stream=stream)
-
-    def _unpack(self, archive: Path, names: tuple[str, ...]) -> list[PlanarBatch]:
-        streams: list[BinaryIO] = []
-        try:
-            with tarfile.open(archive) as tar:
-                for name in names:
-                    member = tar.extractfile(f"{self.folder}/{name}")
-                    streams.append(io.BytesIO(b"" if member is None else member.read()))
-        except (tarfile.TarError, EOFError, OSError, KeyError, zlib.error) as error:
-            raise ValueError(f"{archive} is truncated or not the official archive ({error}); fetch it again.") from None
-        return [self._read(archive / name, stream) for name, stream in zip(names, streams, strict=True)]
-
-    def _join(self, batches: list[PlanarBatch]) -> ImagesInMemory:
-        pixels = np.concatenate([batch.data for batch in batches]).reshape(-1, 3, 32, 32)
-        return ImagesInMemory(pixels, np.concatenate([batch.labels for batch in batches]))
+        with _files(self.reader, self.data_dir) as folder:
+            images = _read(self.reader, folder, train=split == "train")
+        # torchvision puts the colors last; in the files, and here, they come first.
+        pixels = np.ascontiguousarray(images.data.transpose(0, 3, 1, 2))
+        return ImagesInMemory(pixels, np.array(images.targets, dtype=np.int64))
 
     def normalization(self) -> Normalization:
         """Mean of CIFAR-10 and 1.5 times its standard deviation, for both, as published."""
@@ -90,8 +150,9 @@ class CIFAR10DataModule(_CIFAR):
     """CIFAR-10: 50,000 and 10,000 images of 10 classes, 32x32 RGB.
 
     Args:
-        data_dir: Folder with ``cifar-10-batches-py`` (or its files) or ``cifar-10-python.tar.gz``.
+        data_dir: Folder with `cifar-10-batches-py` (or its files) or `cifar-10-python.tar.gz`.
         batch_size: Images in a batch of one process.
+        download: Let torchvision download the archive to `data_dir` if no files are there.
         augment: Mirror and shift the training images, as published.
         num_train: Use this many training images, a fixed random subset; None for all.
         num_test: Use this many test images, a fixed random subset; None for all.
@@ -100,17 +161,11 @@ class CIFAR10DataModule(_CIFAR):
         num_workers: Processes that read images.
 
     Raises:
-        ValueError: A number is out of its range, or a file is corrupt (in ``setup``).
-        FileNotFoundError: A file is missing (in ``setup``).
+        ValueError: A number is out of its range, or a file is not the official one (in `setup`).
+        FileNotFoundError: A file is missing (in `setup`).
     """
 
-    folder = "cifar-10-batches-py"
-    archive = "cifar-10-python.tar.gz"
-    files: dict[Literal["train", "test"], tuple[str, ...]] = {  # noqa: RUF012 - never changed
-        "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
-        "test": ("test_batch",),
-    }
-    label_key = "labels"
+    reader: Name = "CIFAR10"
     num_classes = 10
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -119,8 +174,9 @@ class CIFAR100DataModule(_CIFAR):
     """CIFAR-100: 50,000 and 10,000 images of 100 (fine) classes, 32x32 RGB.
 
     Args:
-        data_dir: Folder with ``cifar-100-python`` (or its files) or ``cifar-100-python.tar.gz``.
+        data_dir: Folder with `cifar-100-python` (or its files) or `cifar-100-python.tar.gz`.
         batch_size: Images in a batch of one process.
+        download: Let torchvision download the archive to `data_dir` if no files are there.
         augment: Mirror and shift the training images, as published.
         num_train: Use this many training images, a fixed random subset; None for all.
         num_test: Use this many test images, a fixed random subset; None for all.
@@ -129,12 +185,9 @@ class CIFAR100DataModule(_CIFAR):
         num_workers: Processes that read images.
 
     Raises:
-        ValueError: A number is out of its range, or a file is corrupt (in ``setup``).
-        FileNotFoundError: A file is missing (in ``setup``).
+        ValueError: A number is out of its range, or a file is not the official one (in `setup`).
+        FileNotFoundError: A file is missing (in `setup`).
     """
 
-    folder = "cifar-100-python"
-    archive = "cifar-100-python.tar.gz"
-    files: dict[Literal["train", "test"], tuple[str, ...]] = {"train": ("train",), "test": ("test",)}  # noqa: RUF012
-    label_key = "fine_labels"
+    reader: Name = "CIFAR100"
     num_classes = 100

@@ -12,8 +12,8 @@ def random_bits(seed: int, *counters: int | npt.NDArray[np.integer]) -> npt.NDAr
     Each counter is mixed in by the finalizer of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195).
 
     Args:
-        seed: Of the stream, any whole number.
-        *counters: Whole numbers or arrays of them (epoch, sample id, ...), broadcast against each other.
+        seed: Of the stream, any integer.
+        *counters: Integers or arrays of them (epoch, sample id, ...), broadcast against each other.
 
     Returns:
         Independent uniform bits, of the broadcast shape.
@@ -26,7 +26,7 @@ def random_bits(seed: int, *counters: int | npt.NDArray[np.integer]) -> npt.NDAr
 
 
 def shuffled(number: int, seed: int, *counters: int) -> npt.NDArray[np.int64]:
-    """A permutation of ``0 .. number - 1``, the same on every machine for the same seed and counters."""
+    """A permutation of `0 .. number - 1`, the same on every machine for the same seed and counters."""
     return np.argsort(random_bits(seed, *counters, np.arange(number)), kind="stable").astype(np.int64)
 
 

@@ -20,7 +20,7 @@ def read_digits(path: str | Path) -> ImagesInMemory:
     """Reads a text of digits: a digit a line, 64 pixels from 0 to 16, then the class, between commas.
 
     Args:
-        path: scikit-learn's ``digits.csv.gz``, or ``optdigits.tes`` of the UCI repository, which is the same.
+        path: Scikit-learn's `digits.csv.gz`, or `optdigits.tes` of the UCI repository, which is the same.
 
     Raises:
         ValueError: The file is truncated, or a line is something else.
@@ -32,22 +32,24 @@ def read_digits(path: str | Path) -> ImagesInMemory:
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("ascii")
         table = np.array([[float(cell) for cell in line.split(",")] for line in text.split()])
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is truncated or not a table of digits ({error}); fetch it again.") from None
+        raise ValueError(
+            f"expected a table of digits, got {path}, which is truncated or another ({error}); fetch it again."
+        ) from None
     if table.ndim != 2 or table.shape[1] != 65 or (table != np.floor(table)).any():
-        raise ValueError(f"{path} is a table of shape {table.shape}; it must be whole numbers, 65 a line.")
+        raise ValueError(f"expected 65 integers a line, got another table {table.shape} in {path}; fetch it again.")
     pixels, labels = table[:, :64], table[:, 64]
     if pixels.min() < 0 or pixels.max() > 16 or labels.min() < 0 or labels.max() > 9:
-        raise ValueError(f"{path}: pixels must be 0 to 16 and labels 0 to 9; another number was found.")
+        raise ValueError(f"expected pixels from 0 to 16 and labels from 0 to 9, got others in {path}; fetch it again.")
     return ImagesInMemory(pixels.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64))
 
 
 class DigitsDataModule(ImageDataModule):
     """1,797 handwritten digits, 8x8 pixels in [0, 1], of 13 writers: 1,437 to train on and 360 to test on.
 
-    The file has no official split, so a fixed random one is used. ``index`` counts within each part.
+    The file has no official split, so a fixed random one is used. `index` counts within each part.
 
     Args:
-        data_dir: Folder with ``digits.csv.gz`` (scikit-learn) or ``optdigits.tes`` (UCI); None for the shipped copy.
+        data_dir: Folder with `digits.csv.gz` (scikit-learn) or `optdigits.tes` (UCI); None for the shipped copy.
         batch_size: Images in a batch of one process.
         num_train: Use this many training images, a fixed random subset; None for all.
         num_test: Use this many test images, a fixed random subset; None for all.
@@ -56,8 +58,8 @@ class DigitsDataModule(ImageDataModule):
         num_workers: Processes that read images.
 
     Raises:
-        ValueError: A number is out of its range, or the file is corrupt (in ``setup``).
-        FileNotFoundError: The file is missing (in ``setup``).
+        ValueError: A number is out of its range, or the file is corrupt (in `setup`).
+        FileNotFoundError: The file is missing (in `setup`).
     """
 
     num_classes = 10
@@ -86,8 +88,8 @@ class DigitsDataModule(ImageDataModule):
         path = next((root / name for name in _FILES if (root / name).is_file()), None)
         if path is None:
             raise FileNotFoundError(
-                f"No {' or '.join(_FILES)} in {root}; give the folder of one of them, or no data_dir at all for the "
-                "copy that ships with fklit."
+                f"expected {' or '.join(_FILES)} in {root}, got neither; give the folder of one of them, or "
+                "no data_dir at all for the copy that ships with fklit."
             )
         digits = read_digits(path)
         total = len(digits.labels)

@@ -36,6 +36,8 @@ def shared(items: Sized, trainer: Trainer | None, *, noun: str) -> EveryNth | No
         return None
     world = trainer.world_size
     if world > len(items):  # Lightning would wait for ever for the metrics of a process without a batch
-        raise ValueError(f"{len(items)} {noun}(s) were given to {world} processes; use at most {len(items)} devices.")
+        raise ValueError(
+            f"expected a {noun} for each of {world} processes, got {len(items)}; use at most {len(items)} devices."
+        )
     dataset: Any = items
     return EveryNth(dataset, num_replicas=world, rank=trainer.global_rank, shuffle=False)

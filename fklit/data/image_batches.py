@@ -19,9 +19,9 @@ class ImageBatch(TypedDict):
     """N labeled images.
 
     Attributes:
-        x: Images, normalized, float32 ``(N, C, H, W)``.
-        y: Classes from 0, int64 ``(N,)``.
-        index: Where each image is in the files of its split, int64 ``(N,)``. It stays with the image in every order,
+        x: Images, normalized, float32 `(N, C, H, W)`.
+        y: Classes from 0, int64 `(N,)`.
+        index: Where each image is in the files of its split, int64 `(N,)`. It stays with the image in every order,
             subset, batch size and process, so it may seed random probes.
     """
 
@@ -42,30 +42,30 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> Rows:
-        """Classes from 0, int64 ``(n,)``."""
+        """Classes from 0, int64 `(n,)`."""
         ...
 
     def read(self, rows: Rows) -> Pixels:
-        """Pixels of some rows, uint8 ``(N, C, H, W)``."""
+        """Pixels of some rows, uint8 `(N, C, H, W)`."""
         ...
 
 
 @dataclass(frozen=True)
 class ImagesInMemory:
-    """Images as one array, uint8 ``(n, C, H, W)``, and their classes, int64 ``(n,)``."""
+    """Images as one array, uint8 `(n, C, H, W)`, and their classes, int64 `(n,)`."""
 
     pixels: Pixels
     labels: Rows
 
     def read(self, rows: Rows) -> Pixels:
-        """Pixels of some rows, uint8 ``(N, C, H, W)``."""
+        """Pixels of some rows, uint8 `(N, C, H, W)`."""
         picked: Pixels = self.pixels[rows]
         return picked
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """``(pixel / full_scale - mean) / std``, channel by channel.
+    """`(pixel / full_scale - mean) / std`, channel by channel.
 
     Attributes:
         mean: Of each channel, in [0, 1].
@@ -78,7 +78,7 @@ class Normalization:
     full_scale: float = 255.0
 
     def __call__(self, pixels: Pixels) -> torch.Tensor:
-        """Normalized images, float32, of the same shape ``(N, C, H, W)``."""
+        """Normalized images, float32, of the same shape `(N, C, H, W)`."""
         images = torch.from_numpy(pixels).float() / self.full_scale
         return (images - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
@@ -99,8 +99,8 @@ class FlipAndCrop:
         """Augmented images; each is a function of its own pixels and bits only.
 
         Args:
-            pixels: uint8 ``(N, C, H, W)``.
-            bits: 64 random bits an image, ``(N,)``.
+            pixels: Images, uint8 `(N, C, H, W)`.
+            bits: 64 random bits an image, `(N,)`.
         """
         height, width = pixels.shape[-2:]
         places = np.uint64(2 * self.padding + 1)
@@ -157,5 +157,5 @@ class ImageDataset(Dataset[ImageBatch]):
         )
 
     def __getitems__(self, rows: Sequence[int]) -> ImageBatch:
-        """What ``DataLoader`` asks for where it makes the batches itself; it is collated already."""
+        """What `DataLoader` asks for where it makes the batches itself; it is collated already."""
         return self[Draw(0, np.array(rows, dtype=np.int64))]

@@ -1,5 +1,6 @@
 """What the data modules of labeled images share: splits, subsets, loaders, and their checks."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,12 +15,12 @@ from fklit.data.image_batches import FlipAndCrop, ImageBatch, ImageDataset, Imag
 SUBSET_SEED = 1234  # of the subsets: fixed, so that runs with different seeds train on the same images
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(LightningDataModule, ABC):
     """Base of the data modules of labeled images; a subclass says where the images are and how they are normalized.
 
-    Every batch is an :class:`fklit.data.image_batches.ImageBatch`. The order of training depends on the seed and the
+    Every batch is an `fklit.data.image_batches.ImageBatch`. The order of training depends on the seed and the
     epoch only, the augmentation of an image on the seed, the epoch and its index only: neither on the number of
-    workers or processes. A checkpoint in the middle of an epoch resumes with the next batch. ``predict`` gives the test
+    workers or processes. A checkpoint in the middle of an epoch resumes with the next batch. `predict` gives the test
     images, each once and on one process, in the order of the files.
 
     Args:
@@ -32,7 +33,7 @@ class ImageDataModule(LightningDataModule):
         num_workers: Processes that read images; 0 reads in the training process.
 
     Raises:
-        ValueError: A number is out of its range, here or (subsets, when the files are known) in ``setup``.
+        ValueError: A number is out of its range, here or (subsets, when the files are known) in `setup`.
     """
 
     num_classes: int
@@ -58,7 +59,7 @@ class ImageDataModule(LightningDataModule):
             ("num_workers", num_workers, 0),
         ):
             if value is not None and value < least:
-                raise ValueError(f"{name}={value} was given; give a whole number of at least {least}.")
+                raise ValueError(f"expected {name} of at least {least}, got {value}; give an integer.")
         self.batch_size = batch_size
         self.num_train = num_train
         self.num_test = num_test
@@ -67,13 +68,13 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self._ready = False
 
+    @abstractmethod
     def load(self, split: Literal["train", "test"]) -> ImageSource:
         """The stored images of a split."""
-        raise TypeError(f"{type(self).__name__} does not say where its images are: define load(split).")
 
+    @abstractmethod
     def normalization(self) -> Normalization:
         """From bytes to numbers, after the images were loaded."""
-        raise TypeError(f"{type(self).__name__} does not say how its images are normalized: define normalization().")
 
     def augmentation(self) -> FlipAndCrop | None:
         """What is done to training images, or None."""
@@ -97,23 +98,23 @@ class ImageDataModule(LightningDataModule):
         if wanted < 1 or wanted + holdout > total:
             more = f" with holdout={holdout}" if holdout else ""
             raise ValueError(
-                f"{name}={number}{more} was given to {type(self).__name__}, which has {total} such images here; "
-                f"give at most {total} in all."
+                f"expected at most the {total} images that {type(self).__name__} has here, got {name}={number}{more}; "
+                "use fewer."
             )
         order = shuffled(total, SUBSET_SEED)
         return np.sort(order[:wanted]), np.sort(order[wanted : wanted + holdout])
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
-        """Shuffled batches of ``batch_size``, augmented; the incomplete last one is left out.
+        """Shuffled batches of `batch_size`, augmented; the incomplete last one is omitted.
 
         Raises:
-            ValueError: There are fewer images than one batch for every process, or ``overfit_batches`` is set.
+            ValueError: There are fewer images than one batch for every process, or `overfit_batches` is set.
         """
         augment = self.augmentation()
         return self._loader(self.train_images, self.train_rows, shuffle=True, augmentation=augment)
 
     def val_dataloader(self) -> DataLoader[ImageBatch]:
-        """The held-out images (the test images with ``holdout=0``), each once, in the order of the files."""
+        """The held-out images (the test images with `holdout=0`), each once, in the order of the files."""
         return self._loader(self.val_images, self.val_rows, shuffle=False, augmentation=None)
 
     def test_dataloader(self) -> DataLoader[ImageBatch]:
@@ -121,7 +122,7 @@ class ImageDataModule(LightningDataModule):
         return self._loader(self.test_images, self.test_rows, shuffle=False, augmentation=None)
 
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
-        """The test images, each once, in the order of the files; ``index`` tells which each is.
+        """The test images, each once, in the order of the files; `index` tells which each is.
 
         Process r of W gets images r, r + W, ... of them, from Lightning.
         """
@@ -142,8 +143,8 @@ class ImageDataModule(LightningDataModule):
         overfit = getattr(self.trainer, "overfit_batches", 0)
         if overfit > 0:
             raise ValueError(
-                f"overfit_batches={overfit} was given, for which Lightning takes the order of "
-                f"the images out of {type(self).__name__}'s hands; give the data module num_train instead."
+                f"expected overfit_batches=0, since {type(self).__name__} orders the images itself, got {overfit}; "
+                "set the data module's num_train instead."
             )
         dataset = ImageDataset(source, self.normalization(), augmentation=augmentation, seed=self.seed)
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -1,4 +1,4 @@
-"""Vectors drawn from a Gaussian mixture: training data of correctors' experts whose truth is known."""
+"""Draws of a Gaussian mixture: training data of experts whose exact law is known."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class MixtureDataModule(LightningDataModule):
         seed: Of the draws and of their order.
 
     Raises:
-        ValueError: For a mixture that is none, or a number that is not positive.
+        ValueError: For an invalid mixture, or a number that is not positive.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MixtureDataModule(LightningDataModule):
         super().__init__()
         for name, number in (("num_train", num_train), ("num_val", num_val), ("batch_size", batch_size)):
             if number < 1:
-                raise ValueError(f"{name}={number} was given; give an integer of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {number}; give an integer.")
         self.law = GaussianMixture(means, variances, weights)
         self.num_train, self.num_val, self.batch_size, self.seed = num_train, num_val, batch_size, seed
 

@@ -1,10 +1,10 @@
-"""Batch files of CIFAR and ImageNet32: a row an image, 1,024 red, then green, then blue bytes, line by line."""
+"""Batch files of ImageNet32: a row an image, 1,024 red, then green, then blue bytes, line by line."""
 
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -16,61 +16,57 @@ ROW = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class PlanarBatch:
-    """Contents of a batch file: ``data`` uint8 ``(n, 3072)``, ``labels`` int64 ``(n,)`` from 0."""
+    """Contents of a batch file: `data` uint8 `(n, 3072)`, `labels` int64 `(n,)` from 0."""
 
     data: Pixels
     labels: Rows
 
 
-def read_batch(
-    path: Path,
-    *,
-    num_classes: int,
-    label_key: str = "labels",
-    first: int = 0,
-    stream: BinaryIO | None = None,
-) -> PlanarBatch:
-    """Reads and checks one batch file, a restricted pickle or (by its ending) an ``.npz`` archive.
+def read_batch(path: Path, *, num_classes: int, first: int = 0) -> PlanarBatch:
+    """Reads and checks one batch file, a restricted pickle or (by its ending) an `.npz` archive.
 
     Args:
         path: The file.
-        num_classes: How many labels there are from ``first`` on.
-        label_key: What the labels are called in it.
+        num_classes: How many labels there are from `first` on.
         first: The label of class 0 in the file.
-        stream: Read this pickle instead; ``path`` is then only what messages call it.
 
     Raises:
         UnsafePickleError: The pickle names something that no array needs.
         ValueError: The file is truncated or corrupt, or its arrays have a wrong type, shape or label.
         FileNotFoundError: There is no such file.
     """
-    content = _read_archive(path) if path.suffix == ".npz" else load_pickle(path, stream)
-    for key in ("data", label_key):
+    content = _read_archive(path) if path.suffix == ".npz" else load_pickle(path)
+    for key in ("data", "labels"):
         if key not in content:
-            raise ValueError(f"{path} holds {sorted(content)} and no {key!r}; give an official batch file.")
-    data, labels = content["data"], _whole_numbers(path, label_key, content[label_key])
+            raise ValueError(f"expected {key!r} in {path}, got {sorted(content)}; give an official batch file.")
+    data, labels = content["data"], _whole_numbers(path, content["labels"])
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != ROW:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise ValueError(f"{path}: 'data' is {found}; it must be uint8 (n, {ROW}), 32x32 pixels in three colors.")
+        raise ValueError(f"expected 'data' as uint8 (n, {ROW}), got {found} in {path}; give an official batch file.")
     if len(labels) != len(data) or not len(data):
-        raise ValueError(f"{path} holds {len(data)} images and {len(labels)} labels; the numbers must be equal.")
+        raise ValueError(
+            f"expected a label for each image, got {len(labels)} for {len(data)} in {path}; "
+            "give an official batch file."
+        )
     outside = (labels < first) | (labels >= first + num_classes)
     if outside.any():
         place = int(np.argmax(outside))
         raise ValueError(
-            f"{path}: label {int(labels[place])} of image {place} is out of range; labels must be "
-            f"{first} to {first + num_classes - 1}."
+            f"expected labels from {first} to {first + num_classes - 1}, got {int(labels[place])} for image {place} of "
+            f"{path}; give an official batch file."
         )
     return PlanarBatch(np.ascontiguousarray(data), labels - first)
 
 
-def _whole_numbers(path: Path, key: str, values: Any) -> Rows:
+def _whole_numbers(path: Path, values: Any) -> Rows:
     try:
         array = np.asarray(values)
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{path}: {key!r} is not a list of whole numbers; give an official batch file.")
+        raise ValueError(
+            f"expected 'labels' as a list of integers, got something else in {path}; give an official batch file."
+        )
     return array.astype(np.int64)
 
 
@@ -84,4 +80,6 @@ def _read_archive(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path} is truncated or not an .npz archive of arrays ({reason}); fetch it again.") from None
+        raise ValueError(
+            f"expected an .npz archive, got {path}, which is truncated or another ({reason}); fetch it again."
+        ) from None

@@ -1,4 +1,4 @@
-"""Numbers of groups to simulate: the data of a task that needs none but its seeds."""
+"""Indices of groups to simulate: the data of a task that needs nothing but seeds."""
 
 from typing import Any, TypedDict
 
@@ -9,7 +9,7 @@ from fklit.data.every_nth import shared
 
 
 class SimulationBatch(TypedDict):
-    """SimulationGroups side by side."""
+    """Groups that are simulated together."""
 
     indices: list[int]
 
@@ -19,11 +19,11 @@ def _collate(items: list[int]) -> SimulationBatch:
 
 
 class SimulationDataModule(LightningDataModule):
-    """Groups 0 .. num_groups - 1, each on exactly one process; its number and the task's seed determine its noise.
+    """Groups 0 .. num_groups - 1, each on exactly one process; its index and the task's seed determine its noise.
 
     Args:
         num_groups: Independent groups.
-        batch_size: SimulationGroups side by side.
+        batch_size: Groups that are simulated together.
 
     Raises:
         ValueError: Either is below 1.
@@ -33,7 +33,7 @@ class SimulationDataModule(LightningDataModule):
         super().__init__()
         for name, number in (("num_groups", num_groups), ("batch_size", batch_size)):
             if number < 1:
-                raise ValueError(f"{name}={number} was given; give an integer of at least 1.")
+                raise ValueError(f"expected an integer of at least 1, got {name}={number}; raise it.")
         self.num_groups = num_groups
         self.batch_size = batch_size
 

@@ -1,14 +1,13 @@
 """Reads pickled image batches without running what a pickle may hold.
 
-``pickle.load`` runs any function that the file names, so a tampered batch file is a program. The official CIFAR and
+`pickle.load` runs any function that the file names, so a tampered batch file is a program. The official
 ImageNet32 batches need a handful of names, all of them about arrays; a file that asks for anything else is refused.
 """
 
-import contextlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy._core import multiarray
@@ -59,12 +58,11 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise UnsafePickleError("an object outside of the file")
 
 
-def load_pickle(path: str | Path, stream: BinaryIO | None = None) -> dict[str, Any]:
+def load_pickle(path: str | Path) -> dict[str, Any]:
     """Reads a pickled dictionary of arrays, numbers and texts; nothing of the file is run.
 
     Args:
-        path: The file, of Python 2 (CIFAR) or 3 (ImageNet32).
-        stream: Read this instead; ``path`` is then only what messages call it.
+        path: The file, written by Python 2 or 3.
 
     Returns:
         The dictionary with its keys as texts. Texts that Python 2 wrote stay bytes.
@@ -74,20 +72,26 @@ def load_pickle(path: str | Path, stream: BinaryIO | None = None) -> dict[str, A
         ValueError: The file is truncated, is no pickle or holds no dictionary.
         FileNotFoundError: There is no such file.
     """
-    with open(path, "rb") if stream is None else contextlib.nullcontext(stream) as file:
+    with open(path, "rb") as file:
         try:
             content = _ArrayUnpickler(file, encoding="bytes").load()
         except UnsafePickleError as error:
             raise UnsafePickleError(
-                f"{path} asks for {error}, which no batch of images needs, so it was not loaded: the file is not an "
-                "official one or was tampered with; fetch it again."
+                f"expected arrays only, got {error} in {path}, which no batch of images needs; it was not loaded, "
+                "as it is not official or was tampered with: fetch it again."
             ) from None
         except MemoryError:
-            raise ValueError(f"{path} asks for more memory than there is; it is corrupt, fetch it again.") from None
+            raise ValueError(
+                f"expected a batch of images, got {path}, which needs more memory than there is; fetch it again."
+            ) from None
         # A damaged stream fails wherever its bytes lead: EOF, a bad opcode, a missing memo, a bad array header.
         except Exception as error:
             reason = str(error) or type(error).__name__
-            raise ValueError(f"{path} is truncated or not a pickle ({reason}); fetch it again.") from None
+            raise ValueError(
+                f"expected a pickle, got {path}, which is truncated or another ({reason}); fetch it again."
+            ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; give a batch file, which holds a dictionary.")
+        raise ValueError(
+            f"expected a dictionary in {path}, got a {type(content).__name__}; give an official batch file."
+        )
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}

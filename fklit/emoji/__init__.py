@@ -3,6 +3,6 @@
 from fklit.emoji.boxes import EmojiBoxesDataModule
 from fklit.emoji.pairs import EmojiPairsDataModule
 from fklit.emoji.scene_data import EmojiScenesDataModule
-from fklit.emoji.tiles import EmojiTilesDataModule
+from fklit.emoji.tile_data import EmojiTilesDataModule
 
 __all__ = ["EmojiBoxesDataModule", "EmojiPairsDataModule", "EmojiScenesDataModule", "EmojiTilesDataModule"]

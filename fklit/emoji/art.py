@@ -1,18 +1,17 @@
 """The emoji art: fetched from two npm packages, checked against pinned checksums, kept as small sprites.
 
-``python -m fklit.data fetch emoji`` runs ``npm pack`` for both packages and writes one PNG an object and style below
-``data/emoji``. The Google art (Noto) is under the Apache License 2.0, the Twitter art (Twemoji) under CC BY 4.0,
+`python -m fklit.data fetch emoji` runs `npm pack` for both packages and writes one PNG an object and style below
+`data/emoji`. The Google art (Noto) is under the Apache License 2.0, the Twitter art (Twemoji) under CC BY 4.0,
 copyright Twitter, Inc and other contributors: keep the attribution with anything made from it.
 """
 
-import hashlib
 import io
 import json
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fklit.emoji.prompts import OBJECTS
+from fklit.data.checksums import Finding, checksum, compare
+from fklit.emoji.objects import OBJECTS
 
 Style = Literal["google", "twitter"]
 STYLES: tuple[Style, ...] = get_args(Style)
@@ -30,7 +30,7 @@ SHA256: dict[Style, str] = {
     "google": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
     "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
 }
-_FETCH_HINT = "run `python -m fklit.data fetch emoji {}` (it needs npm and a network, 136 MB once)"
+FETCH_HINT = "run `python -m fklit.data fetch emoji {}` (it needs npm and a network, 136 MB once)"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EmojiArt:
     """Sprites of every object in every style.
 
     Attributes:
-        sprites: RGBA pictures, square, uint8 ``(S, S, 4)``, by ``(object name, style)``.
+        sprites: RGBA pictures, square, uint8 `(S, S, 4)`, by `(object name, style)`.
     """
 
     sprites: Mapping[tuple[str, Style], npt.NDArray[np.uint8]]
@@ -47,7 +47,7 @@ class EmojiArt:
     )
 
     def sprite(self, name: str, style: Style, size: int) -> npt.NDArray[np.uint8]:
-        """The sprite scaled to ``size`` pixels, uint8 ``(size, size, 4)``; scaled once and remembered."""
+        """The sprite scaled to `size` pixels, uint8 `(size, size, 4)`; scaled once and remembered."""
         key = (name, style, size)
         if key not in self._resized:
             picture = Image.fromarray(self.sprites[name, style]).resize((size, size), Image.Resampling.LANCZOS)
@@ -55,8 +55,34 @@ class EmojiArt:
         return self._resized[key]
 
 
+def archive_path(data_dir: Path, style: Style) -> Path:
+    """Where the npm archive of a style is."""
+    return data_dir / f"emoji-datasource-{style}-{VERSION}.tgz"
+
+
+def verify_art(data_dir: Path) -> Iterator[Finding]:
+    """Compares the npm archives with the pinned checksums.
+
+    Args:
+        data_dir: Where `fetch` put them.
+    """
+    for style in STYLES:
+        yield from compare(data_dir, {archive_path(data_dir, style).name: SHA256[style]}, "sha256")
+
+
+def check_archive(archive: Path, style: Style) -> None:
+    """Refuses another archive than the pinned one.
+
+    Raises:
+        ValueError: Its checksum is another one.
+    """
+    digest = checksum(archive, "sha256")
+    if digest != SHA256[style]:
+        raise ValueError(f"expected sha256 {SHA256[style]}, got {digest} of {archive}; delete it and fetch it again.")
+
+
 def sprite_path(data_dir: Path, name: str, style: Style) -> Path:
-    """Where the sprite of an object is kept, for example ``data/emoji/google/red_heart.png``."""
+    """Where the sprite of an object is kept, for example `data/emoji/google/red_heart.png`."""
     return data_dir / style / f"{name.replace(' ', '_')}.png"
 
 
@@ -64,7 +90,7 @@ def load_art(data_dir: str | Path = "data/emoji") -> EmojiArt:
     """Read the sprites.
 
     Raises:
-        FileNotFoundError: one is missing; the message has the command that fetches them.
+        FileNotFoundError: One is missing; the message has the command that fetches them.
     """
     root = Path(data_dir)
     sprites: dict[tuple[str, Style], npt.NDArray[np.uint8]] = {}
@@ -72,21 +98,19 @@ def load_art(data_dir: str | Path = "data/emoji") -> EmojiArt:
         for thing in OBJECTS:
             path = sprite_path(root, thing.name, style)
             if not path.is_file():
-                raise FileNotFoundError(f"No emoji art at {path}: {_FETCH_HINT.format(root)}.")
+                raise FileNotFoundError(f"expected emoji art at {path}, got no such file; {FETCH_HINT.format(root)}.")
             with Image.open(path) as picture:
                 sprites[thing.name, style] = np.asarray(picture.convert("RGBA"))
     return EmojiArt(sprites)
 
 
 def extract_art(archive: Path, style: Style, data_dir: Path) -> None:
-    """Write the sprites of one npm archive below ``data_dir / style``; all of them or none.
+    """Write the sprites of one npm archive below `data_dir / style`; all of them or none.
 
     Raises:
-        ValueError: the checksum of the archive is not the pinned one.
+        ValueError: The checksum of the archive is not the pinned one.
     """
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != SHA256[style]:
-        raise ValueError(f"{archive} has sha256 {digest}, expected {SHA256[style]}: delete it and fetch it again.")
+    check_archive(archive, style)
     data_dir.mkdir(parents=True, exist_ok=True)
     wanted = {thing.short_name: thing.name for thing in OBJECTS}
     with tempfile.TemporaryDirectory(dir=data_dir, prefix=f".{style}-") as scratch:
@@ -109,27 +133,26 @@ def extract_art(archive: Path, style: Style, data_dir: Path) -> None:
 def _member(tar: tarfile.TarFile, name: str) -> io.BufferedIOBase:
     stream = tar.extractfile(name)
     if stream is None:
-        raise ValueError(f"The archive's {name} is not a file: it is not an emoji-datasource package.")
+        raise ValueError(f"expected a file {name} in an emoji-datasource package, got something else; fetch it again.")
     return stream  # type: ignore[return-value]
 
 
 def fetch(data_dir: str | Path = "data/emoji") -> None:
-    """Fetch both packages with ``npm pack`` (an archive already in ``data_dir`` is used) and write the sprites.
+    """Fetch both packages with `npm pack` (an archive already in `data_dir` is used) and write the sprites.
 
     Raises:
-        RuntimeError: npm is missing or failed.
-        ValueError: an archive is not the pinned one.
+        RuntimeError: The program npm is missing or failed.
+        ValueError: An archive is not the pinned one.
     """
     root = Path(data_dir)
     root.mkdir(parents=True, exist_ok=True)
     for style in STYLES:
-        package = f"emoji-datasource-{style}"
-        archive = root / f"{package}-{VERSION}.tgz"
+        package, archive = f"emoji-datasource-{style}", archive_path(root, style)
         if not archive.is_file():
             npm = shutil.which("npm")
             if npm is None:
                 raise RuntimeError(
-                    "npm was not found, and the emoji art comes from npm packages: install Node.js (which brings npm)."
+                    "expected npm on the path (the emoji art comes from npm packages), got none; install Node.js."
                 )
             print(f"fetching {package}@{VERSION} ...")
             with tempfile.TemporaryDirectory(dir=root, prefix=".npm-") as scratch:
@@ -143,7 +166,8 @@ def fetch(data_dir: str | Path = "data/emoji") -> None:
                 packed = Path(scratch) / archive.name
                 if done.returncode != 0 or not packed.is_file():
                     raise RuntimeError(
-                        f"npm pack {package}@{VERSION} failed: {done.stderr.strip() or done.stdout.strip()}."
+                        f"expected {archive.name} from npm pack {package}@{VERSION}, got "
+                        f"{done.stderr.strip() or done.stdout.strip()!r}; check the network and npm's registry."
                     )
                 packed.rename(archive)
         extract_art(archive, style, root)

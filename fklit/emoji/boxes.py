@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from fklit.emoji.art import STYLES, EmojiArt, Style, load_art
 from fklit.emoji.distractors import Pixels, distractor, sprite_pixels, warp
 from fklit.emoji.evaluation_set import EvaluationDataset, EvaluationItem, collate_evaluation
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 from fklit.emoji.scenes import IMAGE_SIZE, place, sample_prompt, scene_rng
 
 Box = tuple[int, int, int, int]
@@ -21,7 +21,7 @@ _CLASS_OF = {thing.name: index for index, thing in enumerate(OBJECTS)}
 class BoxItem(TypedDict):
     """A picture in [0, 1], float32 (3, 64, 64), and its objects.
 
-    ``classes`` is int64 (6,), the index in ``OBJECTS``, -1 where there is no object; ``boxes`` float32 (6, 4), left,
+    `classes` is int64 (6,), the index in `OBJECTS`, -1 where there is no object; `boxes` float32 (6, 4), left,
     top, right, bottom in pixels.
     """
 
@@ -31,10 +31,10 @@ class BoxItem(TypedDict):
 
 
 class BoxDataset(Dataset[BoxItem]):
-    """``length`` pictures of stream ``seed``; item ``i`` is the same whatever the order, batch size or process.
+    """`length` pictures of stream `seed`; item `i` is the same whatever the order, batch size or process.
 
     Half of them are scenes of the prompts; the others hold up to five objects anywhere, in one or both styles, any
-    pairs, 22 to 34 pixels large. ``distractor_share`` of all pictures get one or two distractor patches where they fit,
+    pairs, 22 to 34 pixels large. `distractor_share` of all pictures get one or two distractor patches where they fit,
     and 0.4 times as many of the objects are replaced by distractors. A third of the objects are warped a little,
     by up to 6 % of their size, as generators do.
 
@@ -96,7 +96,7 @@ class BoxDataset(Dataset[BoxItem]):
     def _draw(
         self, canvas: Pixels, objects: list[tuple[int, Box]], thing: tuple[str, Style, Box], rng: np.random.Generator
     ) -> None:
-        """Paints an object and notes it, or distractor in its place."""
+        """Paints an object and notes it, or paints a distractor in its place."""
         name, style, box = thing
         size = box[2] - box[0]
         if rng.random() < 0.4 * self.distractor_share:
@@ -116,7 +116,7 @@ class BoxDataset(Dataset[BoxItem]):
 
 
 def _free_box(rng: np.random.Generator, taken: list[Box], size: int) -> Box | None:
-    """A box that overlaps none of ``taken`` by more than two pixels, or None after 20 tries."""
+    """A box that overlaps none of `taken` by more than two pixels, or None after 20 tries."""
     for _ in range(20):
         left, top = (int(v) for v in rng.integers(0, IMAGE_SIZE - size + 1, 2))
         box = (left, top, left + size, top + size)
@@ -136,15 +136,15 @@ class EmojiBoxesDataModule(LightningDataModule):
         data_dir: Where the emoji art is.
         batch_size: Pictures in a batch.
         num_images: Pictures in a training epoch.
-        num_val_images: Pictures of the validation stream, without distractor.
-        num_test_images: Scenes of the exam, see :class:`fklit.emoji.evaluation_set.EvaluationDataset`.
-        distractor_share: Share of the training pictures with patches of distractor, in [0, 1].
-        seed: Of the training stream; validation uses ``seed + 1``, the exam ``seed + 2``.
+        num_val_images: Pictures of the validation stream, without distractors.
+        num_test_images: Scenes of the evaluation set, see `fklit.emoji.evaluation_set.EvaluationDataset`.
+        distractor_share: Share of the training pictures with distractor patches, in [0, 1].
+        seed: Of the training stream; validation uses `seed + 1`, the evaluation set `seed + 2`.
         num_workers: Processes that draw pictures.
 
     Raises:
-        ValueError: If a number is out of its range.
-        FileNotFoundError: If the art has not been fetched (raised by ``setup``).
+        ValueError: A number is out of its range.
+        FileNotFoundError: The art has not been fetched (raised by `setup`).
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class EmojiBoxesDataModule(LightningDataModule):
         sizes = {"num_images": num_images, "num_val_images": num_val_images, "num_test_images": num_test_images}
         for name, value in {"batch_size": batch_size, **sizes}.items():
             if value < 1:
-                raise ValueError(f"{name}={value} was given; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         if not 0 <= distractor_share <= 1:
-            raise ValueError(f"distractor_share={distractor_share} was given; give a share between 0 and 1.")
+            raise ValueError(f"expected distractor_share in [0, 1], got {distractor_share}; give a share.")
         self.data_dir = data_dir
         self.batch_size = batch_size
         self.num_images = num_images
@@ -183,7 +183,7 @@ class EmojiBoxesDataModule(LightningDataModule):
         self.test_set = EvaluationDataset(art, self.num_test_images, seed=self.seed + 2)
 
     def train_dataloader(self) -> DataLoader[BoxItem]:
-        """Shuffled batches of :class:`BoxItem`."""
+        """Shuffled batches of `BoxItem`."""
         return DataLoader(
             self.train_set, batch_size=self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers
         )
@@ -193,5 +193,5 @@ class EmojiBoxesDataModule(LightningDataModule):
         return DataLoader(self.val_set, batch_size=self.batch_size, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[EvaluationItem]:
-        """The exam, in order."""
+        """The evaluation set, in order."""
         return DataLoader(self.test_set, batch_size=self.batch_size, collate_fn=collate_evaluation)

@@ -1,10 +1,10 @@
-"""Patches that are no object: what a generator draws when it is unsure, for teaching models not to fall for it."""
+"""Distractors: patches that are no object, as a generator draws them, so that models learn not to see one there."""
 
 import numpy as np
 import numpy.typing as npt
 
 from fklit.emoji.art import STYLES, EmojiArt, Style
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 
 Pixels = npt.NDArray[np.float32]
 
@@ -15,7 +15,7 @@ def sprite_pixels(art: EmojiArt, name: str, style: Style, size: int) -> Pixels:
 
 
 def distractor(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
-    """A patch (size, size, 4) in [0, 1] that is no object: what an unsure generator draws.
+    """A patch (size, size, 4) in [0, 1] that is no object.
 
     One of: a blend of two objects, half an object, two halves of different objects, an object blurred beyond
     recognition, shuffled tiles of an object, a melted object, a shape between those of two objects, a blob of an
@@ -76,7 +76,7 @@ def distractor(rng: np.random.Generator, art: EmojiArt, size: int) -> Pixels:
 
 
 def warp(patch: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """Moves the pixels of a patch along smooth random fields, by at most ``amount`` of its size."""
+    """Moves the pixels of a patch along smooth random fields, by at most `amount` of its size."""
     size = len(patch)
     row, column = np.mgrid[0:size, 0:size].astype(np.float32)
     scale = float(rng.uniform(0.2, 0.45))

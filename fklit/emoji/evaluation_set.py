@@ -1,4 +1,4 @@
-"""The judge's exam: real scenes with a prompt that they show and a prompt that they do not."""
+"""The evaluation set of the judge: real scenes with a prompt that they show and a prompt that they do not."""
 
 from typing import Any, TypedDict
 
@@ -7,8 +7,9 @@ from torch.utils.data import Dataset
 
 from fklit.emoji.art import EmojiArt
 from fklit.emoji.hard_negatives import fulfills, hard_negative
-from fklit.emoji.prompts import TAGS, all_prompts
+from fklit.emoji.prompts import all_prompts
 from fklit.emoji.scenes import compose, place, scene_rng
+from fklit.metrics.geneval import TAGS
 
 
 class EvaluationItem(TypedDict):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fklit.emoji.prompts import COLORS, COUNT_WORDS, NOUNS, RELATIONS, ScenePrompt, Wanted, colors_of
+from fklit.emoji.objects import COLORS, NOUNS, colors_of
+from fklit.emoji.prompts import COUNT_WORDS, RELATIONS, ScenePrompt, Wanted
 from fklit.emoji.scenes import Scene
 from fklit.metrics.geneval import FoundObject, judge_objects
 

@@ -1,4 +1,4 @@
-"""``EncodedScenes``: emoji scenes as latents of a trained autoencoder, encoded once and kept."""
+"""Emoji scenes as latents of a trained autoencoder, encoded once and kept."""
 
 import hashlib
 from pathlib import Path
@@ -8,13 +8,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from fklit.atomic import write_atomically
 from fklit.emoji.art import load_art
 from fklit.emoji.scene_data import SceneDataset
 from fklit.emoji.scenes import caption, sample_scene
 
 
 class LatentItem(TypedDict):
-    """One training example: the scaled latent, float32 ``(C, h, w)``, and the caption."""
+    """One training example: the scaled latent, float32 `(C, h, w)`, and the caption."""
 
     latent: torch.Tensor
     prompt: str
@@ -35,19 +36,19 @@ class LatentDataset(Dataset[LatentItem]):
 
 
 class EncodedScenesDataModule(LightningDataModule):
-    """The latents of captioned emoji scenes; encoded at the first use and stored below ``data_dir/latents``.
+    """The latents of captioned emoji scenes; encoded at the first use and stored below `data_dir/latents`.
 
     Args:
-        data_dir: where the emoji art is.
-        batch_size: scenes in a batch.
-        autoencoder: folder of a diffusers ``AutoencoderKL`` whose ``scaling_factor`` is set.
-        num_scenes: scenes in a training epoch; the same ones every epoch.
-        num_val_scenes: scenes of the validation stream.
-        seed: of the training stream; validation uses ``seed + 1``.
+        data_dir: Where the emoji art is.
+        batch_size: Scenes in a batch.
+        autoencoder: Folder of a diffusers `AutoencoderKL` whose `scaling_factor` is set.
+        num_scenes: Scenes in a training epoch; the same ones every epoch.
+        num_val_scenes: Scenes of the validation stream.
+        seed: Of the training stream; validation uses `seed + 1`.
 
     Raises:
-        ValueError: a number is out of its range.
-        FileNotFoundError: no autoencoder in that folder, or no art (raised by ``prepare_data``).
+        ValueError: A number is out of its range.
+        FileNotFoundError: No autoencoder in that folder, or no art (raised by `prepare_data`).
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class EncodedScenesDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_scenes", num_scenes), ("num_val_scenes", num_val_scenes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.autoencoder = Path(autoencoder)
@@ -83,8 +84,8 @@ class EncodedScenesDataModule(LightningDataModule):
         """Encodes what is not stored yet."""
         if not (self.autoencoder / "config.json").is_file():
             raise FileNotFoundError(
-                f"No autoencoder in {self.autoencoder}: make it: `fklit fit --config configs/assets/autoencoder.yaml`, "
-                "or give the folder of another one."
+                f"expected an autoencoder in {self.autoencoder}, got no config.json; make it with "
+                "`fklit fit --config configs/assets/autoencoder.yaml`, or give the folder of another one."
             )
         for seed, length in ((self.seed, self.num_scenes), (self.seed + 1, self.num_val_scenes)):
             path = self._store(seed, length)
@@ -94,7 +95,7 @@ class EncodedScenesDataModule(LightningDataModule):
     def _encode(self, path: Path, seed: int, length: int) -> None:
         from diffusers import AutoencoderKL
         from rich.progress import track
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         autoencoder = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         scenes = DataLoader(SceneDataset(load_art(self.data_dir), length, seed=seed), batch_size=64)
@@ -106,9 +107,8 @@ class EncodedScenesDataModule(LightningDataModule):
                 latent = autoencoder.encode(batch["image"].to(device) * 2.0 - 1.0).latent_dist.mode()
                 parts.append((latent.float() * autoencoder.config.scaling_factor).half().cpu())
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"latents": torch.cat(parts)}, partial)
-        partial.rename(path)
+        with write_atomically(path) as file:
+            file.write(save({"latents": torch.cat(parts)}))
 
     def setup(self, stage: str) -> None:
         """Reads the stored latents."""
@@ -120,7 +120,7 @@ class EncodedScenesDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[LatentItem]:
-        """Batches ``{"latent": (N, C, h, w), "prompt": list of str}``."""
+        """Batches `{"latent": (N, C, h, w), "prompt": list of str}`."""
         return DataLoader(self.train_set, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[LatentItem]:

@@ -1,9 +1,10 @@
-"""Emoji scenes with captions for contrastive training: each with its nearest wrong scene and a spoilt copy."""
+"""Emoji scenes with captions for contrastive training: each with a hard negative and a corrupted copy."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +16,7 @@ from fklit.emoji.scenes import Scene, compose, place, sample_prompt, scene_rng
 
 
 class PairGroup(NamedTuple):
-    """Pictures float32 (3, 3, 64, 64) in [0, 1]: a scene, one of the nearest wrong prompt, the first one spoilt."""
+    """Pictures float32 (3, 3, 64, 64) in [0, 1]: a scene, one of a hard negative prompt, the first one corrupted."""
 
     images: torch.Tensor
     scenes: tuple[Scene, Scene]
@@ -24,8 +25,8 @@ class PairGroup(NamedTuple):
 class PairBatch(TypedDict):
     """A batch of N pictures and P captions.
 
-    ``images`` is float32 (N, 3, 64, 64) in [0, 1]; ``prompts`` are the P captions, those of the first P pictures;
-    the other pictures have none. ``truth`` is bool (N, P): the picture shows what the caption says and nothing else.
+    `images` is float32 (N, 3, 64, 64) in [0, 1]; `prompts` are the P captions, those of the first P pictures;
+    the other pictures have none. `truth` is bool (N, P): the picture shows what the caption says and nothing else.
     """
 
     images: torch.Tensor
@@ -34,7 +35,7 @@ class PairBatch(TypedDict):
 
 
 class PairDataset(Dataset[PairGroup]):
-    """``length`` groups of stream ``seed``; group ``i`` is the same whatever the order, batch size or process.
+    """`length` groups of stream `seed`; group `i` is the same whatever the order, batch size or process.
 
     Args:
         art: The sprites.
@@ -57,12 +58,12 @@ class PairDataset(Dataset[PairGroup]):
             prompt = hard_negative(prompt, rng)
         scene = place(prompt, rng)
         other = place(hard_negative(prompt, rng), rng)
-        pictures = [compose(scene, self.art), compose(other, self.art), self._spoilt(scene, rng)]
+        pictures = [compose(scene, self.art), compose(other, self.art), self._corrupted(scene, rng)]
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
         return PairGroup(images, (scene, other))
 
-    def _spoilt(self, scene: Scene, rng: np.random.Generator) -> "np.typing.NDArray[np.uint8]":
-        """The scene with one object replaced by distractor."""
+    def _corrupted(self, scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        """The scene with one object replaced by a distractor."""
         spot = int(rng.integers(len(scene.objects)))
         others = tuple(thing for index, thing in enumerate(scene.objects) if index != spot)
         canvas = compose(Scene(scene.prompt, others), self.art).astype(np.float32) / 255
@@ -74,7 +75,7 @@ class PairDataset(Dataset[PairGroup]):
 
 
 def collate_pairs(groups: Sequence[PairGroup]) -> PairBatch:
-    """Joins groups: scenes first, then the wrong scenes, then the spoilt ones, which no caption fits."""
+    """Joins groups: scenes first, then the hard negatives, then the corrupted ones, which no caption fits."""
     scenes = [group.scenes[place] for place in (0, 1) for group in groups]
     images = torch.cat([torch.stack([group.images[place] for group in groups]) for place in (0, 1, 2)])
     truth = torch.zeros(len(images), len(scenes), dtype=torch.bool)
@@ -93,12 +94,12 @@ class EmojiPairsDataModule(LightningDataModule):
         batch_size: Groups in a batch; each has three pictures and two captions.
         num_groups: Groups in a training epoch.
         num_val_groups: Groups of the validation stream.
-        seed: Of the training stream; validation uses ``seed + 1``.
+        seed: Of the training stream; validation uses `seed + 1`.
         num_workers: Processes that draw groups.
 
     Raises:
-        ValueError: If a number is below 1.
-        FileNotFoundError: If the art has not been fetched (raised by ``setup``).
+        ValueError: A number is below 1.
+        FileNotFoundError: The art has not been fetched (raised by `setup`).
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class EmojiPairsDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_groups", num_groups), ("num_val_groups", num_val_groups)):
             if value < 1:
-                raise ValueError(f"{name}={value} was given; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         self.data_dir = data_dir
         self.batch_size = batch_size
         self.num_groups = num_groups
@@ -129,7 +130,7 @@ class EmojiPairsDataModule(LightningDataModule):
         self.val_set = PairDataset(art, self.num_val_groups, seed=self.seed + 1)
 
     def train_dataloader(self) -> DataLoader[PairGroup]:
-        """Shuffled batches of :class:`PairBatch`."""
+        """Shuffled batches of `PairBatch`."""
         return DataLoader(
             self.train_set,
             batch_size=self.batch_size,

@@ -1,4 +1,4 @@
-"""The objects of the emoji scenes, the prompts about them and the pairs that are held out from training.
+"""The prompts of the emoji scenes and the pairs of objects that are held out from training.
 
 A prompt carries what it asks for (objects, colors, counts, relation), so that a judge can check a picture against it.
 The six tags are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513): single_object, two_object, counting, colors,
@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+from fklit.emoji.objects import NOUNS, OBJECTS
+from fklit.metrics.geneval import TAGS, Tag
+
 Relation = Literal["left of", "right of", "above", "below"]
 Split = Literal["tune", "test"]
 
-TAGS: tuple[Tag, ...] = get_args(Tag)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
-COLORS = ("red", "green", "blue", "yellow", "purple")
 PLURALS = {
     "butterfly": "butterflies",
     "strawberry": "strawberries",
@@ -28,89 +28,6 @@ PLURALS = {
     "octopus": "octopuses",
 }
 _HELD_OUT_ONE_IN = 6
-
-
-@dataclass(frozen=True)
-class EmojiObject:
-    """A drawable object: noun, its color (None when it has one look only) and its short name in the npm packages."""
-
-    noun: str
-    color: str | None
-    short_name: str
-
-    @property
-    def name(self) -> str:
-        """Unique name, for example ``"red heart"`` or ``"cat"``; also the class name a detector should use."""
-        return self.noun if self.color is None else f"{self.color} {self.noun}"
-
-
-def _colored(noun: str, **short_names: str) -> list[EmojiObject]:
-    return [EmojiObject(noun, color, short) for color, short in short_names.items()]
-
-
-OBJECTS: tuple[EmojiObject, ...] = (
-    *_colored(
-        "heart", red="heart", green="green_heart", blue="blue_heart", yellow="yellow_heart", purple="purple_heart"
-    ),
-    *_colored(
-        "circle",
-        red="red_circle",
-        green="large_green_circle",
-        blue="large_blue_circle",
-        yellow="large_yellow_circle",
-        purple="large_purple_circle",
-    ),
-    *_colored(
-        "square",
-        red="large_red_square",
-        green="large_green_square",
-        blue="large_blue_square",
-        yellow="large_yellow_square",
-        purple="large_purple_square",
-    ),
-    *_colored("book", red="closed_book", green="green_book", blue="blue_book"),
-    *_colored("apple", red="apple", green="green_apple"),
-    EmojiObject("cat", None, "cat"),
-    EmojiObject("dog", None, "dog"),
-    EmojiObject("panda", None, "panda_face"),
-    EmojiObject("frog", None, "frog"),
-    EmojiObject("fox", None, "fox_face"),
-    EmojiObject("fish", None, "tropical_fish"),
-    EmojiObject("octopus", None, "octopus"),
-    EmojiObject("butterfly", None, "butterfly"),
-    EmojiObject("pizza", None, "pizza"),
-    EmojiObject("doughnut", None, "doughnut"),
-    EmojiObject("strawberry", None, "strawberry"),
-    EmojiObject("car", None, "car"),
-    EmojiObject("rocket", None, "rocket"),
-    EmojiObject("star", None, "star"),
-    EmojiObject("sun", None, "sunny"),
-    EmojiObject("tree", None, "evergreen_tree"),
-    EmojiObject("sunflower", None, "sunflower"),
-    EmojiObject("umbrella", None, "umbrella_with_rain_drops"),
-    EmojiObject("ball", None, "soccer"),
-    EmojiObject("house", None, "house"),
-)
-NOUNS: tuple[str, ...] = tuple(dict.fromkeys(thing.noun for thing in OBJECTS))
-
-
-def colors_of(noun: str) -> tuple[str, ...]:
-    """Colors a noun is drawn in; empty for a noun with one look only."""
-    return tuple(thing.color for thing in OBJECTS if thing.noun == noun and thing.color is not None)
-
-
-def find_object(noun: str, color: str | None) -> EmojiObject:
-    """The object with this noun and color.
-
-    Raises:
-        KeyError: no such object.
-    """
-    for thing in OBJECTS:
-        if thing.noun == noun and thing.color == color:
-            return thing
-    raise KeyError(
-        f"No emoji object {noun!r} in color {color!r}; known objects are {[thing.name for thing in OBJECTS]}."
-    )
 
 
 def is_held_out(first: str, second: str) -> bool:
@@ -122,7 +39,7 @@ def is_held_out(first: str, second: str) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing a prompt asks for: ``count`` objects of ``noun``, in ``color`` (None: any color)."""
+    """One thing a prompt asks for: `count` objects of `noun`, in `color` (None: any color)."""
 
     noun: str
     color: str | None = None
@@ -130,7 +47,7 @@ class Wanted:
 
     @property
     def phrase(self) -> str:
-        """The words of the caption, for example ``"a red heart"`` or ``"three cats"``."""
+        """The words of the caption, for example `"a red heart"` or `"three cats"`."""
         color = "" if self.color is None else f"{self.color} "
         if self.count > 1:
             return f"{COUNT_WORDS[self.count]} {color}{PLURALS.get(self.noun, self.noun + 's')}"
@@ -143,9 +60,9 @@ class ScenePrompt:
     """A prompt with what it asks for.
 
     Attributes:
-        tag: the GenEval task.
-        wanted: one or two wanted things; nothing else should be in the picture.
-        relation: with two things, ``wanted[0] <relation> wanted[1]``; None when any arrangement will do.
+        tag: The GenEval task.
+        wanted: One or two wanted things; nothing else should be in the picture.
+        relation: With two things, `wanted[0] <relation> wanted[1]`; None when any arrangement will do.
     """
 
     tag: Tag
@@ -165,11 +82,11 @@ class ScenePrompt:
 
     @property
     def split(self) -> Split:
-        """``"tune"`` (settings may be chosen on it) or ``"test"``; held-out pairs are always ``"test"``."""
+        """`"tune"` (settings may be chosen on it) or `"test"`; held-out pairs are always `"test"`."""
         return "tune" if not self.held_out and zlib.crc32(self.text.encode()) % 2 else "test"
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt as a line of GenEval's ``evaluation_metadata.jsonl``; a relation is on the thing it places."""
+        """The prompt as a line of GenEval's `evaluation_metadata.jsonl`; a relation is on the thing it places."""
         include: list[dict[str, Any]] = []
         # GenEval places a later item relative to an earlier one: "a cat left of a dog" lists the dog first.
         order = self.wanted if self.relation is None else self.wanted[::-1]
@@ -190,7 +107,7 @@ def all_prompts(tag: Tag) -> list[ScenePrompt]:
     """Every prompt of one task, in a fixed order, held-out pairs included.
 
     Raises:
-        ValueError: the tag is unknown.
+        ValueError: The tag is unknown.
     """
     looks = [Wanted(thing.noun, thing.color) for thing in OBJECTS]
     colored = [look for look in looks if look.color is not None]
@@ -212,7 +129,7 @@ def all_prompts(tag: Tag) -> list[ScenePrompt]:
                 for a, b in itertools.permutations(colored, 2)
                 if a.noun != b.noun and a.color != b.color
             ]
-    raise ValueError(f"tag must be one of {TAGS}, got {tag!r}.")
+    raise ValueError(f"expected a tag of {TAGS}, got {tag!r}; choose one.")
 
 
 def test_prompts(
@@ -226,14 +143,14 @@ def test_prompts(
     """A balanced list of different prompts for a benchmark: the tags in turn, drawn without repetition.
 
     Args:
-        number: how many prompts.
-        split: ``"tune"`` for choosing settings, ``"test"`` for reporting; no prompt is in both.
-        tags: tasks to draw from, in turn; a task that has run out is passed over.
+        number: How many prompts.
+        split: `"tune"` for choosing settings, `"test"` for reporting; no prompt is in both.
+        tags: Tasks to draw from, in turn; a task that has run out is skipped.
         held_out: True for held-out pairs only, False for none of them, None for both as they come.
-        seed: of the draw.
+        seed: Of the draw.
 
     Raises:
-        ValueError: fewer than ``number`` prompts qualify.
+        ValueError: Fewer than `number` prompts qualify.
     """
     rng = np.random.default_rng(seed)
     queues: list[list[ScenePrompt]] = []
@@ -243,8 +160,8 @@ def test_prompts(
     chosen = [p for row in itertools.zip_longest(*queues) for p in row if p is not None][:number]
     if len(chosen) < number:
         raise ValueError(
-            f"Only {len(chosen)} prompts fit split={split!r}, tags={tags}, held_out={held_out}, "
-            f"{number} were asked for; ask for fewer."
+            f"expected at most {len(chosen)} prompts with split={split!r}, tags={tags}, held_out={held_out}, got "
+            f"{number}; use fewer."
         )
     return chosen
 

@@ -1,9 +1,10 @@
-"""``EmojiScenes``: the emoji scenes as a LightningDataModule."""
+"""The emoji scenes as a LightningDataModule."""
 
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -13,25 +14,25 @@ from fklit.emoji.scenes import Scene, caption, compose, sample_crowd, sample_sce
 
 
 class SceneItem(TypedDict):
-    """One training example: a picture in [0, 1], float32 ``(3, 64, 64)``, and its caption."""
+    """One training example: a picture in [0, 1], float32 `(3, 64, 64)`, and its caption."""
 
     image: torch.Tensor
     prompt: str
 
 
-def to_tensor(picture: "np.typing.NDArray[np.uint8]") -> torch.Tensor:
-    """A uint8 picture ``(H, W, 3)`` as float32 ``(3, H, W)`` in [0, 1]."""
+def to_tensor(picture: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """A uint8 picture `(H, W, 3)` as float32 `(3, H, W)` in [0, 1]."""
     return torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0
 
 
 class SceneDataset(Dataset[SceneItem]):
-    """``length`` scenes of stream ``seed``; item ``i`` is the same whatever the order, the batch size or the process.
+    """`length` scenes of stream `seed`; item `i` is the same whatever the order, the batch size or the process.
 
     Args:
-        art: the sprites.
-        length: number of scenes.
-        seed: of the stream; two streams share no draw.
-        crowd_share: share of the scenes that are four unrelated objects with an empty caption (see ``sample_crowd``).
+        art: The sprites.
+        length: Number of scenes.
+        seed: Of the stream; two streams share no draw.
+        crowd_share: Share of the scenes that are four unrelated objects with an empty caption (see `sample_crowd`).
     """
 
     def __init__(self, art: EmojiArt, length: int, *, seed: int = 0, crowd_share: float = 0.0) -> None:
@@ -44,7 +45,7 @@ class SceneDataset(Dataset[SceneItem]):
         return self.length
 
     def scene(self, index: int) -> Scene | None:
-        """Scene ``index``, or None when that place is taken by a crowd, which has no caption."""
+        """Scene `index`, or None when that place is taken by a crowd, which has no caption."""
         if scene_rng(self.seed, index).random() < self.crowd_share:
             return None
         return sample_scene(self.seed, index)
@@ -59,21 +60,21 @@ class SceneDataset(Dataset[SceneItem]):
 class EmojiScenesDataModule(LightningDataModule):
     """Captioned emoji scenes, drawn without end; object pairs that are held out never come.
 
-    Fetch the art once with ``python -m fklit.data fetch emoji``.
+    Fetch the art once with `python -m fklit.data fetch emoji`.
 
     Args:
-        data_dir: where the emoji art is.
-        batch_size: scenes in a batch.
-        num_scenes: scenes in a training epoch.
-        num_val_scenes: scenes of the validation stream.
-        crowd_share: share of the training scenes that are four unrelated objects without a caption, which fill the
+        data_dir: Where the emoji art is.
+        batch_size: Scenes in a batch.
+        num_scenes: Scenes in a training epoch.
+        num_val_scenes: Scenes of the validation stream.
+        crowd_share: Share of the training scenes that are four unrelated objects without a caption, which fill the
             canvas: an autoencoder learns more from them than from white. In [0, 1].
-        seed: of the training stream; validation uses ``seed + 1``.
-        num_workers: processes that draw scenes.
+        seed: Of the training stream; validation uses `seed + 1`.
+        num_workers: Processes that draw scenes.
 
     Raises:
-        ValueError: a number is out of its range.
-        FileNotFoundError: the art has not been fetched (raised by ``setup``).
+        ValueError: A number is out of its range.
+        FileNotFoundError: The art has not been fetched (raised by `setup`).
     """
 
     def __init__(
@@ -90,9 +91,9 @@ class EmojiScenesDataModule(LightningDataModule):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_scenes", num_scenes), ("num_val_scenes", num_val_scenes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+                raise ValueError(f"expected {name} of at least 1, got {value}; give an integer.")
         if not 0.0 <= crowd_share <= 1.0:
-            raise ValueError(f"crowd_share is {crowd_share}; give a share between 0 and 1.")
+            raise ValueError(f"expected crowd_share in [0, 1], got {crowd_share}; give a share.")
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.num_scenes = num_scenes
@@ -108,7 +109,7 @@ class EmojiScenesDataModule(LightningDataModule):
         self.val_set = SceneDataset(art, self.num_val_scenes, seed=self.seed + 1)
 
     def train_dataloader(self) -> DataLoader[SceneItem]:
-        """Batches ``{"image": (N, 3, 64, 64) in [0, 1], "prompt": list of str}``."""
+        """Batches `{"image": (N, 3, 64, 64) in [0, 1], "prompt": list of str}`."""
         return DataLoader(
             self.train_set, batch_size=self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers
         )

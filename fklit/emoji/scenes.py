@@ -1,7 +1,7 @@
 """Emoji scenes: 64x64 pictures of one to four emoji on white, each with a prompt that says exactly what is in it.
 
-Everything is a pure function of ``(seed, index)``: ``sample_scene`` draws what is where, ``compose`` paints it,
-``caption`` names it.
+Everything is a pure function of `(seed, index)`: `sample_scene` draws what is where, `compose` paints it,
+`caption` names it.
 """
 
 from dataclasses import dataclass
@@ -10,19 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fklit.emoji.art import STYLES, EmojiArt, Style
-from fklit.emoji.prompts import (
-    COUNT_WORDS,
-    OBJECTS,
-    RELATIONS,
-    EmojiObject,
-    Relation,
-    ScenePrompt,
-    Tag,
-    Wanted,
-    colors_of,
-    find_object,
-    is_held_out,
-)
+from fklit.emoji.objects import OBJECTS, EmojiObject, colors_of, find_object
+from fklit.emoji.prompts import COUNT_WORDS, RELATIONS, Relation, ScenePrompt, Wanted, is_held_out
+from fklit.metrics.geneval import Tag
 
 IMAGE_SIZE = 64
 MIN_SIZE, MAX_SIZE = 26, 30
@@ -40,7 +30,7 @@ _TAG_SHARES: dict[Tag, float] = {
 
 @dataclass(frozen=True)
 class PlacedObject:
-    """One object of a scene: what, in which art style, and its box ``(left, top, right, bottom)`` in pixels."""
+    """One object of a scene: what, in which art style, and its box `(left, top, right, bottom)` in pixels."""
 
     name: str
     noun: str
@@ -58,7 +48,7 @@ class Scene:
 
 
 def caption(scene: Scene) -> str:
-    """The text of the scene's prompt, for example ``"a red apple left of a dog"``."""
+    """The text of the scene's prompt, for example `"a red apple left of a dog"`."""
     return scene.prompt.text
 
 
@@ -66,11 +56,11 @@ def compose(scene: Scene, art: EmojiArt) -> npt.NDArray[np.uint8]:
     """Paint a scene on white.
 
     Args:
-        scene: what is where; later objects are painted over earlier ones.
-        art: the sprites.
+        scene: What is where; later objects are painted over earlier ones.
+        art: The sprites.
 
     Returns:
-        RGB picture, ``(64, 64, 3)``.
+        RGB picture, `(64, 64, 3)`.
     """
     canvas = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255.0)
     for thing in scene.objects:
@@ -113,7 +103,7 @@ def sample_prompt(rng: np.random.Generator) -> ScenePrompt:
 
 
 def _cell_corner(rng: np.random.Generator, column: float, row: float, size: int) -> tuple[int, int]:
-    """Top-left corner of an object of ``size`` in the cell at ``(column, row)``, 0 to 1 each; 0.5 is the middle.
+    """Top-left corner of an object of `size` in the cell at `(column, row)`, 0 to 1 each; 0.5 is the middle.
 
     The corner is drawn uniformly among those that keep the object inside the cell when the cell is an outer one, and
     within six pixels of the middle otherwise.
@@ -168,12 +158,12 @@ def place(prompt: ScenePrompt, rng: np.random.Generator) -> Scene:
 
 
 def scene_rng(seed: int, index: int) -> np.random.Generator:
-    """The generator of scene ``index`` of stream ``seed``; independent of every other index."""
+    """The generator of scene `index` of stream `seed`; independent of every other index."""
     return np.random.default_rng((seed, index))
 
 
 def sample_scene(seed: int, index: int) -> Scene:
-    """Training scene number ``index`` of stream ``seed``: a drawn prompt, arranged."""
+    """Training scene number `index` of stream `seed`: a drawn prompt, arranged."""
     rng = scene_rng(seed, index)
     return place(sample_prompt(rng), rng)
 

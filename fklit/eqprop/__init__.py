@@ -1,10 +1,18 @@
-"""Method 3: equilibrium propagation without weight symmetry, with the Jacobian homeostatic loss."""
+"""Method 3: equilibrium propagation without weight symmetry, with the Jacobian homeostatic loss.
 
-from fklit.eqprop.activations import Activation, DoubleSiLU, HardSigmoid, Identity, ShiftedSigmoid, Tanh, is_holomorphic
-from fklit.eqprop.alignment import error_vectors, symmetry_score, weight_angles
-from fklit.eqprop.connections import Connection, Convolution, Dense, Link
-from fklit.eqprop.dynamics import Relaxation, Settled
-from fklit.eqprop.estimators import (
+The packages are a stack: `network` (layers, links, activations), `relaxation` (fields and fixed points), `learning`
+(nudges, estimators, the autograd function, homeostasis), on these `EquilibriumNetwork` and its presets, and on top
+`training` (Lightning tasks) and `analysis` (references and alignment). The tasks load on first use, as they import
+Lightning.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fklit.eqprop.analysis.alignment import error_vectors, symmetry_score, weight_angles
+from fklit.eqprop.analysis.references import dense_errors, equilibrium_jacobian, unrolled
+from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.learning.estimators import (
     Cauchy,
     ComplexStep,
     CorrectedNudge,
@@ -13,19 +21,43 @@ from fklit.eqprop.estimators import (
     RecurrentBackprop,
     Symmetric,
 )
-from fklit.eqprop.execution import Execution
-from fklit.eqprop.graph import Population
-from fklit.eqprop.homeostasis import Homeostasis
-from fklit.eqprop.networks import Equilibrium, EquilibriumNetwork
-from fklit.eqprop.nudges import CrossEntropyNudge, MSENudge, Nudge
-from fklit.eqprop.online import Online
+from fklit.eqprop.learning.homeostasis import Homeostasis
+from fklit.eqprop.learning.nudges import CrossEntropyNudge, MSENudge, Nudge
+from fklit.eqprop.learning.online import Online
+from fklit.eqprop.learning.responses import Estimator, Response
+from fklit.eqprop.network.activations import (
+    Activation,
+    DoubleSiLU,
+    HardSigmoid,
+    Identity,
+    ShiftedSigmoid,
+    Tanh,
+    is_holomorphic,
+)
+from fklit.eqprop.network.connections import Connection, Convolution, Dense
+from fklit.eqprop.network.execution import Execution
+from fklit.eqprop.network.graph import Layer
+from fklit.eqprop.network.links import Link
+from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.presets import MLP, ConvNet, LoopNet
-from fklit.eqprop.references import dense_errors, equilibrium_jacobian, unrolled
-from fklit.eqprop.responses import Estimator, Response
+from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
+from fklit.eqprop.relaxation.settings import Relaxation
+
+if TYPE_CHECKING:
+    from fklit.eqprop.training.backprop import BackpropTask
+    from fklit.eqprop.training.optimizers import OptimizerSettings
+    from fklit.eqprop.training.task import EqPropTask
+
+_LAZY = {
+    "BackpropTask": "fklit.eqprop.training.backprop",
+    "EqPropTask": "fklit.eqprop.training.task",
+    "OptimizerSettings": "fklit.eqprop.training.optimizers",
+}
 
 __all__ = [
     "MLP",
     "Activation",
+    "BackpropTask",
     "Cauchy",
     "ComplexStep",
     "Connection",
@@ -35,6 +67,7 @@ __all__ = [
     "CrossEntropyNudge",
     "Dense",
     "DoubleSiLU",
+    "EqPropTask",
     "Equilibrium",
     "EquilibriumNetwork",
     "Estimator",
@@ -43,17 +76,19 @@ __all__ = [
     "HardSigmoid",
     "Homeostasis",
     "Identity",
+    "Layer",
     "Link",
     "LoopNet",
     "MSENudge",
     "Nudge",
     "OneSided",
     "Online",
-    "Population",
+    "OptimizerSettings",
     "RecurrentBackprop",
+    "RecurrentNetwork",
     "Relaxation",
+    "RelaxationResult",
     "Response",
-    "Settled",
     "ShiftedSigmoid",
     "Symmetric",
     "Tanh",
@@ -65,3 +100,9 @@ __all__ = [
     "unrolled",
     "weight_angles",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'fklit.eqprop' has no attribute {name!r}")

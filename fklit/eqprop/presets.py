@@ -3,30 +3,31 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fklit.eqprop.activations import Activation, DoubleSiLU, ShiftedSigmoid
-from fklit.eqprop.connections import Convolution, Dense
-from fklit.eqprop.dynamics import Relaxation
-from fklit.eqprop.execution import Execution
-from fklit.eqprop.graph import Population
-from fklit.eqprop.networks import EquilibriumNetwork, UnsettledPolicy
-from fklit.eqprop.responses import Estimator
+from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.learning.responses import Estimator
+from fklit.eqprop.network.activations import Activation, DoubleSiLU, ShiftedSigmoid
+from fklit.eqprop.network.connections import Convolution, Dense
+from fklit.eqprop.network.execution import Execution
+from fklit.eqprop.network.graph import Layer
+from fklit.eqprop.relaxation.result import UnconvergedPolicy
+from fklit.eqprop.relaxation.settings import Relaxation
 
 
 class MLP(EquilibriumNetwork):
-    """Dense layers ``l1, l2, ..., out`` with reciprocal connections, and a readout.
+    """Dense layers `l1, l2, ..., out` with reciprocal connections, and a readout.
 
     Args:
         input_shape: Of one sample, flattened.
         hidden: Neurons of the hidden layers.
         num_outputs: Neurons of the last layer.
         num_classes: Of the readout; None for none.
-        tied: Whether the ways back share the weights.
-        angle: First angle of untied ways back, in degrees.
+        tied: Whether backward weights are the transposed forward weights.
+        angle: First angle between untied forward and backward weights, in degrees.
         gain: Factor on the first weights between layers.
         activation: Of all neurons; None for the shifted sigmoid.
-        free: As in :class:`EquilibriumNetwork`.
+        free: As in `EquilibriumNetwork`.
         estimator: As there.
-        unsettled: As there.
+        unconverged: As there.
         execution: As there.
     """
 
@@ -43,13 +44,13 @@ class MLP(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unsettled: UnsettledPolicy = "keep",
+        unconverged: UnconvergedPolicy = "keep",
         execution: Execution | None = None,
     ) -> None:
         names = [*(f"l{i + 1}" for i in range(len(hidden))), "out"]
         super().__init__(
             input_shape,
-            [Population(name, (size,)) for name, size in zip(names, [*hidden, num_outputs], strict=True)],
+            [Layer(name, (size,)) for name, size in zip(names, [*hidden, num_outputs], strict=True)],
             connections=[
                 Dense("input", names[0]),
                 *(Dense(pre, post, tied=tied, angle=angle, gain=gain) for pre, post in pairwise(names)),
@@ -58,13 +59,13 @@ class MLP(EquilibriumNetwork):
             activation=ShiftedSigmoid() if activation is None else activation,
             free=free,
             estimator=estimator,
-            unsettled=unsettled,
+            unconverged=unconverged,
             execution=execution,
         )
 
 
 class LoopNet(EquilibriumNetwork):
-    """``input -> l1 -> l2 -> out -> l1``: a loop without reciprocal connections (figure 4 e to h).
+    """`input -> l1 -> l2 -> out -> l1`: a loop without reciprocal connections (figure 4 e to h).
 
     Args:
         input_shape: Of one sample, flattened.
@@ -73,9 +74,9 @@ class LoopNet(EquilibriumNetwork):
         num_classes: Of the readout; None for none.
         gain: Factor on the first weights between layers.
         activation: Of all neurons; None for the shifted sigmoid.
-        free: As in :class:`EquilibriumNetwork`.
+        free: As in `EquilibriumNetwork`.
         estimator: As there.
-        unsettled: As there.
+        unconverged: As there.
         execution: As there.
     """
 
@@ -90,15 +91,15 @@ class LoopNet(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unsettled: UnsettledPolicy = "keep",
+        unconverged: UnconvergedPolicy = "keep",
         execution: Execution | None = None,
     ) -> None:
         if len(hidden) != 2:
-            raise ValueError(f"hidden={list(hidden)} was given; the loop net has two hidden layers.")
+            raise ValueError(f"expected two hidden layers for the loop, got hidden={list(hidden)}.")
         loop = [("l1", "l2"), ("l2", "out"), ("out", "l1")]
         super().__init__(
             input_shape,
-            [Population("l1", (hidden[0],)), Population("l2", (hidden[1],)), Population("out", (num_outputs,))],
+            [Layer("l1", (hidden[0],)), Layer("l2", (hidden[1],)), Layer("out", (num_outputs,))],
             connections=[
                 Dense("input", "l1"),
                 *(Dense(pre, post, reciprocal=False, gain=gain) for pre, post in loop),
@@ -107,7 +108,7 @@ class LoopNet(EquilibriumNetwork):
             activation=ShiftedSigmoid() if activation is None else activation,
             free=free,
             estimator=estimator,
-            unsettled=unsettled,
+            unconverged=unconverged,
             execution=execution,
         )
 
@@ -120,15 +121,15 @@ class ConvNet(EquilibriumNetwork):
     Args:
         input_shape: (channels, height, width); sides are halved with each layer, and the last layer reduces
             4 x 4 to 1 x 1.
-        channels: Of the layers ``conv1, conv2, ..., out``.
+        channels: Of the layers `conv1, conv2, ..., out`.
         num_classes: Of the readout; None for none.
-        tied: Whether the ways back share the kernels.
-        angle: First angle of untied ways back, in degrees.
+        tied: Whether the backward direction shares the kernels.
+        angle: First angle between untied forward and backward kernels, in degrees.
         gain: Factor on the first kernels between layers.
         activation: Of all neurons; None for the double SiLU.
-        free: As in :class:`EquilibriumNetwork`; None for up to 250 sweeps.
+        free: As in `EquilibriumNetwork`; None for up to 250 iterations.
         estimator: As there.
-        unsettled: As there.
+        unconverged: As there.
         execution: As there.
     """
 
@@ -144,22 +145,22 @@ class ConvNet(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unsettled: UnsettledPolicy = "keep",
+        unconverged: UnconvergedPolicy = "keep",
         execution: Execution | None = None,
     ) -> None:
         depth = len(channels) - 1
         side = 4 * 2**depth
         if depth < 1 or tuple(input_shape[1:]) != (side, side):
             raise ValueError(
-                f"input_shape={tuple(input_shape)} was given for {len(channels)} layers; at least 2 layers, and "
-                f"{side} x {side} pixels are needed."
+                f"expected at least 2 layers and {side} x {side} pixels for {len(channels)} of them, got "
+                f"input_shape={tuple(input_shape)} and channels={list(channels)}."
             )
         names = ["input", *(f"conv{i + 1}" for i in range(depth)), "out"]
         shapes = [(c, side // 2 ** (i + 1), side // 2 ** (i + 1)) for i, c in enumerate(channels[:-1])]
         shapes.append((channels[-1], 1, 1))
         super().__init__(
             input_shape,
-            [Population(name, shape) for name, shape in zip(names[1:], shapes, strict=True)],
+            [Layer(name, shape) for name, shape in zip(names[1:], shapes, strict=True)],
             connections=[
                 Convolution(
                     pre,
@@ -173,8 +174,8 @@ class ConvNet(EquilibriumNetwork):
             ],
             num_classes=num_classes,
             activation=DoubleSiLU() if activation is None else activation,
-            free=Relaxation(max_steps=250) if free is None else free,
+            free=Relaxation(max_iterations=250) if free is None else free,
             estimator=estimator,
-            unsettled=unsettled,
+            unconverged=unconverged,
             execution=execution,
         )

@@ -30,6 +30,7 @@ class FeynmanKacModel(Protocol[State]):
     """A chain with potentials. Steps run from t = 0 (the noisiest) to `num_steps - 1`.
 
     A model may also have
+
     - `initial_log_weights(state) -> Tensor` (B, K): the potential of the initial state, taken before step 0;
     - `budget`: a `Budget` of what was spent since `initial` was called.
 

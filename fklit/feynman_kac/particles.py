@@ -49,7 +49,8 @@ class ParticleSystem:
         degenerate: (B,) bool.
         dropped: (B,) int64, particles dropped for NaN or `+inf`.
         ancestors: for each update, the ancestors (B, K) or None if no group resampled.
-        ess_trace, resampled_trace: `ess` and `resampled` of each update, lists of (B,).
+        ess_trace: `ess` of each update, a list of (B,).
+        resampled_trace: `resampled` of each update, a list of (B,).
     """
 
     def __init__(

@@ -92,7 +92,7 @@ class ParticleResult(Generic[State]):
                 without rewards the weights. These differ once a run has resampled: a weight holds only what the
                 potentials since the last resampling say.
         """
-        ranking = self.log_weights
+        ranking = self._eligible()
         scores = self.rewards if scores is None else scores
         if scores is None:
             return ranking.argmax(dim=1)
@@ -103,6 +103,10 @@ class ParticleResult(Generic[State]):
         living = ranking > -torch.inf
         top = values.masked_fill(~living, -torch.inf).amax(dim=1, keepdim=True)
         return (living & (values == top)).int().argmax(dim=1)
+
+    def _eligible(self) -> Float64[Tensor, "B K"]:
+        """Log weights, with `-inf` for particles that are never the best."""
+        return self.log_weights
 
     def best(self, scores: Tensor | None = None) -> Any:
         """Return the best sample of each group, tensors (B, ...); see `best_index`."""

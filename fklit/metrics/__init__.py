@@ -5,18 +5,23 @@ from fklit.metrics.clip_score import MeanCLIPScore
 from fklit.metrics.compositional import Compositional
 from fklit.metrics.detector import CenterDetector, Judge
 from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
-from fklit.metrics.geneval import FoundObject, Verdict, judge_objects, relations
+from fklit.metrics.geneval import TAGS, FoundObject, Tag, Verdict, judge_objects, relations
 from fklit.metrics.prompt_mean import PromptMean
+from fklit.metrics.samples import ChosenSamples, SampleBatch
 
 __all__ = [
+    "TAGS",
     "Alignment",
     "CLIPDiversity",
     "CenterDetector",
+    "ChosenSamples",
     "Compositional",
     "FoundObject",
     "Judge",
     "MeanCLIPScore",
     "PromptMean",
+    "SampleBatch",
+    "Tag",
     "Verdict",
     "judge_objects",
     "pairwise_distance",

@@ -1,24 +1,24 @@
-"""The usual CLIP score, and how different the samples of a prompt are."""
-
-from collections.abc import Sequence
+"""The usual CLIP score as a metric."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from fklit.metrics.samples import SampleBatch
 from fklit.rewards.clip import CLIPScore
 
 
 class MeanCLIPScore(Metric):
-    """Mean of 100 times the cosine between picture and prompt (Hessel et al. 2021, arXiv:2104.08718, without its 2.5).
+    """Mean over prompts of 100 times the cosine between the chosen image and its prompt (Hessel et al. 2021).
 
-    Negative cosines count as they are. A model that is also the reward does not measure what was gained by steering.
+    See arXiv:2104.08718, equation 1, here with a weight of 100 in place of 2.5 and without its maximum with 0.
+    A model that is also the reward does not measure what was gained by steering.
 
     Args:
-        model_name: As in :class:`fklit.rewards.CLIPScore`.
+        model_name: As in `fklit.rewards.CLIPScore`.
         pretrained: As there.
-        max_batch: Most pictures at once; None for no limit.
+        max_batch: Most images at once; None for no limit.
     """
 
     full_state_update = False
@@ -33,10 +33,10 @@ class MeanCLIPScore(Metric):
         self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, images: Float[Tensor, "n c h w"], prompts: Sequence[str]) -> None:
-        """Adds n pictures in [0, 1] with their n prompts."""
+    def update(self, samples: Float[Tensor, "b k c h w"], batch: SampleBatch) -> None:
+        """Adds the chosen samples, in [0, 1], of B prompts."""
         with torch.no_grad():
-            scores = self.score(images, prompts)
+            scores = self.score(batch.choose(samples), batch.prompts)
         self.total += scores.double().sum()
         self.count += len(scores)
 

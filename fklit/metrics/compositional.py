@@ -1,26 +1,24 @@
-"""GenEval's tasks as a metric: how often pictures show what their prompts ask for."""
-
-from collections.abc import Mapping, Sequence
-from typing import Any
+"""GenEval's tasks as a metric: how often images show what their prompts ask for."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from fklit.emoji.prompts import TAGS
 from fklit.metrics.detector import Judge
+from fklit.metrics.geneval import TAGS
+from fklit.metrics.samples import SampleBatch
 
 
 class Compositional(Metric):
-    """Share of pictures that the judge finds correct, for each of GenEval's six tasks and over all.
+    """Share of the chosen images that the judge finds correct, for each of GenEval's six tasks and over all.
 
     As in GenEval (Ghosh et al. 2023, arXiv:2310.11513), "overall" is the mean over the tasks seen, so that a task
     with few prompts counts as much as one with many.
 
     Args:
         folder: Folder of the judge's weights; None for the model that ships with fklit (emoji scenes).
-        max_batch: Most pictures given to the judge at once.
+        max_batch: Most images given to the judge at once.
     """
 
     full_state_update = False
@@ -37,21 +35,21 @@ class Compositional(Metric):
         for name in ("correct", "exact", "partial", "total"):
             self.add_state(name, default=torch.zeros(len(TAGS), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, images: Float[Tensor, "n 3 h w"], metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Judges a batch.
+    def update(self, samples: Float[Tensor, "b k 3 h w"], batch: SampleBatch) -> None:
+        """Judges the chosen samples of B prompts.
 
         Args:
-            images: Pictures in [0, 1].
-            metadata: GenEval's metadata of the prompt of each picture; ``tag`` must be one of its six tasks.
+            samples: Images in [0, 1].
+            batch: Its metadata is GenEval's, with one of the six tasks as `tag`.
 
         Raises:
-            ValueError: If the numbers differ or a ``tag`` is unknown.
+            ValueError: A `tag` is unknown.
         """
-        tags = [line.get("tag") for line in metadata]
-        unknown = {tag for tag in tags if tag not in TAGS}
+        tags = [line.get("tag") for line in batch.metadata]
+        unknown = [tag for tag in tags if tag not in TAGS]
         if unknown:
-            raise ValueError(f"Metadata with tag {unknown} was given; tags are {TAGS}.")
-        for tag, verdict in zip(tags, self.judge.judge(images, metadata), strict=True):
+            raise ValueError(f"expected a tag of {TAGS} in the metadata, got {unknown[0]!r}; give GenEval's metadata.")
+        for tag, verdict in zip(tags, self.judge.judge(batch.choose(samples), batch.metadata), strict=True):
             spot = TAGS.index(tag)
             self.correct[spot] += float(verdict.correct)
             self.exact[spot] += float(verdict.exact)
@@ -61,7 +59,7 @@ class Compositional(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Shares in [0, 1]: "overall", "overall_exact", "overall_partial" and one for each task seen.
 
-        "exact" also asks that nothing else is in the picture; "partial" is the share of requirements that are met.
+        "exact" also asks that nothing else is in the image; "partial" is the share of requirements that are met.
         """
         seen = self.total > 0
         shares = {

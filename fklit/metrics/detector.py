@@ -1,4 +1,4 @@
-"""The judge's eye: a small center-point network that finds the objects of a picture."""
+"""A small CenterNet that finds the objects of an image, and the judge that compares them with a prompt."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ class _Residual(nn.Module):
 
 
 class CenterDetector(nn.Module):
-    """Finds objects as peaks of one heat map a class, with offsets and sizes (Zhou et al. 2019, arXiv:1904.07850).
+    """A CenterNet: objects are peaks of one heat map a class, with offsets and sizes (Zhou et al. 2019).
 
-    Convolutions down to a 16th of the picture and back up to a quarter, joined by addition.
+    See arXiv:1904.07850. Convolutions down to a 16th of the image and back up to a quarter, joined by addition.
 
     Args:
         num_classes: Number of classes.
-        widths: Channels at a half, quarter, eighth and sixteenth of the picture; multiples of 8.
+        widths: Channels at a half, quarter, eighth and sixteenth of the image; multiples of 8.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = (24, 48, 80, 112)) -> None:
@@ -82,13 +82,13 @@ def decode(
 
     Args:
         heat: Logits.
-        geometry: Offsets and sizes in cells, see :class:`CenterDetector`.
+        geometry: Offsets and sizes in cells, see `CenterDetector`.
         classes: (noun, color) of each class.
         threshold: Lowest probability of a peak.
         min_distance: Of two peaks whose centers are nearer than this, in pixels, the more probable one stays.
 
     Returns:
-        For each picture its objects, most probable first.
+        For each image its objects, most probable first.
     """
     chance = heat.float().sigmoid().amax(1)  # two classes do not share a center
     kind = heat.argmax(1)
@@ -112,12 +112,12 @@ def decode(
 
 
 class Judge(nn.Module):
-    """Finds the objects of pictures and says whether they are what a prompt asks for. It judges, and is never a reward.
+    """Finds the objects of images and says whether they are what a prompt asks for. It judges, and is never a reward.
 
     Args:
-        folder: Folder with ``config.json`` and ``model.safetensors``; None for the model that ships with fklit, which
+        folder: Folder with `config.json` and `model.safetensors`; None for the model that ships with fklit, which
             knows the emoji scenes. Weights are loaded at first use.
-        max_batch: Most pictures at once.
+        max_batch: Most images at once.
     """
 
     _place: Tensor
@@ -125,7 +125,7 @@ class Judge(nn.Module):
     def __init__(self, folder: str | None = None, *, max_batch: int = 256) -> None:
         super().__init__()
         if max_batch < 1:
-            raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1.")
+            raise ValueError(f"expected max_batch of at least 1, got {max_batch}; give an integer.")
         self.folder = folder
         self.max_batch = max_batch
         self.detector: CenterDetector | None = None
@@ -149,13 +149,15 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def find(self, images: Float[Tensor, "n 3 h w"]) -> list[tuple[FoundObject, ...]]:
-        """The objects of each picture (values in [0, 1], sides divisible by 16).
+        """The objects of each image (values in [0, 1], sides divisible by 16).
 
         Raises:
-            ValueError: If the pictures are not (n, 3, h, w) floats with sides divisible by 16.
+            ValueError: The images are not (n, 3, h, w) floats with sides divisible by 16.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 16 or images.shape[3] % 16:
-            raise ValueError(f"Pictures {tuple(images.shape)} were given; give (n, 3, h, w), sides divisible by 16.")
+            raise ValueError(
+                f"expected images (n, 3, h, w) with sides divisible by 16, got {tuple(images.shape)}; resize them."
+            )
         detector = self.load()
         results: list[tuple[FoundObject, ...]] = []
         for start in range(0, len(images), self.max_batch):
@@ -171,18 +173,20 @@ class Judge(nn.Module):
         return results
 
     def judge(self, images: Float[Tensor, "n 3 h w"], metadata: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        """Judges each picture against the GenEval metadata of its prompt.
+        """Judges each image against the GenEval metadata of its prompt.
 
         Args:
-            images: Pictures in [0, 1].
-            metadata: One line of metadata a picture.
+            images: Images in [0, 1].
+            metadata: One line of metadata an image.
 
         Returns:
-            One verdict a picture.
+            One verdict an image.
 
         Raises:
-            ValueError: If the numbers of pictures and lines differ.
+            ValueError: The numbers of images and lines differ.
         """
         if len(metadata) != len(images):
-            raise ValueError(f"{len(images)} pictures and {len(metadata)} lines of metadata were given; give one each.")
+            raise ValueError(
+                f"expected metadata for each of {len(images)} images, got {len(metadata)}; give one line each."
+            )
         return [judge_objects(found, line) for found, line in zip(self.find(images), metadata, strict=True)]

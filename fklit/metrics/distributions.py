@@ -19,8 +19,8 @@ def wasserstein(x: Tensor, y: Tensor, *, num: int = 2000, seed: int = 0) -> tupl
     Args:
         x: (n, d).
         y: (m, d).
-        num: points of each set; the cost is cubic. At most n and m.
-        seed: of the choice of points.
+        num: Points of each set; the cost is cubic. At most n and m.
+        seed: Of the choice of points.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -41,9 +41,9 @@ def total_variation(x: Tensor, y: Tensor, *, bins: int = 200, low: float, high: 
     Args:
         x: (n, 2).
         y: (m, 2).
-        bins: cells of a side.
-        low: lower edge of the square; points outside count as one more cell.
-        high: upper edge.
+        bins: Cells of a side.
+        low: Lower edge of the square; points outside count as one more cell.
+        high: Upper edge.
     """
 
     def histogram(points: Tensor) -> Tensor:
@@ -61,9 +61,9 @@ def mmd(x: Tensor, y: Tensor, *, bandwidths: tuple[float, ...], num: int = 2000,
     Args:
         x: (n, d).
         y: (m, d).
-        bandwidths: standard deviations h of the kernels `exp(-|x - y|^2 / (2 h^2))`.
-        num: points of each set.
-        seed: of the choice of points.
+        bandwidths: Standard deviations h of the kernels `exp(-|x - y|^2 / (2 h^2))`.
+        num: Points of each set.
+        seed: Of the choice of points.
     """
     generator = torch.Generator().manual_seed(seed)
     left, right = (points[torch.randperm(len(points), generator=generator)[:num]].double() for points in (x, y))
@@ -83,7 +83,7 @@ def energy_wasserstein(x: Tensor, y: Tensor, energy: Callable[[Tensor], Tensor])
     Args:
         x: (n, d).
         y: (m, d).
-        energy: from (n, d) to (n,), minus the log of the density.
+        energy: From (n, d) to (n,), minus the log of the density.
     """
     levels = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
     left, right = (torch.quantile(energy(points.double()), levels) for points in (x, y))

@@ -6,18 +6,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from fklit.metrics.samples import SampleBatch
 from fklit.rewards.clip import CLIPScore
 
 
 def pairwise_distance(features: Float[Tensor, "b k d"]) -> Float[Tensor, " b"]:
-    """Mean of ``1 - cosine`` over the pairs among the K features of each group; 0 if all are alike.
+    """Mean of `1 - cosine` over the pairs among the K features of each group; 0 if all are alike.
 
     Raises:
-        ValueError: If a group has fewer than two members.
+        ValueError: A group has fewer than two members.
     """
     size = features.shape[1]
     if size < 2:
-        raise ValueError(f"Groups of {size} were given; a distance needs at least 2 samples a prompt.")
+        raise ValueError(f"expected at least 2 samples a prompt, got {size}; a distance needs a pair.")
     unit = F.normalize(features.double(), dim=-1)
     # the sum over pairs follows from the norm of the sum: |sum u|^2 = K + 2 * sum of cosines over pairs
     cosines = (unit.sum(1).square().sum(-1) - size) / (size * (size - 1))
@@ -25,10 +26,10 @@ def pairwise_distance(features: Float[Tensor, "b k d"]) -> Float[Tensor, " b"]:
 
 
 class CLIPDiversity(Metric):
-    """Mean over prompts of the mean pairwise ``1 - cosine`` between CLIP image embeddings of a prompt's samples.
+    """Mean over prompts of the mean pairwise `1 - cosine` between CLIP image embeddings of a prompt's samples.
 
     Args:
-        model_name: As in :class:`fklit.rewards.CLIPScore`.
+        model_name: As in `fklit.rewards.CLIPScore`.
         pretrained: As there.
     """
 
@@ -44,19 +45,15 @@ class CLIPDiversity(Metric):
         self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, images: Float[Tensor, "n c h w"], group_size: int) -> None:
-        """Adds pictures in [0, 1] in group order: the ``group_size`` samples of a prompt side by side.
+    def update(self, samples: Float[Tensor, "b k c h w"], batch: SampleBatch) -> None:
+        """Adds all samples, in [0, 1], of B prompts.
 
         Raises:
-            ValueError: If ``group_size`` is below 2 or does not divide the number of pictures.
+            ValueError: There are fewer than two samples a prompt.
         """
-        if group_size < 2 or len(images) % group_size:
-            raise ValueError(
-                f"group_size={group_size} was given for {len(images)} pictures; give a divisor of at least 2."
-            )
         with torch.no_grad():
-            features = self.score.embed_images(images)
-        distances = pairwise_distance(features.reshape(-1, group_size, features.shape[-1]))
+            features = self.score.embed_images(samples.flatten(0, 1))
+        distances = pairwise_distance(features.reshape(*samples.shape[:2], -1))
         self.total += distances.sum()
         self.count += len(distances)
 

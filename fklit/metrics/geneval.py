@@ -1,16 +1,20 @@
-"""GenEval's rule: given the objects found in a picture, does it show what the prompt asks for?"""
+"""GenEval's tasks and its rule: given the objects found in an image, does it show what the prompt asks for?"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
+Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+"""The six tasks of GenEval (Ghosh et al. 2023, arXiv:2310.11513), as its metadata call them."""
+
+TAGS: tuple[Tag, ...] = get_args(Tag)
 _MARGIN = 0.1  # GenEval's: of the summed box sides, an offset below it counts as none
 
 
 @dataclass(frozen=True)
 class FoundObject:
-    """One object in a picture.
+    """One object in an image.
 
     Attributes:
         noun: Its class.
@@ -27,13 +31,13 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says about one picture.
+    """What the judge says about one image.
 
     Attributes:
         correct: Everything the prompt includes is there, and nothing that it excludes.
-        exact: As ``correct``, and nothing else is in the picture.
-        score: Share of the requirements that are met, in [0, 1]; 1 if and only if ``correct``.
-        problems: One sentence for each requirement that is not met.
+        exact: As `correct`, and nothing else is in the image.
+        score: Share of the requirements that are met, in [0, 1]; 1 if and only if `correct`.
+        problems: What is wrong, for each requirement that is not met.
         found: The objects.
     """
 
@@ -45,7 +49,7 @@ class Verdict:
 
 
 def relations(first: FoundObject, second: FoundObject) -> frozenset[str]:
-    """How ``first`` lies relative to ``second``: "left of", "right of", "above", "below"; none, one or two of them.
+    """How `first` lies relative to `second`: "left of", "right of", "above", "below"; none, one or two of them.
 
     The offset of the centers is shortened by a tenth of the summed box sides; a direction counts if it makes up
     more than half of the whole offset (Ghosh et al. 2023, arXiv:2310.11513, section 3.2).
@@ -66,24 +70,26 @@ def relations(first: FoundObject, second: FoundObject) -> frozenset[str]:
 def judge_objects(found: Sequence[FoundObject], metadata: Mapping[str, Any]) -> Verdict:
     """Checks objects against one line of GenEval's prompt metadata.
 
-    Every entry of ``include`` needs at least ``count`` objects of its ``class``, of its ``color`` if given, and each of
-    these in its ``position`` (``[relation, index of an earlier entry]``) to each of the earlier ones. An entry
-    of ``exclude`` allows fewer than ``count`` objects. Objects of the right color are preferred, then confident
+    Every entry of `include` needs at least `count` objects of its `class`, of its `color` if given, and each of
+    these in its `position` (`[relation, index of an earlier entry]`) to each of the earlier ones. An entry
+    of `exclude` allows fewer than `count` objects. Objects of the right color are preferred, then confident
     ones (GenEval takes the most confident ones whatever their color).
 
     Args:
-        found: The objects in the picture.
-        metadata: ``{"include": [...], "exclude": [...]}``.
+        found: The objects in the image.
+        metadata: `{"include": [...], "exclude": [...]}`.
 
     Returns:
         The verdict.
 
     Raises:
-        ValueError: If ``metadata`` has no ``include`` list.
+        ValueError: `metadata` has no `include` list.
     """
     include = metadata.get("include")
     if not include:
-        raise ValueError(f"Prompt metadata {dict(metadata)!r} has no 'include'; give GenEval's metadata of the prompt.")
+        raise ValueError(
+            f"expected 'include' in the metadata, got {dict(metadata)!r}; give GenEval's metadata of the prompt."
+        )
     met: list[bool] = []
     problems: list[str] = []
     groups: list[list[FoundObject]] = []

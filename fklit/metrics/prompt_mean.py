@@ -35,7 +35,7 @@ class PromptMean(Metric):
         """
         if indices.shape != values.shape or indices.ndim != 1:
             raise ValueError(
-                f"indices {tuple(indices.shape)} and values {tuple(values.shape)} were given; give both as (B,)."
+                f"expected indices and values as (B,), got {tuple(indices.shape)}, {tuple(values.shape)}; give both so."
             )
         self.indices.append(indices.detach().to(self.device, torch.int64))
         self.values.append(values.detach().to(self.device, torch.float64))
@@ -48,6 +48,6 @@ class PromptMean(Metric):
 
 
 def _joined(parts: list[Tensor] | Tensor) -> Tensor:
-    if isinstance(parts, Tensor):  # after a synchronisation between processes
+    if isinstance(parts, Tensor):  # after a synchronization between processes
         return parts
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -24,7 +24,7 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
         latents: latents or pixels of shape (N, C, H, W), as the scheduler holds them.
 
     Returns:
-        Images (N, 3, height, width), float32, in [0, 1].
+        Images (N, 3, height, width), float32, in [0, 1]; NaN where the decoder returned NaN or an infinity.
 
     Raises:
         UndecodableError: if the latents are not (N, C, H, W), or the autoencoder is of an unknown kind.
@@ -41,7 +41,9 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
         with _upcast(pipeline, vae):
             dtype = _decoder_dtype(vae, latents)
             images = vae.decode(_unscale(vae, latents.to(dtype)), return_dict=False)[0]
-    return (images.float() / 2 + 0.5).clamp(0, 1)
+    images = images.float() / 2 + 0.5
+    # An infinity would clamp to white and look like a picture.
+    return torch.where(torch.isfinite(images), images.clamp(0, 1), torch.nan)
 
 
 def _unscale(vae: Any, latents: Tensor) -> Tensor:
@@ -79,6 +81,14 @@ def _upcast(pipeline: Any, vae: Any) -> Iterator[None]:
         vae.to(dtype=torch.float16)
 
 
+def restore_attribute(target: Any, name: str, own: Any) -> None:
+    """Put back an attribute of an instance: what it had of its own, or None for its class's."""
+    if own is None:
+        delattr(target, name)
+    else:
+        setattr(target, name, own)
+
+
 class DecodeTap:
     """Counts and splits a pipeline's `vae.decode` calls for the length of a context, and keeps the last result.
 
@@ -93,6 +103,9 @@ class DecodeTap:
         self.last: Tensor | None = None
         self._vae = getattr(pipeline, "vae", None)
         self._max_batch = max_batch
+        self._keeps_copy = getattr(pipeline, "safety_checker", None) is not None or hasattr(
+            pipeline, "run_safety_checker"
+        )
 
     @contextmanager
     def installed(self) -> Iterator["DecodeTap"]:
@@ -103,7 +116,7 @@ class DecodeTap:
     @contextmanager
     def _replaced(self) -> Iterator[None]:
         vae: Any = self._vae
-        original = vae.decode
+        original, own = vae.decode, vae.__dict__.get("decode")
 
         def decode(z: Tensor, *args: Any, **kwargs: Any) -> Any:
             rows = z.shape[0]
@@ -112,7 +125,8 @@ class DecodeTap:
             else:
                 result = call_in_chunks(original, (z, *args), kwargs, rows=rows, size=self._max_batch)
             self.decodes += rows
-            self.last = result[0]
+            # The safety checker of diffusers blackens what it flags in place.
+            self.last = result[0].clone() if self._keeps_copy else result[0]
             return result
 
         vae.decode = decode
@@ -120,4 +134,4 @@ class DecodeTap:
             yield
         finally:
             if vae.__dict__.get("decode") is decode:
-                del vae.decode
+                restore_attribute(vae, "decode", own)

@@ -60,12 +60,6 @@ def is_known(scheduler: Any) -> bool:
     return any(base.__name__ in _FAMILIES for base in type(scheduler).__mro__)
 
 
-def is_flow(scheduler: Any) -> bool:
-    """Whether the scheduler integrates a flow matching model."""
-    by_name = any(_FAMILIES.get(base.__name__) is _flow for base in type(scheduler).__mro__)
-    return by_name or scheduler.config.get("prediction_type") == "flow_prediction"
-
-
 def _family(scheduler: Any) -> Callable[[Any, Tensor, Any, Tensor], Tensor]:
     for base in type(scheduler).__mro__:
         if base.__name__ in _FAMILIES:

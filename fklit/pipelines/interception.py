@@ -17,12 +17,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from fklit.pipelines.decode import DecodeTap
+from fklit.pipelines.conditioning import PerParticleConditioning
+from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.microbatch import call_in_chunks, intercept_call, rows_of
 from fklit.pipelines.stochasticity import noisy_calls
 
 _DENOISERS = ("unet", "transformer", "transformer_2")
+_MARK = "_fklit_intercepted"
 
 
 class UnsupportedPipelineError(ValueError):
@@ -95,7 +97,14 @@ class Interception:
         max_batch: most rows that the denoiser and the decoder get at once, in chunks of exactly this size (the last
             one padded), so that the result of a row does not depend on the batch it is in; None for no limit.
 
+        group_size: particles of one prompt, whose rows lie side by side; what differs between them in the denoiser's
+            arguments moves with the particles. None compares nothing.
+        resamples: whether the hook may resample.
+        may_edit: whether the pipeline may edit latents between steps, as inpainting does: then nothing may depend on
+            the law of a step.
+
     Attributes:
+        returned: what the scheduler's last step returned, (N, C, ...); None before the first.
         denoiser_calls: denoiser evaluations so far, counted by rows: guidance evaluates two rows a particle.
         steps_taken: scheduler steps so far.
         num_steps: expected number of steps, None before the first.
@@ -114,6 +123,9 @@ class Interception:
         scheduler: Any = None,
         eta: float | None = None,
         max_batch: int | None = None,
+        group_size: int | None = None,
+        resamples: bool = True,
+        may_edit: bool = False,
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise ValueError(
@@ -130,7 +142,13 @@ class Interception:
         self._eta = eta
         self._max_batch = max_batch
         self._stack = ExitStack()
-        self._returned: Tensor | None = None
+        self._resamples = resamples
+        self._may_edit = may_edit
+        self._conditioning: PerParticleConditioning | None = None
+        if resamples and self._generators is not None and (group_size or 1) > 1:
+            self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
+        self._channels: int | None = None
+        self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
         self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
 
@@ -144,18 +162,21 @@ class Interception:
                 "expected a diffusers pipeline with a unet or transformer and a scheduler whose step takes "
                 f"model_output, timestep and sample, got {type(pipeline).__name__}; use another pipeline."
             )
-        if "Inpaint" in type(pipeline).__name__:
+        cached = [type(module).__name__ for module in denoisers if getattr(module, "is_cache_enabled", False)]
+        if cached and (self._resamples or self._max_batch is not None):
             raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} keeps noise and masks of each sample in local variables, which cannot be "
-                "resampled with the particles; use a text-to-image or image-to-image pipeline."
+                f"{cached[0]} caches what it computed for each row between steps, which neither resampling nor "
+                "max_batch can follow; call its disable_cache(), or use potential='terminal' with max_batch=None."
             )
         with self._stack:
+            for part in (*denoisers, getattr(pipeline, "vae", None)):
+                self._claim(part)
             if self._scheduler is not None:
                 self._stack.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
                 pipeline.scheduler = self._scheduler
             self._stack.enter_context(self.decoder.installed())
             for module in denoisers:
-                self._stack.enter_context(intercept_call(module, self._denoise))
+                self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
             self._patch_step(scheduler)
             self._stack = self._stack.pop_all()
         return self
@@ -166,8 +187,25 @@ class Interception:
         self._stack.close()
         return False
 
+    def _claim(self, part: Any) -> None:
+        """Marks a network as intercepted, or refuses one that another run has marked."""
+        if not hasattr(part, "__dict__"):
+            return
+        mark = object()
+        if part.__dict__.setdefault(_MARK, mark) is not mark:
+            raise UnsupportedPipelineError(
+                f"{type(self._pipeline).__name__}, or another pipeline that shares its {type(part).__name__}, is being "
+                "steered already; wait for that run (use a lock), or load a second pipeline with networks of its own."
+            )
+        self._stack.callback(part.__dict__.pop, _MARK, None)
+
+    def _refusal(self, message: str) -> UnsupportedPipelineError:
+        return UnsupportedPipelineError(
+            f"in {type(self._pipeline).__name__} {message}; use potential='terminal' (best-of-n)."
+        )
+
     def _patch_step(self, scheduler: Any) -> None:
-        original = scheduler.step
+        original, own = scheduler.step, scheduler.__dict__.get("step")
         signature = inspect.signature(original)
 
         @functools.wraps(original)  # pipelines read the signature to decide whether to send eta and generator
@@ -176,21 +214,25 @@ class Interception:
             self._before(scheduler, bound)
             output = original(*bound.args, **bound.kwargs)
             self.steps_taken += 1
-            self._returned = output[0]
+            self.returned = output[0]
             self._predictions.clear()
+            if self._conditioning is not None:
+                self._conditioning.next_step()
             return output
 
         scheduler.step = step
 
         def restore() -> None:
             if scheduler.__dict__.get("step") is step:
-                del scheduler.step
+                restore_attribute(scheduler, "step", own)
 
         self._stack.callback(restore)
 
-    def _denoise(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _denoise(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
+        if self._conditioning is not None:
+            args, kwargs = self._conditioning.arranged(module, args, kwargs, channels=self._channels)
         if self._max_batch is None:
             output = call(*args, **kwargs)
         else:
@@ -210,6 +252,7 @@ class Interception:
                 "and make another context for another call."
             )
         self._check_sample(sample)
+        self._channels = sample.shape[2 if sample.ndim == 3 else 1]
         if self._eta is not None and "eta" in names:
             given["eta"] = self._eta
         if self._generators is not None and "generator" in names and given.get("variance_noise") is None:
@@ -238,6 +281,8 @@ class Interception:
                 if _is_per_sample(value, sample) or name == "model_output":
                     given[name] = value[ancestors]
             _reindex_state(scheduler, sample.shape, ancestors)
+            if self._conditioning is not None:
+                self._conditioning.select(ancestors)
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
         timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
@@ -256,8 +301,8 @@ class Interception:
                 f"the pipeline steps {sample.shape[0]} samples where {rows} were expected (prompts x num_particles); "
                 "call it with num_images_per_prompt=num_particles, and use one that steps one sample an image."
             )
-        before = self._returned
-        if before is None or sample is before:
+        before = self.returned
+        if before is None or sample is before or self._may_edit:
             return
         if sample.shape != before.shape or not torch.equal(sample, before.to(sample.dtype)):
             raise UnsupportedPipelineError(

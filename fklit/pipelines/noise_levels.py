@@ -13,8 +13,10 @@ class StepLevels:
     """Levels of `x = scale x_0 + sigma e` before and after a step.
 
     Attributes:
-        scale, sigma: before; sigma is positive.
-        next_scale, next_sigma: after; `next_scale` is positive.
+        scale: before the step.
+        sigma: before the step, positive.
+        next_scale: after the step, positive.
+        next_sigma: after the step.
     """
 
     scale: float
@@ -83,5 +85,6 @@ _KINDS: dict[str, Callable[[Any, Any], StepLevels]] = {
     **dict.fromkeys(("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"), _ddim),
     **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler"), _ddpm),
     **dict.fromkeys(("EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"), _sigma),
+    **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), _sigma),
     **dict.fromkeys(("DPMSolverMultistepScheduler", "SASolverScheduler"), _alpha_sigma),
 }

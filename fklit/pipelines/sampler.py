@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fklit.pipelines.denoised import is_flow
+from fklit.pipelines.families import ZERO_SNR_ETA, NoStochasticSiblingError, family_name, stochastic_sibling
 from fklit.pipelines.interception import UnsupportedPipelineError
-from fklit.pipelines.stochasticity import stochastic_sibling
+
+_OTHERWISE: dict[str | None, str] = {
+    "variance-preserving": ", or DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1",
+    "EDM": ", or EDMDPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++'",
+}
 
 
 class DeterministicSamplerError(ValueError):
@@ -49,19 +53,20 @@ def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float
     described = name if eta is None else f"{name} with eta={eta:g}"
     if own is None or not resamples:
         return Sampler(None, None, described)
-    if is_flow(own):
+    try:
+        sibling, forced, sampler = stochastic_sibling(own)
+    except NoStochasticSiblingError as error:
         raise UnsupportedPipelineError(
-            f"{type(pipeline).__name__} is a flow matching model, whose deterministic sampler cannot be "
-            "resampled yet; use potential='terminal' (best-of-n), or a diffusion model."
-        )
-    if hasattr(own, "noise_sampler"):
+            f"{type(pipeline).__name__} cannot be resampled: {error}; use potential='terminal' (best-of-n)"
+            f"{_OTHERWISE.get(family_name(own), '')}."
+        ) from error
+    if eta == 1.0 and forced == ZERO_SNR_ETA:
         raise UnsupportedPipelineError(
-            f"{name} draws its noise from a Brownian tree with one seed a call, not one a particle; use "
-            "DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1."
+            f"{name} with zero terminal SNR expected an eta below 1, got eta=1, at which its first step takes the root "
+            f"of a difference that rounds below 0; use eta={ZERO_SNR_ETA:g}."
         )
     if choice == "keep":
         return Sampler(None, None, described)
-    sibling, forced, sampler = stochastic_sibling(own)
     if eta is not None and forced is not None:
         forced, sampler = None, f"{type(sibling).__name__} with eta={eta:g}"
     swap = None

@@ -1,4 +1,4 @@
-"""At which calls a scheduler injects noise, found by trying it, and the stochastic sibling of a deterministic one.
+"""At which calls a scheduler injects noise, found by trying it.
 
 Clones of a particle separate only through noise. Tables of class names are wrong about it (DDIM depends on `eta`,
 TCD on what the pipeline sends, KDPM2 ancestral draws at every second call only), so the scheduler itself is asked: two
@@ -64,43 +64,3 @@ def _step(scheduler: Any, arguments: Mapping[str, Any], seed: int) -> Tensor:
     given["return_dict"] = False
     stepped: Tensor = scheduler.step(**{name: value for name, value in given.items() if name in names})[0]
     return stepped
-
-
-def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
-    """A stochastic sampler for the same model.
-
-    Args:
-        scheduler: any diffusers scheduler of a diffusion model.
-
-    Returns:
-        The scheduler to use (the same object where an option of `step` is enough), the `eta` to force or None, and
-        a description. DDIM-like schedulers get `eta=1`; multi-step DPM-Solver++ becomes `sde-dpmsolver++`; every
-        other deterministic one becomes DDIM with `eta=1`, built from its config; a scheduler that is stochastic as
-        it is stays.
-    """
-    name = type(scheduler).__name__
-    if "eta" in inspect.signature(scheduler.step).parameters:
-        return scheduler, 1.0, f"{name} with eta=1"
-    if name.startswith("DPMSolver") and not name.endswith("InverseScheduler") and "algorithm_type" in scheduler.config:
-        if str(scheduler.config["algorithm_type"]).startswith("sde"):
-            return scheduler, None, f"{name} ({scheduler.config['algorithm_type']})"
-        # Single-step solvers have an SDE form, too, but share states between calls: take the multi-step one.
-        from diffusers import DPMSolverMultistepScheduler
-
-        sibling = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="sde-dpmsolver++")
-        return sibling, None, "DPMSolverMultistepScheduler (sde-dpmsolver++)"
-    if name in _STOCHASTIC:
-        return scheduler, None, name
-    from diffusers import DDIMScheduler
-
-    # Only what both understand: an algorithm_type or a solver_order carried over would be reported as ignored.
-    known = set(inspect.signature(DDIMScheduler.__init__).parameters)
-    config = {key: value for key, value in scheduler.config.items() if key in known}
-    config["clip_sample"] = bool(scheduler.config.get("clip_sample", False))
-    return DDIMScheduler.from_config(config), 1.0, "DDIMScheduler with eta=1"
-
-
-_STOCHASTIC = frozenset({
-    "DDPMScheduler", "DDPMParallelScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-    "LCMScheduler", "SASolverScheduler", "CogVideoXDPMScheduler", "UnCLIPScheduler",
-})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rewards: what to steer towards. Every one takes ``(samples, prompts)`` and returns one number a sample.
+"""Rewards: what to steer towards. Every one takes `(samples, prompts)` and returns one number a sample.
 
 Importing this package imports torch, and no model library: weights are built when a reward is first used.
 """

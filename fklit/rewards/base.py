@@ -18,33 +18,33 @@ class RewardError(RuntimeError):
 
 
 class Reward(nn.Module, ABC):
-    """Scores samples: ``reward(samples, prompts)`` gives a float tensor (N,), higher is better.
+    """Scores samples: `reward(samples, prompts)` gives a float tensor (N,), higher is better.
 
-    Subclasses write :meth:`score` and, when they own weights, :meth:`build`. Everything else lives here: lazy building,
-    micro-batches, checks of what goes in and comes out. A reward is an ``nn.Module``, so it follows ``.to(device)`` and
+    Subclasses write `score` and, when they own weights, `build`. Everything else lives here: lazy building,
+    micro-batches, checks of what goes in and comes out. A reward is an `nn.Module`, so it follows `.to(device)` and
     works inside any Lightning module. It is frozen and stays in evaluation mode; gradients flow to the samples if
-    these require them and :meth:`score` is differentiable.
+    these require them and `score` is differentiable.
 
     What is promised about the result: float32 or float64 (half precision is raised to float32, integers and booleans
     are cast to float32), shape (N,), on the device of the reward. NaN and infinities pass through unchanged, because
     the particle system has the policy for them. Rows do not depend on each other.
 
     Attributes:
-        accepts: What ``samples`` may be: "image", "text" or "any".
-        needs_prompts: Whether ``prompts=None`` is refused.
+        accepts: What `samples` may be: "image", "text" or "any".
+        needs_prompts: Whether `prompts=None` is refused.
         typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
-        suggested_scale: A ``reward_scale`` to start from, or None if unknown. Steering samples from
-            ``p(x | prompt) exp(reward_scale * reward(x))``, so what counts is ``reward_scale`` times the spread of the
-            reward among the particles of a prompt; 1 to 5 is a working range of that product.
+        suggested_scale: A `reward_scale` to start from, or None if unknown. Steering samples from
+            `p(x | prompt) exp(reward_scale * reward(x))`, so what counts is `reward_scale` times the standard
+            deviation of the reward among the particles of a prompt; 1 to 5 is a working range of that product.
 
     Args:
-        max_batch: Most samples given to :meth:`score` at once; None for no limit.
-        pad: Fill the last micro-batch up to ``max_batch`` by repeating its last sample (the extra scores are dropped).
+        max_batch: Most samples given to `score` at once; None for no limit.
+        pad: Fill the last micro-batch up to `max_batch` by repeating its last sample (the extra scores are dropped).
             Kernels round differently for different batch sizes; with padding a sample's score has the same bits
             in whatever batch it arrives.
 
     Raises:
-        ValueError: If ``max_batch`` is below 1, or ``pad`` is set without ``max_batch``.
+        ValueError: `max_batch` is below 1, or `pad` is set without `max_batch`.
     """
 
     accepts: ClassVar[Literal["image", "text", "any"]] = "image"
@@ -57,9 +57,9 @@ class Reward(nn.Module, ABC):
     def __init__(self, *, max_batch: int | None = None, pad: bool = False) -> None:
         super().__init__()
         if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch={max_batch} was given; give an integer of at least 1, or None for no limit.")
+            raise ValueError(f"expected max_batch of at least 1, got {max_batch}; give None for no limit.")
         if pad and max_batch is None:
-            raise ValueError("pad=True was given without max_batch; set max_batch to the size to fill up to.")
+            raise ValueError("expected max_batch with pad=True, got None; set max_batch to the size to fill up to.")
         self.max_batch = max_batch
         self.pad = pad
         self._loaded = False
@@ -73,13 +73,13 @@ class Reward(nn.Module, ABC):
         return self._place.device
 
     def build(self) -> None:  # noqa: B027  (optional hook: rewards without weights have nothing to build)
-        """Creates weights and tokenizers on the CPU; called once by :meth:`load`. Rewards without any leave it out."""
+        """Creates weights and tokenizers on the CPU; called once by `load`. Rewards without any omit it."""
 
     def load(self) -> Self:
         """Builds the weights now instead of at the first call; calling it again does nothing.
 
-        The weights end frozen, in evaluation mode, on :attr:`device`, and in the dtype asked for if ``.half()``,
-        ``.bfloat16()`` or ``.double()`` was called before. The global random state is as before.
+        The weights end frozen, in evaluation mode, on `device`, and in the dtype asked for if `.half()`,
+        `.bfloat16()` or `.double()` was called before. The global random state is as before.
 
         Returns:
             The reward itself.
@@ -105,27 +105,27 @@ class Reward(nn.Module, ABC):
         """Scores one micro-batch.
 
         Args:
-            samples: Images (n, C, H, W) in [0, 1] on :attr:`device`, or n texts; what :attr:`accepts` says.
-            prompts: n prompts, one a sample; empty strings if the caller has none and :attr:`needs_prompts` is False.
+            samples: Images (n, C, H, W) in [0, 1] on `device`, or n texts; what `accepts` says.
+            prompts: One prompt a sample; empty strings if the caller has none and `needs_prompts` is False.
 
         Returns:
             Scores (n,), higher is better.
         """
 
     def forward(self, samples: Samples, prompts: Sequence[str] | None = None) -> Tensor:
-        """Scores a batch in micro-batches of at most ``max_batch``.
+        """Scores a batch in micro-batches of at most `max_batch`.
 
         Args:
-            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to :attr:`device`.
+            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to `device`.
             prompts: N prompts, one a sample. None if the reward does not read them.
 
         Returns:
-            Scores (N,), float32 or float64, on :attr:`device`.
+            Scores (N,), float32 or float64, on `device`.
 
         Raises:
-            ValueError: If the samples are not what :attr:`accepts` says, are out of range, or differ in number from
+            ValueError: The samples are not what `accepts` says, are out of range, or differ in number from
                 the prompts.
-            RewardError: If :meth:`score` raises or returns anything but n real numbers.
+            RewardError: `score` raises or returns anything but n real numbers.
         """
         count = self._check_samples(samples)
         names = self._check_prompts(prompts, count)
@@ -149,7 +149,8 @@ class Reward(nn.Module, ABC):
             scores = self.score(samples, [*prompts, *[prompts[-1]] * missing])
         except Exception as error:
             raise RewardError(
-                f"The reward {type(self).__name__} failed on {count} sample(s): {type(error).__name__}: {error}"
+                f"expected {count} score(s) from {type(self).__name__}, got {type(error).__name__}: {error}; "
+                "fix the reward."
             ) from error
         return self._check_scores(scores, count + missing)[:count]
 
@@ -157,15 +158,14 @@ class Reward(nn.Module, ABC):
         name = type(self).__name__
         if not isinstance(scores, Tensor):
             raise RewardError(
-                f"The reward {name} returned a {type(scores).__name__}; return a tensor of {count} scores."
+                f"expected a tensor of {count} scores from {name}, got a {type(scores).__name__}; return one."
             )
         if scores.shape != (count,):
             raise RewardError(
-                f"The reward {name} returned shape {tuple(scores.shape)} for {count} sample(s); "
-                f"return one score a sample, shape ({count},)."
+                f"expected scores ({count},) from {name}, got {tuple(scores.shape)}; return one score a sample."
             )
         if scores.is_complex():
-            raise RewardError(f"The reward {name} returned {scores.dtype}; return real scores.")
+            raise RewardError(f"expected real scores from {name}, got {scores.dtype}; return float32 or float64.")
         if scores.dtype not in (torch.float32, torch.float64):
             scores = scores.float()
         return scores.to(self.device)
@@ -178,24 +178,24 @@ class Reward(nn.Module, ABC):
                 wanted = (
                     "a float tensor of images (N, C, H, W) in [0, 1]" if self.accepts == "image" else "a list of texts"
                 )
-                raise ValueError(f"{name} was given a {type(samples).__name__} as samples; give {wanted}.")
+                raise ValueError(f"{name} expected {wanted}, got a {type(samples).__name__}; convert it.")
             return len(texts)
         if self.accepts == "text":
-            raise ValueError(f"{name} was given a tensor {tuple(samples.shape)} as samples; give a list of texts.")
+            raise ValueError(f"{name} expected a list of texts, got a tensor {tuple(samples.shape)}; give texts.")
         if self.accepts == "any":
             if samples.ndim == 0:
-                raise ValueError(f"{name} was given a tensor without axes; the first axis must count the samples.")
+                raise ValueError(f"{name} expected an axis of samples, got a tensor without axes; give (N, ...).")
             return samples.shape[0]
         if samples.ndim != 4 or not samples.is_floating_point():
             raise ValueError(
-                f"{name} was given a tensor {tuple(samples.shape)} of {samples.dtype}; give float images (N, C, H, W) "
-                "in [0, 1] (divide bytes by 255)."
+                f"{name} expected float images (N, C, H, W) in [0, 1], got {samples.dtype} {tuple(samples.shape)}; "
+                "convert them (divide bytes by 255)."
             )
         if samples.numel():
             low, high = (float(value) for value in samples.detach().aminmax())
             if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:  # NaN compares false: it passes through
                 raise ValueError(
-                    f"{name} was given pixel values from {low:.3g} to {high:.3g}; give images in [0, 1] "
+                    f"{name} expected images in [0, 1], got values from {low:.3g} to {high:.3g}; scale them "
                     "(x / 2 + 0.5 brings [-1, 1] there, clamp removes overshoot)."
                 )
         return samples.shape[0]
@@ -204,15 +204,15 @@ class Reward(nn.Module, ABC):
         name = type(self).__name__
         if prompts is None:
             if self.needs_prompts:
-                raise ValueError(f"{name} was given no prompts and reads them; give a list of {count} prompt(s).")
+                raise ValueError(f"{name} expected {count} prompt(s), got None; give one a sample.")
             return [""] * count
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise ValueError(f"{name} was given prompts of type {type(prompts).__name__}; give a list, one a sample.")
+            raise ValueError(f"{name} expected a list of prompts, got a {type(prompts).__name__}; give one a sample.")
         if len(prompts) != count:
             raise ValueError(
-                f"{name} was given {count} sample(s) and {len(prompts)} prompt(s); give one prompt a sample "
-                "(repeat a prompt for each of its particles)."
+                f"{name} expected a prompt for each of {count} sample(s), got {len(prompts)}; repeat a prompt for "
+                "each of its particles."
             )
         if not all(isinstance(prompt, str) for prompt in prompts):
-            raise ValueError(f"{name} was given prompts that are not all strings; give a list of strings.")
+            raise ValueError(f"{name} expected prompts that are strings, got other objects among them; convert them.")
         return list(prompts)

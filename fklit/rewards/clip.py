@@ -18,32 +18,32 @@ _MAX_CACHED_PROMPTS = 10_000  # at 1,024 floats each: 40 MB
 
 
 class CLIPScore(Reward):
-    """``scale`` times the cosine between open_clip's image and text embeddings (a **cosine**, not 100 times it).
+    """`scale` times the cosine between open_clip's image and text embeddings (a **cosine**, not 100 times it).
 
-    A CLIP model is trained so that ``exp(t * cosine)`` is proportional to ``p(image, text) / (p(image) p(text))``,
-    where ``t`` is its learned inverse temperature (Oord et al. 2018, arXiv:1807.03748, section 2.3; Radford et al.
-    2021, arXiv:2103.00020, figure 3). So ``reward_scale = t`` is the exponent that the model itself believes in, and
+    A CLIP model is trained so that `exp(t * cosine)` is proportional to `p(image, text) / (p(image) p(text))`,
+    where `t` is its learned inverse temperature (Oord et al. 2018, arXiv:1807.03748, section 2.3; Radford et al.
+    2021, arXiv:2103.00020, figure 3). So `reward_scale = t` is the exponent that the model itself believes in, and
     is the suggested scale: 100 for OpenAI's and most LAION models, the value in its card for fklit's own. Take
-    ``scale=100`` to read the numbers as the usual "CLIP score"; the suggested scale then shrinks to match.
+    `scale=100` to read the numbers as the usual "CLIP score"; the suggested scale then shrinks to match.
 
     The range of cosines differs between models: 0.10 to 0.40 for OpenAI's and LAION's ViT models. A local folder may
-    state its own in ``open_clip_config.json`` under ``"reward": {"typical_range": [low, high], "suggested_scale": t}``.
+    state its own in `open_clip_config.json` under `"reward": {"typical_range": [low, high], "suggested_scale": t}`.
 
     Preprocessing runs on tensors and is differentiable, so gradients reach the pixels. Embeddings of prompts are
     kept, each computed on its own, so that they do not depend on which prompts came together.
 
     Args:
         model_name: An open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", a local folder with
-            ``open_clip_config.json`` and weights (with or without open_clip's "local-dir:"), or "fklit:emoji_clip" for
+            `open_clip_config.json` and weights (with or without open_clip's "local-dir:"), or "fklit:emoji_clip" for
             the model that ships with fklit.
         pretrained: Tag or weights file of an architecture ("laion2b_s34b_b79k"); None where the name brings weights.
         scale: Factor on the cosine, above 0.
         cache_dir: Where open_clip keeps downloads; None for its default.
         max_batch: Most images at once; None for no limit.
-        pad: Fill the last micro-batch (see :class:`Reward`).
+        pad: Fill the last micro-batch (see `Reward`).
 
     Raises:
-        ValueError: If ``scale`` is not above 0, or the weights are not determined by name and ``pretrained``.
+        ValueError: `scale` is not above 0, or the weights are not determined by name and `pretrained`.
     """
 
     accepts = "image"
@@ -60,16 +60,15 @@ class CLIPScore(Reward):
     ) -> None:
         super().__init__(max_batch=max_batch, pad=pad)
         if not scale > 0:
-            raise ValueError(
-                f"scale={scale} was given; give a number above 0 (1 for a cosine, 100 for the usual score)."
-            )
+            raise ValueError(f"expected scale above 0, got {scale}; give 1 for a cosine or 100 for the usual score.")
         self.model_name = _locate(model_name)
         brings_weights = self.model_name.startswith(("local-dir:", "hf-hub:"))
         if brings_weights == (pretrained is not None):
             raise ValueError(
-                f"model_name={model_name!r} was given with pretrained={pretrained!r}; "
+                f"expected {'no pretrained, as' if brings_weights else 'pretrained, as no'} weights come with "
+                f"model_name={model_name!r}, got pretrained={pretrained!r}; "
                 + (
-                    "leave pretrained out, the weights come with the name."
+                    "omit it."
                     if brings_weights
                     else "name weights (open_clip.list_pretrained() lists them), or give a file or a local folder."
                 )
@@ -111,7 +110,7 @@ class CLIPScore(Reward):
 
         Args:
             samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
-            prompts: n prompts.
+            prompts: One prompt a sample.
 
         Returns:
             Scores (n,), float32 unless the module was made float64.

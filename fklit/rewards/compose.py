@@ -20,7 +20,7 @@ class _Composite(Reward):
         super().__init__()
         if not rewards or not all(isinstance(reward, Reward) for reward in rewards):
             kinds = [type(reward).__name__ for reward in rewards]
-            raise ValueError(f"rewards={kinds} were given; give at least one Reward (wrap functions in Function).")
+            raise ValueError(f"expected at least one Reward and nothing else, got {kinds}; wrap functions in Function.")
         self.rewards = nn.ModuleList(rewards)
 
     def build(self) -> None:
@@ -39,21 +39,21 @@ class _Composite(Reward):
 
 
 class WeightedSum(_Composite):
-    """``sum_i weights[i] * rewards[i](x)``.
+    """`sum_i weights[i] * rewards[i](x)`.
 
     Args:
         rewards: The parts.
         weights: One finite weight a part, in the part's own units; negative weights turn a reward into a penalty.
 
     Raises:
-        ValueError: If the numbers of rewards and weights differ, or a weight is not finite.
+        ValueError: The numbers of rewards and weights differ, or a weight is not finite.
     """
 
     def __init__(self, rewards: Sequence[Reward], weights: Sequence[float]) -> None:
         super().__init__(rewards)
         if len(weights) != len(rewards) or not all(math.isfinite(weight) for weight in weights):
             raise ValueError(
-                f"weights={list(weights)} were given for {len(rewards)} reward(s); give one finite number a reward."
+                f"expected a finite weight for each of {len(rewards)} reward(s), got {list(weights)}; give one each."
             )
         self.weights = tuple(float(weight) for weight in weights)
         ranges = self._ranges()
@@ -72,7 +72,7 @@ class WeightedSum(_Composite):
 
 
 class Min(_Composite):
-    """``min_i rewards[i](x)``: good only if every part is; bring the parts to one unit first (:class:`Standardized`).
+    """`min_i rewards[i](x)`: good only if every part is; bring the parts to one unit first (`Standardized`).
 
     Args:
         rewards: The parts.
@@ -90,7 +90,7 @@ class Min(_Composite):
 
 
 class Standardized(_Composite):
-    """``(reward(x) - mean) / std`` with fixed numbers, so that rewards of different units can be added.
+    """`(reward(x) - mean) / std` with fixed numbers, so that rewards of different units can be added.
 
     The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbors.
 
@@ -100,7 +100,7 @@ class Standardized(_Composite):
         std: Its standard deviation in ordinary use, above 0.
 
     Raises:
-        ValueError: If ``mean`` is not finite or ``std`` is not above 0.
+        ValueError: `mean` is not finite or `std` is not above 0.
     """
 
     suggested_scale = 2.0
@@ -108,7 +108,9 @@ class Standardized(_Composite):
     def __init__(self, reward: Reward, *, mean: float, std: float) -> None:
         super().__init__([reward])
         if not math.isfinite(mean) or not (math.isfinite(std) and std > 0):
-            raise ValueError(f"mean={mean} and std={std} were given; give a finite mean and a finite std above 0.")
+            raise ValueError(
+                f"expected a finite mean and a finite std above 0, got {mean} and {std}; change the one that is not."
+            )
         self.mean, self.std = float(mean), float(std)
         if reward.typical_range is not None:
             low, high = reward.typical_range
@@ -120,7 +122,7 @@ class Standardized(_Composite):
 
 
 class Clipped(_Composite):
-    """``min(max(reward(x), low), high)``: bounds what one reward may contribute, against over-optimization.
+    """`min(max(reward(x), low), high)`: bounds what one reward may contribute, against over-optimization.
 
     Args:
         reward: The reward.
@@ -128,15 +130,15 @@ class Clipped(_Composite):
         high: Largest value passed on; None for no bound.
 
     Raises:
-        ValueError: If neither bound is given, or ``low`` is not below ``high``.
+        ValueError: Neither bound is given, or `low` is not below `high`.
     """
 
     def __init__(self, reward: Reward, *, low: float | None = None, high: float | None = None) -> None:
         super().__init__([reward])
         if low is None and high is None:
-            raise ValueError("low=None and high=None were given; give at least one bound.")
+            raise ValueError("expected low or high, got None for both; give at least one bound.")
         if low is not None and high is not None and not low < high:
-            raise ValueError(f"low={low} and high={high} were given; low must be below high.")
+            raise ValueError(f"expected low below high, got low={low} and high={high}; swap them.")
         self.low, self.high = low, high
         self.suggested_scale = reward.suggested_scale
         bottom, top = (-math.inf if low is None else low), (math.inf if high is None else high)

@@ -23,7 +23,7 @@ class ClipPreprocess(nn.Module):
         fill_color: Byte value (0 to 255) of the padding of "longest".
 
     Raises:
-        ValueError: If ``interpolation`` or ``resize_mode`` is none of these.
+        ValueError: `interpolation` or `resize_mode` is none of these.
     """
 
     mean: Tensor
@@ -41,9 +41,13 @@ class ClipPreprocess(nn.Module):
     ) -> None:
         super().__init__()
         if interpolation not in ("bicubic", "bilinear", "random"):
-            raise ValueError(f"interpolation={interpolation!r} was given; give 'bicubic', 'bilinear' or 'random'.")
+            raise ValueError(
+                f"expected interpolation 'bicubic', 'bilinear' or 'random', got {interpolation!r}; choose one."
+            )
         if resize_mode not in ("shortest", "longest", "squash"):
-            raise ValueError(f"resize_mode={resize_mode!r} was given; give 'shortest', 'longest' or 'squash'.")
+            raise ValueError(
+                f"expected resize_mode 'shortest', 'longest' or 'squash', got {resize_mode!r}; choose one."
+            )
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
         self.interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
         self.resize_mode = resize_mode
@@ -52,7 +56,7 @@ class ClipPreprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
-        """Images in [0, 1] of any size to normalized images of :attr:`size`, in the dtype of the module."""
+        """Images in [0, 1] of any size to normalized images of `size`, in the dtype of the module."""
         height, width = images.shape[-2:]
         tall, wide = self._resized(height, width)
         if (tall, wide) != (height, width):

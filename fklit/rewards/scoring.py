@@ -13,14 +13,14 @@ from fklit.rewards.function import Function
 
 
 def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
-    """A reward as it is; any other callable ``f(images, prompts)`` or ``f(images)`` wrapped as ``rewards.Function``."""
+    """A reward as it is; any other callable `f(images, prompts)` or `f(images)` wrapped as `rewards.Function`."""
     if isinstance(reward, Reward):
         return reward
     if callable(reward) and not isinstance(reward, type):
         return Function(reward)
     raise TypeError(
-        f"reward of type {type(reward).__name__} was given; give a fklit reward, or a function of (images, prompts) "
-        "that returns one number an image."
+        f"expected a fklit reward or a function of (images, prompts), got a {type(reward).__name__}; "
+        "give a function that returns one number an image."
     )
 
 
@@ -35,12 +35,12 @@ def chosen_scale(reward: Reward, reward_scale: float | None) -> float:
     scale = reward.suggested_scale if reward_scale is None else reward_scale
     if scale is None:
         raise ValueError(
-            f"no reward_scale was given and {type(reward).__name__} suggests none; give a number of at least 0 (1 to 5 "
-            "divided by the spread of the reward among samples of a prompt is a start)."
+            f"expected reward_scale, as {type(reward).__name__} suggests none, got None; give a number of at least 0 "
+            "(1 to 5 divided by the standard deviation of the reward among samples of a prompt is a start)."
         )
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
         raise ValueError(
-            f"reward_scale={scale!r} was given; give a finite number of at least 0 (negate the reward to steer away)."
+            f"expected a finite reward_scale of at least 0, got {scale!r}; negate the reward to steer away."
         )
     return float(scale)
 
@@ -49,16 +49,16 @@ class Scorer:
     """Scores flat batches in group order and returns them as (B, K).
 
     Args:
-        reward: the reward.
+        reward: The reward.
         prompts: B prompts.
         num_particles: K.
-        max_batch: images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
+        max_batch: Images scored at once, in chunks of exactly this size (the last one padded, as in the denoiser);
             None leaves it to the reward.
-        on_nan: "error" raises a sentence that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
+        on_nan: "error" raises an error that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
             the particle system, which drops the particle.
 
     Attributes:
-        reward_calls: images scored so far (without padding).
+        reward_calls: Images scored so far (without padding).
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Scorer:
 
         Args:
             images: (B * K, C, H, W) in [0, 1], in group order.
-            where: names the moment in error messages ("at step 12").
+            where: Names the moment in error messages ("at step 12").
 
         Returns:
             Rewards (B, K), float64.
 
         Raises:
-            RewardError: if the reward fails, or gives NaN or +inf while ``on_nan="error"``.
+            RewardError: If the reward fails, or gives NaN or +inf while `on_nan="error"`.
         """
         rows = images.shape[0]
         size = self._max_batch or rows
@@ -108,7 +108,7 @@ class Scorer:
             return
         b, k = (int(i) for i in bad.nonzero()[0])
         raise RewardError(
-            f"{where}: the reward {type(self.reward).__name__} gave {float(rewards[b, k])} for particle {k} of prompt "
-            f"{self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return finite numbers, "
-            "or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
+            f"{where}: expected finite scores of {type(self.reward).__name__}, got {float(rewards[b, k])} for particle "
+            f"{k} of prompt {self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
+            "finite numbers, or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )

@@ -1,10 +1,10 @@
-"""The exam that every reward passes, fklit's and yours. It imports no test framework; pytest collects the subclasses.
+"""The contract tests of rewards, fklit's and yours. They import no test framework; pytest collects the subclasses.
 
-::
-
-    class TestMyReward(RewardTests):
-        def make_reward(self, max_batch=None):
-            return MyReward(max_batch=max_batch)
+```python
+class TestMyReward(RewardTests):
+    def make_reward(self, max_batch=None):
+        return MyReward(max_batch=max_batch)
+```
 """
 
 import copy
@@ -19,7 +19,7 @@ from fklit.rewards.base import Reward
 
 
 class RewardTests(ABC):
-    """Mix-in: subclass it in a test file, say how the reward is made, and every promise of :class:`Reward` is checked.
+    """Mix-in: subclass it in a test file, say how the reward is made, and every promise of `Reward` is checked.
 
     Attributes:
         differentiable: Whether gradients must reach the samples (images only).
@@ -31,15 +31,15 @@ class RewardTests(ABC):
 
     @abstractmethod
     def make_reward(self, max_batch: int | None = None) -> Reward:
-        """A new reward; ``max_batch`` is handed on (composites, whose parts have their own, may ignore it)."""
+        """A new reward; `max_batch` is handed on (composites, whose parts have their own, may ignore it)."""
 
     def make_samples(self, count: int) -> Tensor | list[str]:
-        """``count`` different samples; the default is smooth random images (count, 3, 64, 64) in [0, 1]."""
+        """`count` different samples; the default is smooth random images (count, 3, 64, 64) in [0, 1]."""
         noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         return torch.nn.functional.interpolate(noise, size=(64, 64), mode="bilinear", align_corners=False)
 
     def make_prompts(self, count: int) -> list[str]:
-        """``count`` prompts, several of them equal as in a run with particles."""
+        """`count` prompts, several of them equal as in a run with particles."""
         return [("a red heart", "a cat left of a dog")[index // 2 % 2] for index in range(count)]
 
     def test_shape_and_dtype(self) -> None:
@@ -113,7 +113,7 @@ class RewardTests(ABC):
         _check(not any(p.requires_grad for p in reward.parameters()), "parameters of the reward require gradients")
 
     def test_stays_in_evaluation_mode(self) -> None:
-        """``train()`` of an enclosing module does not switch dropout on."""
+        """`train()` of an enclosing module does not switch dropout on."""
         reward = self.make_reward().load()
         reward.train()
         _check(not any(module.training for module in reward.modules()), "train() put a part into training mode")
@@ -124,7 +124,7 @@ class RewardTests(ABC):
             return
         reward = self.make_reward()
         samples = self.make_samples(2)
-        _check(isinstance(samples, Tensor), "a differentiable reward is examined on tensors")
+        _check(isinstance(samples, Tensor), "a differentiable reward is tested on tensors")
         with torch.inference_mode():
             reward(samples, self.make_prompts(2))
         images = torch.as_tensor(samples).clone().requires_grad_()

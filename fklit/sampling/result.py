@@ -53,6 +53,13 @@ class PipelineResult(ParticleResult[Tensor]):
         """PIL images, B lists of K in slot order (the order of `log_weights` and `ancestors`)."""
         return _pil_images(self.samples)
 
+    def _eligible(self) -> Tensor:
+        """What the safety checker flagged is never the best, unless all of a prompt's images are flagged."""
+        if self.flagged is None:
+            return self.log_weights
+        flagged = torch.tensor(self.flagged, device=self.log_weights.device)
+        return self.log_weights.masked_fill(flagged & ~flagged.all(dim=1, keepdim=True), -torch.inf)
+
     def best(self, scores: Tensor | None = None) -> list[Any]:
         """Return the best image of each prompt, B PIL images; see `best_index`."""
         return [row[slot] for row, slot in zip(self.images, self.best_index(scores).tolist(), strict=True)]

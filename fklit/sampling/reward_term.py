@@ -1,16 +1,18 @@
 """The reward of an intercepted run: denoised predictions become images, images rewards, and rewards log potentials."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.pipelines.decode import decode_latents
+from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.images import as_unit_images
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
@@ -52,6 +54,8 @@ class RewardTerm:
         self.decodes = 0
         self._path: RewardPath | None = None
         self._pipeline = pipeline
+        self._prompts = list(prompts)
+        self._on_nan = particles.on_nan
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
@@ -113,7 +117,10 @@ class RewardTerm:
         else:
             self.decodes += latents.shape[0]
             images = as_unit_images(self._decode(latents), latents.shape[0])
-        rewards = self._scorer(images, where=where)
+        if self._on_nan == "error":
+            kind = self._pipeline if self._decode is not None else getattr(self._pipeline, "vae", self._pipeline)
+            check_finite(images, "decoder", kind, where=where, name=self._name_of_row)
+        rewards = self._finite_only(images, ~finite_rows(images), where=where)
         self._rewards.append(rewards.cpu())
         return rewards, images
 
@@ -134,7 +141,26 @@ class RewardTerm:
         )
         return self.path.update(rewards, scale)
 
-    def close(self, samples: Tensor) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K"]]:
-        """Return the rewards of the finished samples (B * K, ...), and the log potential that closes the weights."""
-        rewards = self._scorer(samples, where="at the finished samples")
+    def close(
+        self, samples: Tensor, broken: Bool[Tensor, " N"]
+    ) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K"]]:
+        """Return the rewards of the finished samples (B * K, ...), and the log potential that closes the weights.
+
+        Args:
+            samples: what is scored.
+            broken: samples that are not finite, whose reward is NaN whatever the reward makes of them.
+        """
+        rewards = self._finite_only(samples, broken, where="at the finished samples")
         return rewards, self.path.terminal(rewards, self.reward_scale)
+
+    def _finite_only(self, samples: Tensor, broken: Bool[Tensor, " N"], *, where: str) -> Float64[Tensor, "B K"]:
+        """Score samples; those that are not finite are shown to the reward as zeros and get NaN."""
+        if not bool(broken.any()):
+            return self._scorer(samples, where=where)
+        rows = broken.to(samples.device)
+        rewards = self._scorer(samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0), where=where)
+        return rewards.masked_fill(rows.reshape(self._shape).to(rewards.device), math.nan)
+
+    def _name_of_row(self, row: int) -> str:
+        b, particle = divmod(row, self._shape[1])
+        return f"particle {particle} of prompt {self._prompts[b]!r}"

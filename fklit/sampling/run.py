@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler
+from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
@@ -35,6 +37,7 @@ class SamplingRun(ABC):
         particles: how the particles are carried.
         reward: the reward of the run, or None.
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
+        weighs_steps: whether weights come from the law of each step, as those of corrected guidance do.
         eta: the `eta` the pipeline will be called with, or None.
 
     Attributes:
@@ -51,6 +54,7 @@ class SamplingRun(ABC):
         particles: ParticleSettings,
         reward: RewardTerm | None,
         resamples: bool,
+        weighs_steps: bool,
         eta: float | None,
     ) -> None:
         self.prompts = list(prompts)
@@ -77,7 +81,11 @@ class SamplingRun(ABC):
             scheduler=sampler.scheduler,
             eta=sampler.eta,
             max_batch=particles.max_batch,
+            group_size=particles.num_particles,
+            resamples=self._resamples,
+            may_edit=not (self._resamples or weighs_steps),
         )
+        self._on_nan = particles.on_nan
         self._meter: ResourceMonitor | None = None
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
@@ -96,8 +104,44 @@ class SamplingRun(ABC):
         """Prepare, once the number of steps is known (called by the interception)."""
 
     @abstractmethod
+    def weigh(self, call: StepCall) -> Tensor | StepChange | None:
+        """Weigh and resample the parents of one step; return what of the step changes."""
+
+    @torch.no_grad()
     def step(self, call: StepCall) -> Tensor | StepChange | None:
-        """Weigh and resample the parents of one step (called by the interception)."""
+        """Check the numbers of a step, and weigh it (called by the interception)."""
+        if self._on_nan == "error":
+            where = f"at step {call.index} of {call.num_steps}"
+            before = ("scheduler", call.scheduler) if call.index else ("call", self._pipeline)
+            check_finite(call.sample, *before, where=where, name=self.name_of_row)
+            network = getattr(self._pipeline, "unet", None) or getattr(self._pipeline, "transformer", None)
+            check_finite(call.model_output, "denoiser", network, where=where, name=self.name_of_row)
+        return self.weigh(call)
+
+    def name_of_row(self, row: int) -> str:
+        """Name a row of the call, for messages."""
+        b, particle = divmod(row, self._system.num_particles)
+        return f"particle {particle} of prompt {self.prompts[b]!r}"
+
+    def check_samples(self, samples: Tensor) -> Bool[Tensor, " N"]:
+        """Return which finished samples (N, ...) are not finite, all False unless `on_nan="drop"`.
+
+        Raises:
+            NonFiniteError: with `on_nan="error"`, naming the part that returned NaN or infinities first.
+        """
+        finished = (
+            ("scheduler", self._interception.scheduler, self._interception.returned),
+            ("decoder", getattr(self._pipeline, "vae", None), self.decoded()),
+            ("decoder", self._pipeline, samples),
+        )
+        broken = torch.zeros(samples.shape[0], dtype=torch.bool)
+        for part, kind, values in finished:
+            if values is None or values.shape[0] != samples.shape[0]:
+                continue
+            if self._on_nan == "error":
+                check_finite(values, part, kind, where="at the end", name=self.name_of_row)
+            broken |= ~finite_rows(values).cpu()
+        return broken
 
     def __enter__(self) -> Self:
         if self._swap is not None:
@@ -183,3 +227,8 @@ class SamplingRun(ABC):
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),
         }
+
+
+def without_broken(samples: Tensor, broken: Bool[Tensor, " N"]) -> Tensor:
+    """Return samples (N, ...) with zeros in place of those that are not finite, whose particles were dropped."""
+    return samples.masked_fill(broken.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1)), 0.0)

@@ -31,7 +31,8 @@ class ParticleSettings:
         ess_threshold: fraction of K, in [0, 1]: a prompt resamples when its effective sample size is below it; 0 never
             resamples, 1 whenever weights differ.
         seed: seed of the samples. The noise of a prompt depends on the seed and the prompt's index alone.
-        on_nan: "error", or "drop" to let particles with NaN or +inf weights die.
+        on_nan: "error" names the part that returned NaN or an infinity (denoiser, scheduler, decoder, reward) and
+            stops; "drop" lets such particles die, whose samples are returned as zeros with weight zero.
         on_degenerate: "error", or "keep" for prompts all of whose particles died.
         max_batch: most rows that the denoiser, the decoder and the reward get at once, in chunks padded to exactly this
             size, so that results have the same bits in every batch and on any number of processes; None for no limit

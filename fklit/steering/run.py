@@ -14,7 +14,7 @@ from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.sampling.prompts import check_indices, check_prompts
 from fklit.sampling.reward_term import RewardTerm
-from fklit.sampling.run import SamplingRun
+from fklit.sampling.run import SamplingRun, without_broken
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
@@ -24,12 +24,12 @@ __all__ = ["DeterministicSamplerError", "SteeringRun"]
 class SteeringRun(SamplingRun):
     """Context manager that steers whatever the pipeline is called with inside of it.
 
-    ``python
+    ```python
     settings = SteeringSettings(reward=reward, num_particles=4, reward_scale=10.0)
     with SteeringRun(pipeline, ["a red heart"], settings) as run:
         images = pipeline(**run.call_arguments()).images
     result = run.finish(images)
-    ``
+    ```
 
     `fklit.steer` does exactly this; use the context manager where the call needs more than `pipeline_kwargs` gives
     (`pipeline(..., num_images_per_prompt=4, generator=run.generators)`).
@@ -75,6 +75,7 @@ class SteeringRun(SamplingRun):
             particles=settings,
             reward=term,
             resamples=term.steers and term.schedule.resample_at != (),
+            weighs_steps=False,
             eta=None if eta is None else float(eta),
         )
         self._term = term
@@ -97,9 +98,8 @@ class SteeringRun(SamplingRun):
             steps = self._term.schedule.resolve_resampling(num_steps)
             self._allow_resampling(steps, noisy, otherwise="ask for best-of-n with potential='terminal'")
 
-    @torch.no_grad()
-    def step(self, call: StepCall) -> Tensor | None:
-        """Score and resample the parents of one step (called by the interception); return flat ancestors or None."""
+    def weigh(self, call: StepCall) -> Tensor | None:
+        """Score and resample the parents of one step; return flat ancestors or None."""
         term = self._term
         if call.index not in term.steps:
             return None
@@ -139,9 +139,11 @@ class SteeringRun(SamplingRun):
             )
         groups, particles = len(self.prompts), self._system.num_particles
         samples = as_unit_images(images, groups * particles)
-        rewards, log_potential = term.close(samples)
+        broken = self.check_samples(samples)
+        rewards, log_potential = term.close(samples, broken)
         self._system.update(log_potential, may_resample=False)
         shown = samples if returned is None else as_unit_images(returned, groups * particles)
+        shown = without_broken(shown, broken)
         return SteeringResult(
             **self._shared_results(len(term.steps)),
             samples=shown.cpu().reshape(groups, particles, *shown.shape[1:]),

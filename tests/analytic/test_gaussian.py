@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from fklit.analytic.gaussian import Gaussian, GaussianMixture
+from fklit.analytic import GaussianMixture
 
 MEANS = torch.tensor([[1.0, -0.5], [0.0, 2.0], [-1.0, 0.3]], dtype=torch.float64)
 WEIGHTS = [0.2, 0.5, 0.3]
@@ -56,7 +56,7 @@ def test_far_points_and_single_precision():
 
 
 def test_one_gaussian():
-    law = Gaussian([1.0, 2.0], [0.5, 2.0])
+    law = GaussianMixture.single([1.0, 2.0], [0.5, 2.0])
     x = torch.zeros(3, 2, dtype=torch.float64)
     torch.testing.assert_close(law.score(x), torch.tensor([2.0, 1.0]).double().expand(3, 2))
 

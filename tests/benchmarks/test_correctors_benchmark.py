@@ -137,7 +137,7 @@ def test_the_distance_of_colors_is_unbiased():
 
 
 def test_pictures_part(monkeypatch):
-    from fklit.analytic.gaussian import GaussianMixture
+    from fklit.analytic import GaussianMixture
 
     module = _load("correctors_exact_pictures")
     hearts = torch.randn(5 * module.EACH, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

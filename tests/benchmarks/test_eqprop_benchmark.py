@@ -28,13 +28,13 @@ def test_all_methods_have_the_same_gradient(tmp_path):
         error = {key: entry["gradient_error"] for key, entry in methods.items() if "gradient_error" in entry}
         for n in (2, 4):
             assert error[f"N={n} equal"] == pytest.approx(error[f"(a) naive N={n}"], rel=0.05, abs=2e-5)
-        assert error["N=4 settled"] < 3e-3 and error["N=2 settled"] < 0.05 and error["(b) unrolled"] < 1e-2
-        assert error["complex step settled"] < 1e-3
-        assert ratios["memory of N=2, twice the free sweeps"] == pytest.approx(1, abs=0.02)
+        assert error["N=4 converged"] < 3e-3 and error["N=2 converged"] < 0.05 and error["(b) unrolled"] < 1e-2
+        assert error["complex step converged"] < 1e-3
+        assert ratios["memory of N=2, twice the free iterations"] == pytest.approx(1, abs=0.02)
         # In so small an MLP the gradients need more than the recorded states.
-        assert ratios["memory of unrolled, twice the sweeps"] > 1.5 or name.startswith("mlp")
+        assert ratios["memory of unrolled, twice the iterations"] > 1.5 or name.startswith("mlp")
         assert all(value > 0 for value in ratios.values())
-        assert methods["N=4 equal"]["sweeps"] == {"free": 12, "nudged": 12}
+        assert methods["N=4 equal"]["iterations"] == {"free": 12, "nudged": 12}
 
 
 def test_the_table_of_homeostasis_runs_once(tmp_path, monkeypatch, capsys):
@@ -45,7 +45,7 @@ def test_the_table_of_homeostasis_runs_once(tmp_path, monkeypatch, capsys):
         asked.append(command)
         lost = "null" in command
         keys = ("alignment/error/l1", "alignment/gradient/links.input-l1.forward_weight", "alignment/symmetry")
-        rest = {"val/top1": 0.5, "val/unsettled": 0.0, "alignment/error/out": 1.0, "cpu_seconds": 3.0}
+        rest = {"val/top1": 0.5, "val/unconverged": 0.0, "alignment/error/out": 1.0, "cpu_seconds": 3.0}
         return dict.fromkeys(keys, 0.25 if lost else 0.75 + len(asked) / 1000) | rest
 
     monkeypatch.setattr(module, "run", run)

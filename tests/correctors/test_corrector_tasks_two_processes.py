@@ -166,5 +166,5 @@ def test_every_group_is_on_exactly_one_rank(world):
 def test_more_processes_than_groups_are_refused():
     data = SimulationDataModule(1)
     data.trainer = type("Ranks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match=r"1 group\(s\) were given to 2 processes; use at most 1 devices"):
+    with pytest.raises(ValueError, match=r"expected a group for each of 2 processes, got 1; use at most 1 devices"):
         data.test_dataloader()

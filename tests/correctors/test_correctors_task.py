@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 from tiny import tiny_stable_diffusion
 
 import fklit.assets
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.callbacks import SampleWriter
 from fklit.cli import main
-from fklit.correctors import Guided, VariancePreserving, correct, simulate
+from fklit.correctors import Target, VariancePreserving, correct, simulate
 from fklit.correctors.guidance.task import GuidanceTask
 from fklit.correctors.simulation.task import SimulationTask
 from fklit.data import PromptDataModule, SimulationDataModule
@@ -27,7 +27,7 @@ SETTINGS = {
     "guidance_scale": 3.0,
     "num_particles": 2,
     "ess_threshold": 1.0,
-    "call": {"num_inference_steps": 4, "eta": 1.0},
+    "pipeline_kwargs": {"num_inference_steps": 4, "eta": 1.0},
     "scheduler": "keep",
 }
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -55,7 +55,7 @@ def test_predict_equals_correct_whatever_the_batch(folder, tmp_path):
         assert torch.equal(result.samples[0], direct.samples[b])
         assert torch.equal(result.log_weights[0], direct.log_weights[b])
     record = json.loads((tmp_path / "out" / "00001" / "record.json").read_text())
-    assert record["spread"] == direct.spread[:, 1].tolist() and record["prompt"] == PROMPTS[1]
+    assert record["log_weight_std"] == direct.log_weight_std[:, 1].tolist() and record["prompt"] == PROMPTS[1]
     assert (tmp_path / "out" / "00001" / "samples" / "0001.png").is_file()
     again = _trainer(tmp_path, callbacks=[SampleWriter(str(tmp_path / "out"))])
     assert again.predict(GuidanceTask(source, **SETTINGS), data) == [(), ()], "what is on disk is not sampled again"
@@ -66,14 +66,14 @@ def test_tests_log_figures(folder, tmp_path):
     source = PipelineSource(str(folder / "emoji_scenes"))
     trainer.test(GuidanceTask(source, **SETTINGS), PromptDataModule(prompts=PROMPTS), verbose=False)
     logged = trainer.callback_metrics
-    assert float(logged["test/denoiser_calls"]) == 4 * 2 * 2 and float(logged["test/spread"]) > 0
+    assert float(logged["test/denoiser_calls"]) == 4 * 2 * 2 and float(logged["test/log_weight_std"]) > 0
 
 
 def test_settings_are_checked_before_anything_is_loaded(tmp_path):
     source = PipelineSource("no/such")
     for changes, sentence in (
         ({"correction": 1.5}, r"correction=1\.5"),
-        ({"guidance_scale": 0.5}, r"guidance_scale=0\.5"),
+        ({"guidance_scale": 0.5}, r"guidance_scale expected .* got 0\.5"),
         ({"max_batch": 0}, "max_batch=0"),
         ({"num_threads": 0}, "num_threads=0"),
         ({"increment": "none"}, "increment='none'"),
@@ -89,7 +89,7 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path):
 
 def _target():
     path = VariancePreserving()
-    return Guided(GaussianMixture([[0.0], [2.0]], 0.5).on(path), GaussianMixture([[1.0]], 1.0).on(path), 1.5)
+    return Target.guided(GaussianMixture([[0.0], [2.0]], 0.5).on(path), GaussianMixture([[1.0]], 1.0).on(path), 1.5)
 
 
 def test_groups_do_not_depend_on_the_batch(tmp_path):
@@ -101,7 +101,7 @@ def test_groups_do_not_depend_on_the_batch(tmp_path):
     together = runs[1][0]
     for b, alone in enumerate(runs[0]):
         assert torch.equal(alone.samples[0], together.samples[b])
-    direct = simulate(_target(), generator=group_generators(0, [2]), dtype=torch.float64, **settings)
+    direct = simulate(_target(), generator=group_generators(0, [2]), **settings)
     assert torch.equal(direct.samples[0], together.samples[2])
 
 
@@ -114,11 +114,11 @@ def in_a_copy(tmp_path, monkeypatch, folder):
     return tmp_path
 
 
-def test_the_debug_twins_run_as_they_are(in_a_copy):
+def test_the_smoke_test_configs_run_as_they_are(in_a_copy):
     quiet = ("--trainer.enable_progress_bar", "false")
     main(["predict", "--config", "configs/debug/correctors_mixtures.yaml", *quiet])
     with np.load(in_a_copy / "outputs" / "debug" / "mixtures" / "00002.npz") as arrays:
-        assert arrays["particles"].shape == (200, 1) and arrays["spread"].shape == (40,)
+        assert arrays["samples"].shape == (200, 1) and arrays["log_weight_std"].shape == (40,)
     cli = main(["test", "--config", "configs/debug/correctors_gmm40.yaml", *quiet])
     logged = cli.trainer.callback_metrics
     assert {f"test/{name}" for name in ("w1", "w2", "tv", "mmd", "energy_w2", "mode_tv", "ess", "log_z")} <= set(logged)

@@ -4,18 +4,8 @@ import pytest
 import torch
 from mixtures import errors, experts, truth
 
-from fklit.correctors import (
-    EDM,
-    Annealed,
-    EulerMaruyama,
-    Guided,
-    Heun,
-    Ramp,
-    Rate,
-    VariancePreserving,
-    simulate,
-)
-from fklit.correctors.simulation.increments import rate, spread_rate
+from fklit.correctors import EDM, EulerMaruyama, Heun, Ramp, Rate, Target, VariancePreserving, simulate
+from fklit.correctors.simulation.rate import dispersion_rate, rate
 from fklit.feynman_kac import systematic
 
 FIRST, SECOND, _ = experts()
@@ -24,14 +14,14 @@ FIRST, SECOND, _ = experts()
 class LongInterval(Rate):
     """The reference code's weight: the interval from the churned level."""
 
-    def weigh(self, target, move):
-        return spread_rate(move.before, move.descent)
+    def log_weight(self, target, move):
+        return dispersion_rate(move.before, move.denoising_interval)
 
 
 @pytest.mark.slow
 def test_a_churn_counts_by_the_net_interval():
     first, second, _ = experts(EDM(0.02, 10.0))
-    target = Guided(second, first, 2.0)
+    target = Target.guided(second, first, 2.0)
     settings = {"num_particles": 4000, "num_groups": 4, "num_steps": 100, "dtype": torch.float64, "ess_threshold": 1.0}
     exact = truth(target)
     ours = errors(simulate(target, proposal=Heun(0.1), **settings), exact)
@@ -53,7 +43,7 @@ def test_the_score_of_the_weight_is_the_score_of_the_drift():
             seen.append(t)
             return -1e4 * x
 
-    target = Annealed(Huge(), 2.0)
+    target = Target.annealed(Huge(), 2.0)
     x = torch.full((1, 1, 1), 0.3, dtype=torch.float64)
     before = target.evaluate(x, 0.5)
     interval = target.path.interval(0.5, 0.49)
@@ -76,7 +66,7 @@ def test_dead_particles_have_no_offspring_at_any_size(index):
 @pytest.mark.slow
 def test_the_birth_death_resampler_is_not_biased():
     """Defect 6: heirs were drawn by accumulated excess, with a variance error of 0.16 and more."""
-    target = Guided(SECOND, FIRST, 2.0)
+    target = Target.guided(SECOND, FIRST, 2.0)
     run = simulate(
         target,
         num_particles=2000,
@@ -91,17 +81,17 @@ def test_the_birth_death_resampler_is_not_biased():
 
 def test_exponents_that_change_weigh_by_the_log_density():
     """Defect 7: the bare derivative of beta was added, without log density and without the step."""
-    target = Annealed(FIRST, Ramp(1.0, 2.0))
+    target = Target.annealed(FIRST, Ramp(1.0, 2.0))
     x = torch.randn(1, 9, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     before = target.evaluate(x, 0.5, log_densities=True)
     interval = target.path.interval(0.5, 0.48)
-    fixed = spread_rate(before, interval)
+    fixed = dispersion_rate(before, interval)
     torch.testing.assert_close(rate(target, before, interval) - fixed, 0.02 * FIRST.log_density(x, 0.5))
 
 
 def test_weights_survive_between_resamplings():
     """Defect 8: all weights were reset at every step, whether or not anyone was resampled."""
-    target = Guided(SECOND, FIRST, 2.0)
+    target = Target.guided(SECOND, FIRST, 2.0)
     run = simulate(target, num_particles=64, num_groups=3, num_steps=50, dtype=torch.float64, ess_threshold=0.0)
     assert run.log_weights.std(dim=1).min() > 0.1
     assert run.log_z.shape == (3,) and len(run.ess) == 51

@@ -8,16 +8,14 @@ import torch
 from mixtures import errors, experts, truth
 
 from fklit.correctors import (
-    Annealed,
     Corrector,
     EulerMaruyama,
     FittedControl,
     GaussianControl,
-    Guided,
     Heun,
     Ramp,
     ReverseKernel,
-    Tilted,
+    Target,
     Uncorrected,
     VariancePreserving,
     simulate,
@@ -25,7 +23,7 @@ from fklit.correctors import (
 from fklit.feynman_kac import Schedule, group_generators, normals
 
 FIRST, SECOND, THIRD = experts()
-TARGET = Guided(SECOND, FIRST, 2.0)
+TARGET = Target.guided(SECOND, FIRST, 2.0)
 PROPOSALS = [EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama("ode"), Heun(0.1), ReverseKernel()]
 
 
@@ -64,19 +62,19 @@ def test_a_group_does_not_depend_on_its_neighbors():
 
 
 def test_the_fit_of_pooled_groups_serves_groups_of_one_particle():
-    target = Annealed(FIRST, 2.0)
+    target = Target.annealed(FIRST, 2.0)
     settings = {"num_particles": 1, "num_groups": 400, "num_steps": 100, "dtype": torch.float64}
     settings["generator"] = torch.Generator().manual_seed(0)
     plain = simulate(target, **settings).log_z.std()
     settings["generator"] = torch.Generator().manual_seed(0)
-    assert simulate(target, control=FittedControl(pool=True), **settings).log_z.std() < 0.5 * plain
+    assert simulate(target, control=FittedControl(pool_groups=True), **settings).log_z.std() < 0.5 * plain
     settings["generator"] = torch.Generator().manual_seed(0)
     assert simulate(target, control=GaussianControl(), **settings).log_z.std() < 0.5 * plain
 
 
 def test_weights_are_carried_outside_of_the_window_and_the_clean_end_counts():
     settings = {"num_particles": 1000, "num_groups": 4, "num_steps": 100, "dtype": torch.float64, "ess_threshold": 1.0}
-    run = simulate(TARGET, resample=Schedule(start=0.2, stop=0.8), **settings)
+    run = simulate(TARGET, resample_schedule=Schedule(start=0.2, stop=0.8), **settings)
     steps = torch.tensor(run.steps)
     assert not run.resampled[(steps >= 0) & (steps < 20)].any() and not run.resampled[steps > 80].any()
     assert run.resampled[(steps >= 20) & (steps <= 80)].all()
@@ -85,8 +83,8 @@ def test_weights_are_carried_outside_of_the_window_and_the_clean_end_counts():
 
 def test_everything_of_a_particle_moves_with_it():
     """Ito log densities and reward histories follow their particles through resampling."""
-    target = Annealed(FIRST, Ramp(1.0, 2.0), log_density="ito")
-    target = Tilted(target, lambda x: x[..., 0], 1.0, gradient=False)
+    target = Target.annealed(FIRST, Ramp(1.0, 2.0), log_density="ito")
+    target = Target.tilted(target, lambda x: x[..., 0], 1.0, gradient=False)
     model = Corrector(target, VariancePreserving().grid(5), dtype=torch.float64)
     from fklit.feynman_kac import select
 
@@ -118,9 +116,9 @@ def test_a_clamp_counts_what_it_bounds():
 
 
 def test_the_budget_counts_every_expert_once():
-    run = simulate(Guided(SECOND, FIRST, 2.0), num_particles=8, num_groups=2, num_steps=10)
+    run = simulate(Target.guided(SECOND, FIRST, 2.0), num_particles=8, num_groups=2, num_steps=10)
     assert run.budget.denoiser_calls == 2 * 8 * 2 * 10
-    twice = simulate(Guided(SECOND, FIRST, 2.0), num_particles=8, num_groups=2, num_steps=10, proposal=Heun(0.0))
+    twice = simulate(Target.guided(SECOND, FIRST, 2.0), num_particles=8, num_groups=2, num_steps=10, proposal=Heun(0.0))
     assert twice.budget.denoiser_calls == 2 * 8 * 2 * (10 + 9)  # the last step ends at level 0, where Heun is Euler
-    scored = simulate(Tilted(FIRST, lambda x: x[..., 0], gradient=False), num_particles=8, num_steps=10)
+    scored = simulate(Target.tilted(FIRST, lambda x: x[..., 0], gradient=False), num_particles=8, num_steps=10)
     assert scored.budget.reward_calls == 8 * 11

@@ -1,4 +1,4 @@
-"""The prompt DataModule: formats, indices, metadata, and one sentence for each kind of bad input."""
+"""The prompt DataModule: formats, indices, metadata, and an actionable error for each kind of bad input."""
 
 import json
 
@@ -81,28 +81,53 @@ def test_every_prompt_is_on_exactly_one_rank(world):
 def test_more_processes_than_prompts_are_refused():
     data = PromptDataModule(prompts=["a"])
     data.trainer = type("TwoRanks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match=r"1 prompt.* were given to 2 processes; use at most 1 devices"):
+    with pytest.raises(ValueError, match=r"expected a prompt for each of 2 processes, got 1; use at most 1 devices"):
         data.test_dataloader()
 
 
 @pytest.mark.parametrize(
     ("name", "text", "error", "message"),
     [
-        ("p.txt", "\n \n", ValueError, r"p\.txt holds no prompts; give at least one\."),
-        ("p.csv", "", ValueError, r"p\.csv holds no prompts"),
-        ("p.csv", "prompt\n", ValueError, r"p\.csv holds no prompts"),
-        ("p.jsonl", "", ValueError, r"p\.jsonl holds no prompts"),
-        ("p.csv", "text,id\na,1\n", ValueError, r"p\.csv, line 1: the columns are \['text', 'id'\] and none"),
-        ("p.csv", "prompt,id\na cat, a dog,1\n", ValueError, r"p\.csv, line 2: the number of cells differs from"),
-        ("p.csv", "id,prompt\n1,a\n2\n", ValueError, r"p\.csv, line 3: the number of cells"),
-        ("p.csv", "id,prompt\n1,a\n2,\n", ValueError, r"p\.csv, line 3: 'prompt' is ''; give a text that is not empty"),
-        ("p.csv", 'prompt\n"a\n', ValueError, r"p\.csv, line \d: not a table .* check the quotes"),
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', ValueError, r"p\.jsonl, line 2: not JSON .* one JSON object"),
-        ("p.jsonl", '{"prompt": "a"}\n\n["b"]\n', ValueError, r"p\.jsonl, line 3: a list was found; give a JSON"),
-        ("p.jsonl", '{"text": "a"}\n', ValueError, r"p\.jsonl, line 1: the keys are \['text'\] and none is 'prompt'"),
-        ("p.jsonl", '{"prompt": 3}\n', ValueError, r"p\.jsonl, line 1: 'prompt' is 3; give a text"),
-        ("p.txt", b"a\n\xff\xfe\n", ValueError, r"p\.txt is not UTF-8 text .* save it as UTF-8"),
-        ("p.yaml", "a", ValueError, r"p\.yaml ends in '\.yaml'; give one of \.txt, \.csv, \.tsv, \.jsonl"),
+        ("p.txt", "\n \n", ValueError, r"expected at least one prompt, got none in .*p\.txt; add one\."),
+        ("p.csv", "", ValueError, r"got none in .*p\.csv"),
+        ("p.csv", "prompt\n", ValueError, r"got none in .*p\.csv"),
+        ("p.jsonl", "", ValueError, r"got none in .*p\.jsonl"),
+        (
+            "p.csv",
+            "text,id\na,1\n",
+            ValueError,
+            r"p\.csv, line 1: expected a column 'prompt', got \['text', 'id'\]; name",
+        ),
+        ("p.csv", "prompt,id\na cat, a dog,1\n", ValueError, r"p\.csv, line 2: expected 2 cells as in the header"),
+        ("p.csv", "id,prompt\n1,a\n2\n", ValueError, r"p\.csv, line 3: expected 2 cells"),
+        (
+            "p.csv",
+            "id,prompt\n1,a\n2,\n",
+            ValueError,
+            r"p\.csv, line 3: expected a text under 'prompt', got ''; write one",
+        ),
+        ("p.csv", 'prompt\n"a\n', ValueError, r"p\.csv, line \d: expected a table, got .* check the quotes"),
+        (
+            "p.jsonl",
+            '{"prompt": "a"}\n{"prompt": \n',
+            ValueError,
+            r"p\.jsonl, line 2: expected JSON, got .*; write one object a line",
+        ),
+        (
+            "p.jsonl",
+            '{"prompt": "a"}\n\n["b"]\n',
+            ValueError,
+            r"p\.jsonl, line 3: expected a JSON object, got a list; write",
+        ),
+        ("p.jsonl", '{"text": "a"}\n', ValueError, r"p\.jsonl, line 1: expected a key 'prompt', got \['text'\]; write"),
+        ("p.jsonl", '{"prompt": 3}\n', ValueError, r"p\.jsonl, line 1: expected a text under 'prompt', got 3; write"),
+        ("p.txt", b"a\n\xff\xfe\n", ValueError, r"expected text in UTF-8, got .*p\.txt .*; save it as UTF-8"),
+        (
+            "p.yaml",
+            "a",
+            ValueError,
+            r"expected a file of prompts in \.txt, \.csv, \.tsv, \.jsonl, got .*p\.yaml; give one",
+        ),
     ],
 )
 def test_bad_files_are_refused_with_file_and_line(tmp_path, name, text, error, message):
@@ -113,21 +138,24 @@ def test_bad_files_are_refused_with_file_and_line(tmp_path, name, text, error, m
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist .* give the path of a"):
+    with pytest.raises(FileNotFoundError, match=r"got .*nowhere\.txt, which does not exist .*; give the path of a"):
         PromptDataModule(str(tmp_path / "nowhere.txt")).setup("predict")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give either the path of a file or a list"),
-        ({"path": "p.txt", "prompts": ["a"]}, "give either the path of a file or a list"),
-        ({"prompts": []}, "at least one prompt"),
-        ({"prompts": "a cat"}, "give a list"),
-        ({"prompts": ["a", 3]}, r"prompts\[1\] is 3; give a text"),
-        ({"prompts": [{"text": "a"}]}, r"prompts\[0\] is .* under 'prompt'"),
-        ({"prompts": ["a"], "batch_size": 0}, "batch_size=0 was given; give an integer of at least 1"),
-        ({"prompts": ["a"], "limit": 0}, "limit=0 was given"),
+        ({}, "expected either path or prompts, got .*; give the path of a file or a list"),
+        (
+            {"path": "p.txt", "prompts": ["a"]},
+            "expected either path or prompts, got .*; give the path of a file or a list",
+        ),
+        ({"prompts": []}, r"expected a list of at least one prompt, got \[\]"),
+        ({"prompts": "a cat"}, "expected a list of at least one prompt, got 'a cat'"),
+        ({"prompts": ["a", 3]}, r"expected prompts\[1\] as a text, .* got 3; change it"),
+        ({"prompts": [{"text": "a"}]}, r"expected prompts\[0\] as .* under 'prompt', got \{'text': 'a'\}"),
+        ({"prompts": ["a"], "batch_size": 0}, "expected batch_size of at least 1, got 0; give an integer"),
+        ({"prompts": ["a"], "limit": 0}, "expected limit of at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -136,11 +164,13 @@ def test_bad_arguments(arguments, message):
 
 
 @pytest.mark.parametrize("method", ["fit", "validate"])
-def test_training_is_answered_with_a_sentence(method, tmp_path):
+def test_training_is_refused(method, tmp_path):
     from lightning.pytorch.demos import BoringModel
 
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1, default_root_dir=tmp_path
     )
-    with pytest.raises(ValueError, match="was asked for with PromptDataModule"):
+    with pytest.raises(
+        ValueError, match="expected `predict` or `test` with PromptDataModule, got `fit` or `validate`; use"
+    ):
         getattr(trainer, method)(BoringModel(), datamodule=PromptDataModule(prompts=["a"]))

@@ -1,4 +1,4 @@
-"""The restricted unpickler reads arrays of both Pythons, runs nothing, and says what is wrong in a sentence."""
+"""The restricted unpickler reads arrays of both Pythons, runs nothing, and says what is wrong."""
 
 import builtins
 import os
@@ -21,11 +21,11 @@ def write(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_protocol_gives_what_was_written(tmp_path, protocol):
-    found = load_pickle(write(tmp_path, pickle.dumps(CONTENT, protocol=protocol)))
-    assert set(found) == set(CONTENT) and found["labels"] == [1, 2, 3] and found["mean"] == 0.5
-    assert np.array_equal(found["data"], CONTENT["data"]) and found["data"].dtype == np.uint8
+def test_every_protocol_gives_what_was_written(tmp_path):
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        found = load_pickle(write(tmp_path, pickle.dumps(CONTENT, protocol=protocol)))
+        assert set(found) == set(CONTENT) and found["labels"] == [1, 2, 3] and found["mean"] == 0.5
+        assert np.array_equal(found["data"], CONTENT["data"]) and found["data"].dtype == np.uint8
 
 
 def test_python_2(tmp_path):
@@ -59,7 +59,9 @@ def test_a_payload_is_refused_and_not_run(tmp_path, payload, protocol):
     target = tmp_path / "target"
     payload.arguments = tuple(a.format(target) if isinstance(a, str) else a for a in payload.arguments)
     path = write(tmp_path, pickle.dumps({**CONTENT, "extra": payload}, protocol=protocol))
-    with pytest.raises(UnsafePickleError, match=r"batch asks for \S+, which no batch of images needs, so it was not"):
+    with pytest.raises(
+        UnsafePickleError, match=r"arrays only, got \S+ in .*batch, which no batch of images needs; it was not"
+    ):
         load_pickle(path)
     assert not target.exists()
 
@@ -77,7 +79,7 @@ def test_what_is_allowed_cannot_be_changed_by_a_pickle(tmp_path):
     for module, name in unpickle._ALLOWED:
         state = pickle.dumps((None, {"__defaults__": (1,), "__call__": 1}), protocol=2)[2:-1]
         path = write(tmp_path, f"c{module}\n{name}\n".encode() + state + b"b.")
-        with pytest.raises(ValueError, match="truncated or not a pickle"):
+        with pytest.raises(ValueError, match="which is truncated or another"):
             load_pickle(path)
 
 
@@ -86,15 +88,20 @@ def test_a_persistent_id_is_refused(tmp_path):
         load_pickle(write(tmp_path, b"Pnowhere\n."))
 
 
-def test_every_truncation_is_one_sentence_that_names_the_file(tmp_path):
+def test_every_truncation_gives_one_line_that_names_the_file(tmp_path):
     whole = pickle.dumps(CONTENT, protocol=4)
     for length in range(len(whole)):
-        with pytest.raises(ValueError, match=r"batch is truncated or not a pickle .*; fetch it again\.$") as caught:
+        with pytest.raises(
+            ValueError, match=r"^expected a pickle, got .*batch, which is truncated or another .*; fetch it again\.$"
+        ) as caught:
             load_pickle(write(tmp_path, whole[:length]))
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is a web page", b"\x80\x04]."], ids=["empty", "text", "list"])
 def test_something_else(tmp_path, content):
-    with pytest.raises(ValueError, match=r"batch (is truncated or not a pickle|holds a list; give a batch file)"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected (a pickle, got .*batch, which is truncated|a dictionary in .*batch, got a list; give)",
+    ):
         load_pickle(write(tmp_path, content))

@@ -1,4 +1,4 @@
-"""The fetch: only pinned archives, all sprites or none, and sentences when something is missing."""
+"""The fetch: only pinned archives, all sprites or none, and actionable errors when something is missing."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from fklit.data.__main__ import main
 from fklit.emoji import art as emoji_art
 from fklit.emoji.art import STYLES, VERSION, extract_art, load_art
-from fklit.emoji.prompts import OBJECTS
+from fklit.emoji.objects import OBJECTS
 
 
 def write_archive(path, style):
@@ -57,15 +57,15 @@ def test_archives_that_are_there_become_sprites(archives, monkeypatch):
 def test_another_archive_is_refused_and_leaves_nothing(tmp_path):
     archive = tmp_path / "other.tgz"
     write_archive(archive, "google")
-    with pytest.raises(ValueError, match=r"has sha256 .* expected fb5fd131.*delete it and fetch it again"):
+    with pytest.raises(ValueError, match=r"expected sha256 fb5fd131.*, got \w+ of .*; delete it and fetch it again"):
         extract_art(archive, "google", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
 
-def test_without_npm_one_sentence(tmp_path, monkeypatch, capsys):
+def test_without_npm_the_error_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(emoji_art.shutil, "which", lambda name: None)
     assert main(["fetch", "emoji", str(tmp_path)]) == 1
-    assert re.search(r"fklit: npm was not found.*install Node\.js", capsys.readouterr().err)
+    assert re.search(r"fklit: expected npm on the path .*, got none; install Node\.js", capsys.readouterr().err)
 
 
 def test_npm_that_fails_is_quoted(tmp_path, monkeypatch, capsys):
@@ -74,7 +74,7 @@ def test_npm_that_fails_is_quoted(tmp_path, monkeypatch, capsys):
     npm.chmod(0o755)
     monkeypatch.setattr(emoji_art.shutil, "which", lambda name: str(npm))
     assert main(["fetch", "emoji", str(tmp_path / "data")]) == 1
-    assert "npm pack emoji-datasource-google@16.0.0 failed: no network" in capsys.readouterr().err
+    assert "from npm pack emoji-datasource-google@16.0.0, got 'no network'; check" in capsys.readouterr().err
 
 
 def test_missing_art_names_the_command(tmp_path):

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from equilibria import TIGHT, convnet, images, mlp, relative
 
-from fklit.eqprop.dynamics import Relaxation, settle, sweep
-from fklit.eqprop.estimators import (
+from fklit.eqprop.learning.estimators import (
     Cauchy,
     ComplexStep,
     CorrectedNudge,
@@ -15,10 +14,12 @@ from fklit.eqprop.estimators import (
     RecurrentBackprop,
     Symmetric,
 )
-from fklit.eqprop.fields import NetworkField
-from fklit.eqprop.nudges import CrossEntropyNudge
-from fklit.eqprop.online import Online
+from fklit.eqprop.learning.nudges import CrossEntropyNudge
+from fklit.eqprop.learning.online import Online
 from fklit.eqprop.presets import LoopNet
+from fklit.eqprop.relaxation.fields import NetworkField
+from fklit.eqprop.relaxation.relax import iterate, relax
+from fklit.eqprop.relaxation.settings import Relaxation
 
 
 def pooled(z):
@@ -37,7 +38,7 @@ def shifted(u):
 
 
 def conv_inputs(w, s, x):
-    """Inputs of input -> conv1 -> conv2 -> out with ways back of their own, as section 2 of the paper says."""
+    """Inputs of input -> conv1 -> conv2 -> out with backward weights, as section 2 of the paper says."""
     totals = []
     names, padding = ["input", "conv1", "conv2", "out"], [1, 1, 0]
     for k in range(3):
@@ -101,8 +102,8 @@ def reference(inputs, act, weights, shapes, x, y):
     jacobian = torch.autograd.functional.jacobian(lambda row: total(row, weights), s.detach())
     out = s.detach()[-sizes[-1] :].clone().requires_grad_()
     logits = weights["readout.weight"] @ out + weights["readout.bias"]
-    (pull,) = torch.autograd.grad(F.cross_entropy(logits[None], y), out)
-    force = torch.cat([torch.zeros(sum(sizes[:-1]), dtype=torch.float64), pull])
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits[None], y), out)
+    force = torch.cat([torch.zeros(sum(sizes[:-1]), dtype=torch.float64), gradient])
     identity, found = torch.eye(len(s), dtype=torch.float64), []
     for matrix in (jacobian, jacobian.T):
         error = torch.linalg.solve(identity - slopes @ matrix, slopes @ force)
@@ -117,7 +118,7 @@ def test_gradients_from_a_dense_jacobian_of_a_field_written_anew(kind):
     network = make()
     x, y = images(2, network.input_shape)
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
-    shapes = [tuple(p.shape) for p in network.populations]
+    shapes = [tuple(p.shape) for p in network.layers]
     samples = [reference(inputs, act, weights, shapes, x[i : i + 1], y[i : i + 1]) for i in range(2)]
     state = torch.cat([part.flatten(1) for part in network.free_equilibrium(x).state], 1)
     assert relative([state], [torch.stack([s for s, _ in samples])]) < 1e-9
@@ -152,11 +153,11 @@ ESTIMATORS = [
 @pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_a_batch_teaches_what_its_samples_teach_alone(estimator, live):
-    """Samples stop at different sweeps and leave the batch; none of it shows in another sample's gradient."""
+    """Samples stop at different iterations and leave the batch; none of it shows in another sample's gradient."""
     network = mlp(inputs=30, hidden=(20, 15), gain=1.0, free=Relaxation(150, 1e-4), estimator=estimator)
     x, y = images(7, (30,))
     x = x * torch.linspace(0.1, 3, 7)[:, None].double()
-    steps = network.free_equilibrium(x).report.steps
+    steps = network.free_equilibrium(x).result.iterations
     assert steps.max() > 1.5 * steps.min()
 
     def gradient(rows):
@@ -171,21 +172,21 @@ def test_a_batch_teaches_what_its_samples_teach_alone(estimator, live):
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.6])
-@pytest.mark.parametrize("order", ["sweep", "synchronous"])
+@pytest.mark.parametrize("order", ["sequential", "synchronous"])
 def test_the_residual_is_the_last_change_and_the_stop_the_first_small_one(order, rate):
     network = mlp(inputs=30, hidden=(20, 15), gain=1.0)
     x, _ = images(5, (30,))
     relaxation = Relaxation(400, 1e-4, order=order, rate=rate)
     field = NetworkField(network, tuple(part.detach() for part in network.drive(x)))
-    report = settle(field, network.zero_state(5), relaxation)
+    result = relax(field, network.zero_state(5), relaxation)
     state, changes = network.zero_state(5), []
     with torch.no_grad():
-        for _ in range(int(report.steps.max())):
-            new = sweep(field, state, relaxation)
+        for _ in range(int(result.iterations.max())):
+            new = iterate(field, state, relaxation)
             changes.append(torch.stack([(a - b).abs().amax(1) for a, b in zip(new, state, strict=True)]).amax(0) / rate)
             state = new
     changes = torch.stack(changes)
     for i in range(5):
         first = int((changes[:, i] < 1e-4).nonzero()[0]) + 1
-        assert int(report.steps[i]) == first
-        assert float(report.residual[i]) == pytest.approx(float(changes[first - 1, i]), rel=1e-9)
+        assert int(result.iterations[i]) == first
+        assert float(result.residual[i]) == pytest.approx(float(changes[first - 1, i]), rel=1e-9)

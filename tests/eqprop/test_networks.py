@@ -6,9 +6,9 @@ import pytest
 import torch
 from equilibria import images
 
-from fklit.eqprop.connections import Convolution, Dense
-from fklit.eqprop.graph import Population
-from fklit.eqprop.networks import EquilibriumNetwork
+from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.network.connections import Convolution, Dense
+from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.presets import MLP, ConvNet, LoopNet
 
 
@@ -43,7 +43,7 @@ def test_the_papers_loop_net():
 
 def test_the_papers_conv_net():
     network = ConvNet()
-    assert [tuple(p.shape) for p in network.populations] == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 1, 1)]
+    assert [tuple(p.shape) for p in network.layers] == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 1, 1)]
     assert shapes(network)["links.conv3-out.backward_weight"] == (512, 512, 3, 3)
     assert shapes(network)["readout.weight"] == (10, 512)
     assert shapes(network)["biases.conv1"] == (128, 1, 1)
@@ -54,7 +54,7 @@ def test_the_papers_conv_net():
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0])
 def test_first_weights(angle):
-    """Variance one over fan-in, and the angle between the ways."""
+    """Variance one over fan-in, and the angle between forward and backward weights."""
     torch.manual_seed(0)
     network = MLP((400,), (300, 200), angle=angle, gain=0.5)
     first, link = network.link("input-l1").forward_weight, network.link("l1-l2")
@@ -93,7 +93,7 @@ def test_saved_and_loaded():
 def test_output_in_the_middle_and_two_inputs():
     network = EquilibriumNetwork(
         (6,),
-        [Population("a", (5,)), Population("b", (4,)), Population("c", (3,), bias=False)],
+        [Layer("a", (5,)), Layer("b", (4,)), Layer("c", (3,), bias=False)],
         connections=[Dense("input", "a"), Dense("input", "b"), Dense("a", "b"), Dense("b", "c")],
         output="b",
     )
@@ -105,40 +105,46 @@ def test_output_in_the_middle_and_two_inputs():
 
 
 def test_wrong_input():
-    with pytest.raises(ValueError, match=r"shape \(2, 5\) was given; samples of this network have shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"expected samples of shape \(4,\), got a batch of shape \(2, 5\)"):
         MLP((4,), (3,))(torch.rand(2, 5))
 
 
-A, B = Population("a", (2,)), Population("b", (3,))
+A, B = Layer("a", (2,)), Layer("b", (3,))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Population("input", (3,)), "named 'input'"),
-        (lambda: Population("a b", (3,)), "named 'a b'"),
-        (lambda: Population("a", ()), "every side"),
-        (lambda: EquilibriumNetwork((2,), [A, A], connections=[]), "names differ"),
-        (lambda: EquilibriumNetwork((2,), [A], connections=[]), r"\['a'\] get no connection"),
-        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "z")]), r"names \['z'\]"),
-        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], output="b"), "output='b'"),
-        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")] * 2), "repeats a direction"),
+        (lambda: Layer("input", (3,)), "got 'input'; rename"),
+        (lambda: Layer("a b", (3,)), "got 'a b'; rename"),
+        (lambda: Layer("a", ()), "expected sides of at least 1"),
+        (lambda: EquilibriumNetwork((2,), [A, A], connections=[]), "with different names"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[]), r"got none to \['a'\]"),
+        (lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "z")]), r"in input-z, got \['z'\]"),
+        (
+            lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], output="b"),
+            r"output to be one of \['a'\], got 'b'",
+        ),
+        (
+            lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")] * 2),
+            "got another one with",
+        ),
         (
             lambda: EquilibriumNetwork(
                 (2,), [A, B], connections=[Dense("input", "a"), Dense("a", "b"), Dense("b", "a", reciprocal=False)]
             ),
-            "repeats a direction",
+            "got another one with",
         ),
         (
-            lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], unsettled="ignore"),
-            "unsettled='ignore'",
+            lambda: EquilibriumNetwork((2,), [A], connections=[Dense("input", "a")], unconverged="ignore"),
+            "unconverged='ignore'",
         ),
-        (lambda: Dense("a", "input"), "post='input'"),
+        (lambda: Dense("a", "input"), "got 'input'; connections lead from"),
         (lambda: Dense("a", "a"), "reciprocal=False"),
-        (lambda: Dense("a", "b", angle=-1), "angle=-1"),
-        (lambda: Dense("a", "b", gain=0), "gain=0"),
+        (lambda: Dense("a", "b", angle=-1), "angle in degrees .* got -1"),
+        (lambda: Dense("a", "b", gain=0), "gain above 0, got 0"),
         (lambda: Convolution("a", "b", pool=0), "pool=0"),
-        (lambda: Convolution("a", "b").build((2, 5, 5), (2, 2, 2)), "must divide both sides"),
+        (lambda: Convolution("a", "b").build((2, 5, 5), (2, 2, 2)), "expected sides that pool=2 divides"),
         (lambda: Convolution("a", "b").build((2, 6, 6), (4, 2, 2)), r"declare b as \(4, 3, 3\)"),
         (lambda: Convolution("a", "b").build((2,), (4, 2, 2)), "channels, height, width"),
         (lambda: ConvNet((3, 28, 28)), "32 x 32 pixels"),

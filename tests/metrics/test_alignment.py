@@ -29,15 +29,15 @@ def test_cosines():
     assert float(values["gradient/w"]) == pytest.approx(math.sqrt(0.5))  # of (1, 1) and (1, 0)
 
 
-def test_one_error_a_population():
-    with pytest.raises(ValueError, match="1 and 2 error vectors were given for 2"):
+def test_one_error_per_layer():
+    with pytest.raises(ValueError, match="for each of 2 layers, got 1 and 2"):
         feed(
             Alignment(["a", "b"], {}), [torch.ones(1, 1)], [torch.ones(1, 1)] * 2, [True], torch.ones(1), torch.ones(1)
         )
 
 
 def test_gradients_have_the_announced_size():
-    with pytest.raises(ValueError, match="w has 2 numbers, but 3 were announced"):
+    with pytest.raises(ValueError, match="expected a gradient of size 3 for w, got 2"):
         feed(Alignment(["a"], {"w": 3}), [torch.ones(1, 1)], [torch.ones(1, 1)], [True], torch.ones(2), torch.ones(2))
 
 

@@ -1,4 +1,4 @@
-"""The judge's eye: targets and peaks are inverse to each other, and the folder round-trips."""
+"""The detector: targets and peaks are inverse to each other, and the folder round-trips."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fklit.emoji.training.detector import center_targets, focal_loss
+from fklit.emoji.training.center_points import center_targets, focal_loss
 from fklit.metrics import CenterDetector, Judge
 from fklit.metrics.detector import STRIDE, decode
 
@@ -62,7 +62,7 @@ def test_the_loss_prefers_the_truth():
     assert right < focal_loss(torch.logit(heat.roll(4, 3), 1e-3), heat)
 
 
-def test_a_picture_is_judged_alike_alone_and_in_a_batch(judge_folder):
+def test_an_image_is_judged_alike_alone_and_in_a_batch(judge_folder):
     images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     whole, split = Judge(judge_folder), Judge(judge_folder, max_batch=2)
     whole.load(), split.load()
@@ -75,9 +75,9 @@ def test_a_picture_is_judged_alike_alone_and_in_a_batch(judge_folder):
 def test_wrong_input_is_refused(judge_folder):
     with pytest.raises(ValueError, match="divisible by 16"):
         Judge(judge_folder).find(torch.rand(1, 3, 60, 64))
-    with pytest.raises(ValueError, match="2 pictures and 1 lines"):
+    with pytest.raises(ValueError, match="metadata for each of 2 images, got 1"):
         Judge(judge_folder).judge(torch.rand(2, 3, 64, 64), [{"include": [{"class": "cat"}]}])
-    with pytest.raises(ValueError, match="max_batch=0"):
+    with pytest.raises(ValueError, match="expected max_batch of at least 1, got 0"):
         Judge(judge_folder, max_batch=0)
 
 

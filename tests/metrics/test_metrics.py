@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fklit.emoji.prompts import ScenePrompt, Wanted
-from fklit.metrics import CLIPDiversity, Compositional, FoundObject, MeanCLIPScore, pairwise_distance
+from fklit.metrics import CLIPDiversity, Compositional, FoundObject, MeanCLIPScore, SampleBatch, pairwise_distance
 from fklit.rewards import CLIPScore
 
 IMAGES = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(2))
@@ -29,9 +29,16 @@ class Finds:
 
 
 def pictures(*kinds):
+    """One sample of each prompt."""
     images = torch.zeros(len(kinds), 3, 64, 64)
     images[:, 0, 0, 0] = torch.tensor([float(kind) for kind in kinds])
-    return images
+    return images[:, None]
+
+
+def batch(metadata=(), prompts=None):
+    """A batch of prompts whose first samples are the chosen ones."""
+    number = len(metadata) if prompts is None else len(prompts)
+    return SampleBatch(prompts or [""] * number, metadata or [{}] * number, torch.zeros(number, dtype=torch.int64))
 
 
 def make():
@@ -42,40 +49,52 @@ def make():
 
 def test_compositional_is_the_mean_over_tasks():
     metric = make()
-    metric.update(pictures(1, 0, 2, 1), [CAT, CAT, CAT, CAT])
-    metric.update(pictures(2, 1), [HEARTS, HEARTS])
+    metric.update(pictures(1, 0, 2, 1), batch([CAT] * 4))
+    metric.update(pictures(2, 1), batch([HEARTS] * 2))
     result = {name: float(value) for name, value in metric.compute().items()}
     assert result["single_object"] == 0.5 and result["counting"] == 0.5
     assert result["overall"] == 0.5 and set(result) == {
         "overall", "overall_exact", "overall_partial", "single_object", "counting",
     }  # fmt: skip
-    metric.update(pictures(2), [HEARTS])
+    metric.update(pictures(2), batch([HEARTS]))
     assert float(metric.compute()["overall"]) == pytest.approx((1 / 2 + 2 / 3) / 2)
     metric.reset()
-    metric.update(pictures(1), [CAT])
+    metric.update(pictures(1), batch([CAT]))
     assert float(metric.compute()["overall"]) == 1
 
 
 def test_compositional_adds_up_over_processes():
     one, first, second = make(), make(), make()
-    one.update(pictures(1, 0, 2), [CAT, CAT, HEARTS])
-    first.update(pictures(1), [CAT])
-    second.update(pictures(0, 2), [CAT, HEARTS])
+    one.update(pictures(1, 0, 2), batch([CAT, CAT, HEARTS]))
+    first.update(pictures(1), batch([CAT]))
+    second.update(pictures(0, 2), batch([CAT, HEARTS]))
     for name in ("correct", "exact", "partial", "total"):
         assert torch.equal(getattr(one, name), getattr(first, name) + getattr(second, name))
 
 
 def test_compositional_refuses_unknown_tasks():
-    with pytest.raises(ValueError, match="tag"):
-        make().update(pictures(1), [{**CAT, "tag": "texture"}])
+    for line in ({**CAT, "tag": "texture"}, {"include": CAT["include"]}):
+        with pytest.raises(ValueError, match=r"expected a tag of .*'position'.*, got ('texture'|None); give"):
+            make().update(pictures(1), batch([line]))
+
+
+def test_metrics_of_single_samples_see_the_chosen_ones(clip_folder):
+    samples = torch.cat([pictures(0, 2), pictures(1, 1)], dim=1)
+    metric = make()
+    metric.update(samples, SampleBatch(["", ""], [CAT, CAT], torch.tensor([1, 0])))
+    assert float(metric.compute()["single_object"]) == 0.5
+    metric = MeanCLIPScore(str(clip_folder))
+    metric.update(IMAGES.unflatten(0, (2, 3)), SampleBatch(PROMPTS[:2], [{}] * 2, torch.tensor([2, 1])))
+    expected = 100 * CLIPScore(str(clip_folder))(IMAGES[[2, 4]], PROMPTS[:2]).double().mean()
+    assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_mean_clip_score(clip_folder):
     expected = 100 * CLIPScore(str(clip_folder))(IMAGES, PROMPTS).double().mean()
     metric = MeanCLIPScore(str(clip_folder))
-    metric.update(IMAGES[:4], PROMPTS[:4])
+    metric.update(IMAGES[:4, None], batch(prompts=PROMPTS[:4]))
     metric = pickle.loads(pickle.dumps(metric))
-    metric.update(IMAGES[4:], PROMPTS[4:])
+    metric.update(IMAGES[4:, None], batch(prompts=PROMPTS[4:]))
     assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -92,12 +111,11 @@ def test_pairwise_distance_against_a_loop():
 
 def test_diversity(clip_folder):
     metric = CLIPDiversity(str(clip_folder))
-    metric.update(IMAGES[:1].expand(4, -1, -1, -1), 4)
+    metric.update(IMAGES[:1].expand(4, -1, -1, -1)[None], batch(prompts=[""]))
     assert float(metric.compute()) == pytest.approx(0, abs=1e-6)
-    metric.update(IMAGES, 3)
+    metric.update(IMAGES.unflatten(0, (2, 3)), batch(prompts=["", ""]))
     features = CLIPScore(str(clip_folder)).embed_images(IMAGES)
     expected = pairwise_distance(features.unflatten(0, (2, 3))).sum() / 3
     assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-5)
-    for size in (1, 4):
-        with pytest.raises(ValueError, match="group_size"):
-            metric.update(IMAGES, size)
+    with pytest.raises(ValueError, match="expected at least 2 samples a prompt, got 1"):
+        metric.update(IMAGES[:, None], batch(prompts=[""] * 6))

@@ -17,7 +17,7 @@ def test_repeats_count_once_and_any_split_gives_the_same():
         assert float(metric.compute()) == 3.0
 
 
-def test_infinities_are_left_out_and_nothing_is_nan():
+def test_infinities_are_omitted_and_nothing_is_nan():
     metric = PromptMean()
     assert metric.higher_is_better is None
     metric.update(torch.tensor([0, 1, 2]), torch.tensor([2.0, -torch.inf, torch.nan]))
@@ -31,5 +31,5 @@ def test_keeps_float64_pickles_and_refuses_other_shapes():
     metric = pickle.loads(pickle.dumps(PromptMean()))
     metric.update(torch.tensor([2**40]), torch.tensor([1 / 3], dtype=torch.float64))
     assert float(metric.compute()) == 1 / 3
-    with pytest.raises(ValueError, match=r"give both as \(B,\)"):
+    with pytest.raises(ValueError, match=r"expected indices and values as \(B,\), got \(2,\), \(1,\)"):
         metric.update(torch.tensor([1, 2]), torch.tensor([1.0]))

@@ -1,10 +1,10 @@
-"""The judge that ships with fklit, on real scenes and on distractor."""
+"""The judge that ships with fklit, on real scenes and on noise."""
 
 import torch
 from real_scenes import real_scenes
 
 from fklit import assets
-from fklit.metrics import Compositional, Judge
+from fklit.metrics import Compositional, Judge, SampleBatch
 
 
 def test_real_scenes_are_judged_right():
@@ -17,7 +17,8 @@ def test_real_scenes_are_judged_right():
 def test_all_tasks_are_solved_by_real_scenes():
     images, right, _ = real_scenes()
     metric = Compositional()
-    metric.update(images, right)
+    batch = SampleBatch([line["prompt"] for line in right], right, torch.zeros(len(right), dtype=torch.int64))
+    metric.update(images[:, None], batch)
     assert {name: float(value) for name, value in metric.compute().items()} == dict.fromkeys(
         ("overall", "overall_exact", "overall_partial", "single_object", "two_object", "counting", "colors",
          "position", "color_attr"), 1.0,

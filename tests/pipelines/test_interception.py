@@ -213,15 +213,86 @@ def test_latents_edited_between_steps_are_refused(stable_diffusion):
 
 
 def test_pipelines_that_cannot_be_intercepted_are_refused():
-    with (
-        pytest.raises(UnsupportedPipelineError, match=r"Inpaint.*use a text-to-image"),
-        Interception(tiny_inpaint(), Hook()),
-    ):
-        pass
     with pytest.raises(UnsupportedPipelineError, match=r"expected a diffusers pipeline .* got object"):
         Interception(object(), Hook()).__enter__()
     with pytest.raises(ValueError, match="max_batch=0"):
         Interception(object(), Hook(), max_batch=0)
+
+
+def test_inpainting_is_decided_by_what_it_does():
+    """Its 4-channel form edits latents between steps: refused where particles may be resampled, else as it is."""
+    pipeline = tiny_inpaint()
+    pipeline.scheduler = make("DDIMScheduler")
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(16) < 8).float().expand(1, 1, 16, 16)
+    given = {"image": image, "mask_image": mask, "height": 16, "width": 16, "latents": None, "eta": 1.0}
+    reference = _call(pipeline, _same_noise(), **given)
+    with pytest.raises(UnsupportedPipelineError, match="edits latents between steps"):
+        with Interception(pipeline, Hook(), generators=_same_noise()):
+            _call(pipeline, None, **given)
+    sources = _same_noise()
+    with Interception(pipeline, Hook(), generators=sources, resamples=False, may_edit=True):
+        assert torch.equal(_call(pipeline, sources, **given), reference)
+
+
+def test_conditions_that_differ_between_particles_move_with_them(stable_diffusion):
+    pipeline = stable_diffusion
+    pipeline.scheduler = make("DDIMScheduler")
+    width = pipeline.text_encoder.config.hidden_size
+    embeds = torch.randn(SLOTS, 77, width, generator=torch.Generator().manual_seed(1))
+    negative = torch.randn(SLOTS, 77, width, generator=torch.Generator().manual_seed(2))
+
+    def call(generators):
+        return pipeline(
+            prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=5, generator=generators,
+            latents=_latents(), guidance_scale=3.0, output_type="latent", eta=1.0,
+        ).images  # fmt: skip
+
+    reference, ancestors = call(_same_noise()), torch.tensor([2, 0, 2, 1])
+    for at in range(5):
+        with Interception(pipeline, Hook(at, ancestors), generators=_same_noise(), group_size=SLOTS):
+            assert torch.equal(call(None), reference[ancestors]), f"resampling at call {at}"
+
+
+def test_a_cache_of_rows_is_refused_where_rows_move(stable_diffusion, monkeypatch):
+    monkeypatch.setattr(type(stable_diffusion.unet), "is_cache_enabled", True, raising=False)
+    for options in ({}, {"resamples": False, "max_batch": 2}):
+        with pytest.raises(UnsupportedPipelineError, match=r"caches .*disable_cache\(\)"):
+            Interception(stable_diffusion, Hook(), **options).__enter__()
+    with Interception(stable_diffusion, Hook(), resamples=False):
+        pass
+
+
+def test_two_runs_of_one_pipeline_at_once_are_refused(stable_diffusion):
+    """Nested, or over networks that two pipelines share; afterwards all is as before."""
+
+    class Twin:
+        unet, vae, scheduler = stable_diffusion.unet, stable_diffusion.vae, make("DDPMScheduler")
+
+    pipeline = stable_diffusion
+    pipeline.scheduler = make("DDIMScheduler")
+    parts = (pipeline.unet, pipeline.vae, pipeline.scheduler)
+    reference = _call(pipeline, _same_noise(), eta=1.0)
+    before = [set(part.__dict__) for part in parts]
+    with Interception(pipeline, Hook(), generators=_same_noise()) as run:
+        for other in (pipeline, Twin()):
+            with pytest.raises(UnsupportedPipelineError, match="is being steered already; wait for that run"):
+                Interception(other, Hook()).__enter__()
+        assert torch.equal(_call(pipeline, None, eta=1.0), reference)
+    assert run.denoiser_calls == 2 * SLOTS * 5
+    assert [set(part.__dict__) for part in parts] == before
+    with Interception(pipeline, Hook()):
+        pass
+
+
+def test_methods_that_the_user_has_replaced_are_put_back():
+    pipeline = tiny_stable_diffusion()
+    pipeline.scheduler = make("DDIMScheduler")
+    decode, step = pipeline.vae.decode, pipeline.scheduler.step
+    pipeline.vae.decode, pipeline.scheduler.step = decode, step
+    with Interception(pipeline, Hook(), generators=_same_noise()):
+        _call(pipeline, None, output_type="pt")
+    assert pipeline.vae.__dict__["decode"] is decode and pipeline.scheduler.__dict__["step"] is step
 
 
 def test_wrong_number_of_samples_is_refused(stable_diffusion):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from schedulers import NOISE, make
 
-from fklit.pipelines.stochasticity import noisy_calls, stochastic_sibling
+from fklit.pipelines.families import stochastic_sibling
+from fklit.pipelines.stochasticity import noisy_calls
 
 
 def _ask(scheduler, **options):

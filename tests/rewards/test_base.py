@@ -58,14 +58,14 @@ def test_nan_and_infinity_pass_through():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda x: brightness(x)[:-1], r"Returns returned shape \(4,\) for 5"),
-        (lambda x: brightness(x)[:, None], r"shape \(5, 1\)"),
-        (lambda x: 1.0, "returned a float"),
-        (lambda x: brightness(x).to(torch.complex64), "complex64"),
-        (lambda x: 1 / 0, r"Returns failed on 5 sample\(s\): ZeroDivisionError"),
+        (lambda x: brightness(x)[:-1], r"expected scores \(5,\) from Returns, got \(4,\); return one"),
+        (lambda x: brightness(x)[:, None], r"expected scores \(5,\) from Returns, got \(5, 1\)"),
+        (lambda x: 1.0, "a tensor of 5 scores from Returns, got a float; return one"),
+        (lambda x: brightness(x).to(torch.complex64), "real scores from Returns, got torch.complex64"),
+        (lambda x: 1 / 0, r"5 score\(s\) from Returns, got ZeroDivisionError: .*; fix the reward"),
     ],
 )
-def test_a_wrong_result_is_one_sentence(make, words):
+def test_a_wrong_result_is_an_error_of_one_line(make, words):
     with pytest.raises(RewardError, match=words) as caught:
         Returns(make)(IMAGES, PROMPTS)
     assert "\n" not in str(caught.value)
@@ -80,14 +80,14 @@ def test_an_exception_is_chained():
 @pytest.mark.parametrize(
     ("samples", "prompts", "words"),
     [
-        (IMAGES, PROMPTS[:4], r"5 sample\(s\) and 4 prompt"),
-        (IMAGES, "aaaaa", "prompts of type str"),
-        (IMAGES, None, "no prompts and reads them"),
-        (IMAGES, [1] * 5, "not all strings"),
-        (IMAGES * 2 - 1, PROMPTS, "pixel values from -1 to 1"),
-        ((IMAGES * 255).byte(), PROMPTS, "uint8"),
-        (IMAGES[0], PROMPTS, r"\(3, 4, 4\)"),
-        (["text"] * 5, PROMPTS, "a list as samples"),
+        (IMAGES, PROMPTS[:4], r"Returns expected a prompt for each of 5 sample\(s\), got 4"),
+        (IMAGES, "aaaaa", "a list of prompts, got a str"),
+        (IMAGES, None, r"Returns expected 5 prompt\(s\), got None"),
+        (IMAGES, [1] * 5, "prompts that are strings, got other"),
+        (IMAGES * 2 - 1, PROMPTS, r"images in \[0, 1\], got values from -1 to 1"),
+        ((IMAGES * 255).byte(), PROMPTS, r"float images .*, got torch\.uint8 \(5, 3, 4, 4\)"),
+        (IMAGES[0], PROMPTS, r"float images .*, got torch\.float32 \(3, 4, 4\)"),
+        (["text"] * 5, PROMPTS, "a float tensor of images .*, got a list"),
     ],
 )
 def test_wrong_input_is_refused(samples, prompts, words):
@@ -101,9 +101,9 @@ def test_text_rewards_refuse_tensors_and_single_strings():
 
     reward = Length(lambda texts: torch.tensor([float(len(text)) for text in texts]))
     assert reward(["ab", "c"], ["", ""]).tolist() == [2, 1]
-    with pytest.raises(ValueError, match="give a list of texts"):
+    with pytest.raises(ValueError, match=r"Length expected a list of texts, got a tensor \(5, 3, 4, 4\)"):
         reward(IMAGES, PROMPTS)
-    with pytest.raises(ValueError, match="given a str"):
+    with pytest.raises(ValueError, match="Length expected a list of texts, got a str"):
         reward("ab", ["", ""])
 
 
@@ -116,9 +116,15 @@ def test_micro_batches_and_padding():
     assert padded.sizes == [2, 2, 2]
 
 
-@pytest.mark.parametrize("settings", [{"max_batch": 0}, {"pad": True}])
-def test_wrong_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="was given"):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_batch": 0}, "expected max_batch of at least 1, got 0"),
+        ({"pad": True}, "expected max_batch with pad=True, got None"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
         Returns(brightness, **settings)
 
 

@@ -76,17 +76,20 @@ def test_nan_is_not_clipped_away():
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "words"),
     [
-        lambda: WeightedSum([], []),
-        lambda: WeightedSum([red], [1.0]),
-        lambda: WeightedSum([make(red)], [1.0, 2.0]),
-        lambda: WeightedSum([make(red)], [float("nan")]),
-        lambda: Standardized(make(red), mean=0.0, std=0.0),
-        lambda: Clipped(make(red)),
-        lambda: Clipped(make(red), low=1.0, high=0.0),
+        (lambda: WeightedSum([], []), r"at least one Reward and nothing else, got \[\]"),
+        (lambda: WeightedSum([red], [1.0]), r"at least one Reward and nothing else, got \['function'\]; wrap"),
+        (lambda: WeightedSum([make(red)], [1.0, 2.0]), r"weight for each of 1 reward\(s\), got \[1.0, 2.0\]"),
+        (lambda: WeightedSum([make(red)], [float("nan")]), r"a finite weight .*, got \[nan\]"),
+        (lambda: Standardized(make(red), mean=0.0, std=0.0), "finite std above 0, got 0.0 and 0.0"),
+        (lambda: Standardized(make(red), mean=float("inf"), std=1.0), "finite mean .*, got inf and 1.0"),
+        (lambda: Standardized(make(red), mean=0.0, std=float("inf")), "finite std above 0, got 0.0 and inf"),
+        (lambda: Clipped(make(red)), "expected low or high, got None for both"),
+        (lambda: Clipped(make(red), low=1.0, high=0.0), "expected low below high, got low=1.0 and high=0.0"),
+        (lambda: Clipped(make(red), low=1.0, high=1.0), "expected low below high, got low=1.0 and high=1.0"),
     ],
 )
-def test_wrong_arguments_are_refused(build):
-    with pytest.raises(ValueError, match="given"):
+def test_wrong_arguments_are_refused(build, words):
+    with pytest.raises(ValueError, match=words):
         build()

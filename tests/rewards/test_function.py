@@ -69,7 +69,7 @@ def test_names():
     [
         (("redness",), "module:attribute"),
         ((3,), "type int"),
-        ((redness, {"value": 1}), "init_args were given with a callable"),
+        ((redness, {"value": 1}), "init_args with the name of a class only, got them with a callable"),
     ],
 )
 def test_wrong_arguments(arguments, words):
@@ -80,11 +80,11 @@ def test_wrong_arguments(arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("no_such_module:redness",), "could not be imported"),
-        ((f"{__name__}:nothing",), "could not be imported"),
-        ((f"{__name__}:IMAGES",), "cannot be called"),
-        ((f"{__name__}:Target", {"valu": 1}), "do not fit"),
-        ((f"{__name__}:redness", {"value": 1}), "is not a class"),
+        (("no_such_module:redness",), "an importable function, got fn='no_such_module:redness'"),
+        ((f"{__name__}:nothing",), "an importable function, got fn=.*nothing"),
+        ((f"{__name__}:IMAGES",), "name of a function or class, got .*IMAGES', a Tensor"),
+        ((f"{__name__}:Target", {"valu": 1}), "init_args of the class .*, got .*valu"),
+        ((f"{__name__}:redness", {"value": 1}), "name of a class with init_args, got .*redness'; omit"),
     ],
 )
 def test_wrong_names(arguments, words):
@@ -108,5 +108,5 @@ def test_a_module_becomes_a_part():
 
 
 def test_an_exception_names_the_class_and_the_count():
-    with pytest.raises(RewardError, match=r"Function failed on 3 sample\(s\): ValueError: no idea"):
+    with pytest.raises(RewardError, match=r"3 score\(s\) from Function, got ValueError: no idea; fix"):
         Function(lambda x: (_ for _ in ()).throw(ValueError("no idea")))(IMAGES)

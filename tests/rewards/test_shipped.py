@@ -9,7 +9,7 @@ from fklit.rewards import CLIPScore
 from fklit.rewards.testing import RewardTests
 
 
-class TestExam(RewardTests):
+class TestContract(RewardTests):
     differentiable = True
 
     def make_reward(self, max_batch=None):

@@ -317,14 +317,14 @@ def test_a_safety_checker_sees_what_is_returned(pipeline):
         ({"potential": "diference"}, ValueError, "'diference'.*'difference'"),
         ({"resampler": "sistematic"}, ValueError, "'sistematic'.*'systematic'"),
         ({"reward_scale": -1.0}, ValueError, "negate the reward"),
-        ({"reward_scale": math.inf}, ValueError, "finite number"),
-        ({"reward_scale": None}, ValueError, "suggests none; give a number"),
+        ({"reward_scale": math.inf}, ValueError, "reward_scale expected a finite number"),
+        ({"reward_scale": None}, ValueError, "suggests none, got None; give a number"),
         ({"ess_threshold": 1.5}, ValueError, r"ess_threshold=1\.5"),
         ({"scheduler": "swap"}, ValueError, "'swap'.*'auto', 'keep'"),
         ({"max_batch": 0}, ValueError, "max_batch=0"),
         ({"prompt_indices": [1, 2]}, ValueError, "expected 1 different numbers"),
         ({"on_nan": "ignore"}, ValueError, "'ignore'.*'drop'"),
-        ({"reward": 3}, TypeError, "give a fklit reward, or a function"),
+        ({"reward": 3}, TypeError, "expected a fklit reward or a function"),
         ({"reward_schedule": fklit.Schedule(indices=(6,))}, ValueError, "Step 6 is outside a run of 6 steps"),
         ({"pipeline_kwargs": {"num_inference_step": 5}}, TypeError, "did you mean 'num_inference_steps'"),
         ({"pipeline_kwargs": {"generator": None}}, TypeError, "it follows from the seed"),
@@ -347,14 +347,14 @@ def _raise(images):
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        (_raise, "at step 1 of 6: .*Function failed.*missing label"),
-        (lambda x: brightness(x)[:1], "at step 1 of 6: .*returned shape"),
+        (_raise, r"at step 1 of 6: .*score\(s\) from Function, got KeyError: 'missing label'"),
+        (lambda x: brightness(x)[:1], "at step 1 of 6: .*expected scores .* from Function, got "),
         (lambda x: "high", "at step 1 of 6"),
         (
             lambda x: brightness(x) * math.nan,
-            "at step 1 of 6: the reward Function gave nan for particle 0 of prompt 'a cat'",
+            "at step 1 of 6: expected finite scores of Function, got nan for particle 0 of prompt 'a cat'",
         ),
-        (lambda x: brightness(x) + math.inf, "gave inf.*4 of 4 scores"),
+        (lambda x: brightness(x) + math.inf, "got inf.*4 of 4 scores"),
     ],
 )
 def test_bad_rewards_are_refused(pipeline, reward, message):
@@ -398,6 +398,6 @@ def test_flow_matching_is_refused(pipeline):
     import diffusers
 
     pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(UnsupportedPipelineError, match=r"flow matching model.*potential='terminal'"):
+    with pytest.raises(UnsupportedPipelineError, match=r"flow-matching model.*potential='terminal'"):
         _steer(pipeline)
     pipeline.scheduler = _scheduler("ddim")

@@ -6,7 +6,7 @@ time from noise to data and with `B = sum_i beta_i`, at the rate
 
     (B - 1) A_exit(x) + R_exit(x) - sum_i beta_i R_i,exit(x) + sum_i d(beta_i)/dt log q_i(x) + d(rho)/dt,
 
-where `_exit` sums the rates to all other states. Nothing else is left of the divergences of continuous states.
+where `_exit` sums the rates to all other states. It is the counterpart of the divergences of continuous states.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,8 @@ def reverse_rates(forward: Float[Tensor, "s s"], log_law: Float[Tensor, " s"]) -
     """
     if forward.ndim != 2 or forward.shape[0] != forward.shape[1] or log_law.shape != forward.shape[:1]:
         raise ValueError(
-            f"forward has shape {tuple(forward.shape)} and log_law {tuple(log_law.shape)}; give (s, s) and (s,)."
+            f"expected shapes (s, s) and (s,), got forward {tuple(forward.shape)} and log_law {tuple(log_law.shape)}; "
+            "pass the rates between all states."
         )
     rates = forward.transpose(0, 1) * (log_law.unsqueeze(0) - log_law.unsqueeze(1)).exp()
     return rates - torch.diag(rates.diagonal())

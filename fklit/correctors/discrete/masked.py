@@ -7,17 +7,16 @@ and weighs by the log normalizer. As steps shrink that is the exit-rate weight o
 vocabulary a site, and no divergence.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.correctors.targets.exponents import value_at
+from fklit.correctors.discrete.masked_weights import masked_weight
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
 from fklit.feynman_kac.budget import Budget
@@ -43,7 +42,8 @@ class MaskedPath:
     def __post_init__(self) -> None:
         if self.length < 1 or not self.power > 0:
             raise ValueError(
-                f"length={self.length} and power={self.power} were given; give at least 1 site and a positive power."
+                f"expected at least 1 site and a positive power, got length={self.length} and power={self.power}; "
+                "power 1 is the linear schedule."
             )
 
     def alpha(self, t: float) -> float:
@@ -98,23 +98,33 @@ class MaskedCorrector:
         for number, expert in enumerate(target.experts):
             if not isinstance(expert, MaskedExpert):
                 raise TypeError(
-                    f"expert {number} is a {type(expert).__name__}; MaskedCorrector needs experts with "
-                    "log_probs(tokens, t)."
+                    f"expected experts with log_probs(tokens, t), but expert {number} is a {type(expert).__name__}; "
+                    "use Corrector for scores."
                 )
         path: Any = target.path
         if not isinstance(path, MaskedPath):
-            raise TypeError(f"the experts are on a {type(path).__name__}; give them a MaskedPath.")
-        if target.changes(times):
-            raise ValueError("an exponent changes in time, for which masked experts know no density; give numbers.")
+            raise TypeError(f"expected experts on a MaskedPath, got {path!r}; give them one.")
+        if target.exponents_change(times):
+            raise ValueError(
+                "expected constant exponents, but one changes in time, for which masked experts have no density; give "
+                "numbers."
+            )
         total = sum(target.exponents(times[0]))
         if total <= 0:
-            raise ValueError(f"the exponents sum to {total:g}; masked targets need a positive sum.")
+            raise ValueError(f"expected exponents of positive sum, got exponents that sum to {total:g}; raise one.")
         if target.tilt is not None and not isinstance(target.tilt, BlackBoxTilt):
-            raise ValueError("tokens have no gradient; use Tilted(..., gradient=False).")
+            raise ValueError(
+                "expected a black-box tilt, but tokens have no gradient; use Target.tilted(..., gradient=False)."
+            )
         if len(times) < 2 or any(not 0 <= s < t <= 1 for t, s in pairwise(times)):
-            raise ValueError(f"times={tuple(times)} were given; give at least two, falling from at most 1 to 0.")
+            raise ValueError(
+                f"expected at least two times that fall from at most 1 to 0, got times={tuple(times)}; use "
+                "path.grid(num_steps)."
+            )
         if path.alpha(times[-1]) != 1.0:
-            raise ValueError(f"the grid ends at t={times[-1]:g} with sites still masked; end it at 0.")
+            raise ValueError(
+                f"expected a grid that ends at 0, but it ends at t={times[-1]:g} with sites still masked; end it at 0."
+            )
         self.target, self.path, self.times = target, path, tuple(times)
         self.num_steps = len(times) - 1
         self.corrected = corrected
@@ -141,7 +151,7 @@ class MaskedCorrector:
         tokens: Tensor = state["x"]
         noisy, clean = self.times[t], self.times[t + 1]
         combined = self._combined(tokens, noisy)
-        weight, leave = masked_weight(
+        weight, unmask = masked_weight(
             tokens == self.path.mask,
             torch.logsumexp(combined, dim=-1),
             total=sum(self.target.exponents(noisy)),
@@ -150,11 +160,11 @@ class MaskedCorrector:
         )
         # One uniform a site says whether it is unmasked and, stretched, to which token.
         points = uniforms(generator, tokens.shape, device=tokens.device)
-        drawn = points / leave.clamp(min=1e-300)
+        drawn = points / unmask.clamp(min=1e-300)
         edges = torch.softmax(combined, dim=-1).cumsum(dim=-1)
         values = torch.searchsorted(edges, (drawn * edges[..., -1]).unsqueeze(-1), right=True).squeeze(-1)
         values = values.clamp(max=combined.shape[-1] - 1)
-        new = torch.where((tokens == self.path.mask) & (points < leave), values, tokens)
+        new = torch.where((tokens == self.path.mask) & (points < unmask), values, tokens)
         log_potential = weight if self.corrected else torch.zeros_like(weight)
         if state["path"] is not None:
             log_potential = log_potential + self._reward(state["path"], tokens, combined, new, t)
@@ -167,8 +177,8 @@ class MaskedCorrector:
             log_probs = expert.log_probs(tokens, t)
             if log_probs.shape[:-1] != tokens.shape:
                 raise ValueError(
-                    f"an expert returned log_probs of shape {tuple(log_probs.shape)} for tokens "
-                    f"{tuple(tokens.shape)}; return (B, K, L, V)."
+                    f"expected log_probs of shape (B, K, L, V), got {tuple(log_probs.shape)} for tokens "
+                    f"{tuple(tokens.shape)}; return one number for each value of each site."
                 )
             part = exponent * log_probs.to(torch.float64)
             total = part if total is None else total + part
@@ -183,48 +193,8 @@ class MaskedCorrector:
         total = torch.zeros(tokens.shape[:2], dtype=torch.float64, device=tokens.device)
         if tilt.potential.scores_intermediate:
             likeliest = torch.where(tokens == self.path.mask, combined.argmax(dim=-1), tokens)
-            sample = likeliest if tilt.of == "denoised" else tokens
-            total = total + history.update(tilt.score(sample), value_at(tilt.schedule, self.times[t])).to(new.device)
+            sample = likeliest if tilt.reward_input == "denoised" else tokens
+            total = total + history.update(tilt.score(sample), tilt.scale_at(self.times[t])).to(new.device)
         if t == self.num_steps - 1:
-            total = total + history.terminal(tilt.score(new), tilt.scale(self.times[-1])).to(new.device)
+            total = total + history.terminal(tilt.score(new), tilt.scale_at(self.times[-1])).to(new.device)
         return total
-
-
-def masked_weight(
-    masked: Tensor, log_normalizer: Float[Tensor, "B K L"], *, total: float, alpha_from: float, alpha_to: float
-) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K L"]]:
-    """Return the log weight of a step and the probability with which each masked site is unmasked.
-
-    Args:
-        masked: (B, K, L) bool.
-        log_normalizer: `log sum_v prod_i p_i(v | x)^beta_i` at each site.
-        total: B, positive.
-        alpha_from: alpha at the step's start.
-        alpha_to: alpha at its end, larger.
-    """
-    stay = (1 - alpha_to) / (1 - alpha_from)
-    log_stay = total * math.log(stay) if stay > 0 else -math.inf
-    # The forward kernel masks a site again with probability 1 - alpha_from / alpha_to.
-    log_go = total * math.log((alpha_to - alpha_from) / (1 - alpha_from)) + (1 - total) * math.log1p(
-        -alpha_from / alpha_to
-    )
-    go = log_go + log_normalizer.to(torch.float64)
-    site = torch.logaddexp(go, torch.full_like(go, log_stay))
-    weight = torch.where(masked, site, 0.0).sum(dim=-1)
-    if total != 1.0 and alpha_from > 0:
-        kept = (~masked).sum(dim=-1)
-        weight = weight + (1 - total) * math.log(alpha_from / alpha_to) * kept
-    return weight, (go - site).exp()
-
-
-def masked_exit_weight(
-    masked: Tensor, log_normalizer: Float[Tensor, "B K L"], *, total: float, alpha: float
-) -> Float64[Tensor, "B K"]:
-    """Return the exit-rate weight of `ctmc` for masked states, per unit of `log alpha` gained.
-
-    `(B - 1) unmasked + sum over masked of (r^B Z - B r)` with `r = alpha / (1 - alpha)`: what `masked_weight` tends to
-    as steps shrink.
-    """
-    ratio = alpha / (1 - alpha)
-    site = ratio**total * log_normalizer.to(torch.float64).exp() - total * ratio
-    return torch.where(masked, site, 0.0).sum(dim=-1) + (total - 1) * (~masked).sum(dim=-1)

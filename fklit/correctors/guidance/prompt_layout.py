@@ -61,6 +61,12 @@ class PromptLayout:
         start = (self._first[b] + part) * self._num_particles
         return slice(start, start + self._num_particles)
 
+    def name_of_row(self, row: int) -> str:
+        """Name a row of the call, for messages."""
+        part, particle = divmod(row, self._num_particles)
+        b = max(b for b, first in enumerate(self._first) if first <= part)
+        return f"particle {particle} of prompt {self.names[b]!r}"
+
     def own(self, rows: Tensor) -> Tensor:
         """The first copy of every particle, (B * K, ...)."""
         return torch.cat([rows[self.rows(b, 0)] for b in range(len(self.scales))]) if self.composed else rows

@@ -23,7 +23,7 @@ from fklit.pipelines.interception import StepCall, StepChange, UnsupportedPipeli
 from fklit.pipelines.noise_levels import StepLevels, step_levels
 from fklit.sampling.prompts import check_indices
 from fklit.sampling.reward_term import RewardTerm
-from fklit.sampling.run import SamplingRun
+from fklit.sampling.run import SamplingRun, without_broken
 
 _DEGENERATE_ESS = 1.5  # effective particles below which K particles are one with copies
 
@@ -35,11 +35,11 @@ class WeightDegeneracyWarning(UserWarning):
 class GuidanceRun(SamplingRun):
     """Context manager that corrects the guidance of whatever the pipeline is called with inside of it.
 
-    ``python
+    ```python
     with GuidanceRun(pipeline, ["a red heart"], GuidanceSettings(guidance_scale=7.5)) as run:
         images = pipeline(**run.call_arguments()).images
     result = run.finish(images)
-    ``
+    ```
 
     `fklit.correct` does exactly this. At every step the conditional and unconditional predictions, which the pipeline
     evaluates anyway, give the weight; with a reward the potentials of FK steering are added at the scheduled steps, and
@@ -92,6 +92,7 @@ class GuidanceRun(SamplingRun):
             particles=settings,
             reward=term,
             resamples=(self._weighs or steers) and self._resample_schedule.indices != (),
+            weighs_steps=self._weighs or layout.composed,
             eta=None if eta is None else float(eta),
         )
         self.texts = layout.texts
@@ -112,6 +113,10 @@ class GuidanceRun(SamplingRun):
         given = {**self._kwargs, "guidance_scale": self.call_scale}
         return build_call(self._pipeline, self.texts, self._system.num_particles, self.generators, given)
 
+    def name_of_row(self, row: int) -> str:
+        """Name a row of the call, for messages."""
+        return self._layout.name_of_row(row)
+
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Look at the scheduler, and find the steps that weigh and may resample (called by the interception)."""
         config = getattr(self._interception.scheduler, "config", {})
@@ -128,9 +133,8 @@ class GuidanceRun(SamplingRun):
             steps = self._resample_schedule.resolve_resampling(num_steps)
             self._allow_resampling(steps, noisy, otherwise="set ess_threshold=0 to weigh without resampling")
 
-    @torch.no_grad()
-    def step(self, call: StepCall) -> Tensor | StepChange | None:
-        """Weigh and resample the parents of one step (called by the interception)."""
+    def weigh(self, call: StepCall) -> Tensor | StepChange | None:
+        """Weigh and resample the parents of one step."""
         predictions = self._predictions(call)
         output = None
         if self._layout.composed and predictions is not None:
@@ -218,12 +222,17 @@ class GuidanceRun(SamplingRun):
         if steps < expected:
             raise RuntimeError(f"the pipeline stopped after {steps} of {expected} steps; let it run to its end.")
         groups, particles = self._system.num_groups, self._system.num_particles
-        found = self._layout.own(_as_tensor(samples, len(self.generators)))
+        tensor = _as_tensor(samples, len(self.generators))
+        found, broken = (self._layout.own(rows) for rows in (tensor, self.check_samples(tensor)))
         term, rewards = self._reward, None
         if term is not None:
-            rewards, log_potential = term.close(found)
+            rewards, log_potential = term.close(found, broken)
             self._system.update(log_potential, may_resample=False)
+        elif bool(broken.any()):  # weight zero, and a last row of ess
+            zeros = torch.zeros(groups, particles, dtype=torch.float64)
+            self._system.update(zeros.masked_fill(broken.reshape(groups, particles), math.nan), may_resample=False)
         shown = found if returned is None else self._layout.own(_as_tensor(returned, len(self.generators)))
+        shown = without_broken(shown, broken)
         self._warn_of_degeneracy(steps)
         flags = None if flagged is None else self._layout.own(torch.tensor(list(flagged))).reshape(groups, particles)
         return GuidanceResult(

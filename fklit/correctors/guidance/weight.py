@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from fklit.correctors.targets.dispersion import subtract_dispersion, weighted_sum
 from fklit.pipelines.noise_levels import StepLevels
 
 GuidanceIncrement = Literal["net_interval", "kernel"]
@@ -37,11 +38,11 @@ def guidance_weight(
     Returns:
         Log weights (K,), float64.
     """
-    experts = [as_double(prediction) for prediction in predictions]
-    pairs = list(zip(exponents, experts, strict=True))
-    center = torch.stack([exponent * expert for exponent, expert in pairs]).sum(dim=0)
-    apart = [exponent * (expert - center).flatten(1).square().sum(dim=1) for exponent, expert in pairs]
-    total = -torch.stack(apart).sum(dim=0)
+    # As in `Rate` and `KernelWeight`, but with denoised predictions, which are finite where the signal is gone and
+    # scores in units of y are not.
+    experts = [as_double(prediction).unsqueeze(0) for prediction in predictions]
+    zero = torch.zeros(experts[0].shape[:2], dtype=torch.float64, device=experts[0].device)
+    total = subtract_dispersion(zero, experts, exponents, weighted_sum(experts, exponents)).squeeze(0)
     return 0.5 * step_factor(levels, increment) * total
 
 

@@ -1,1 +1,44 @@
-"""Weighted simulation of a target: proposals, increments, control variates, diagnostics."""
+"""Weighted simulation of a target: proposals, increments, drift controls, diagnostics."""
+
+from fklit.correctors.simulation.api import simulate
+from fklit.correctors.simulation.control import Control, FittedControl, GaussianControl
+from fklit.correctors.simulation.corrector import Corrector
+from fklit.correctors.simulation.diagnostics import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
+from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
+from fklit.correctors.simulation.exact_ratio import ExactRatio
+from fklit.correctors.simulation.heun import Heun
+from fklit.correctors.simulation.increment import IncompatibleError, Increment, Uncorrected
+from fklit.correctors.simulation.initial import ImproperTargetError, InitialGaussian, check_proper
+from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
+from fklit.correctors.simulation.rate import Rate
+from fklit.correctors.simulation.result import SimulationResult
+from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+
+__all__ = [
+    "Control",
+    "Corrector",
+    "EulerMaruyama",
+    "ExactRatio",
+    "FittedControl",
+    "GaussianControl",
+    "Heun",
+    "ImproperTargetError",
+    "IncompatibleError",
+    "Increment",
+    "InitialGaussian",
+    "ItoCheck",
+    "KernelWeight",
+    "Move",
+    "Proposal",
+    "ProposalError",
+    "Rate",
+    "ReverseKernel",
+    "SimulationResult",
+    "Uncorrected",
+    "ZetaCheck",
+    "check_proper",
+    "ito_against_exact",
+    "simulate",
+    "zeta_independence",
+]

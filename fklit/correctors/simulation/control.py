@@ -1,4 +1,4 @@
-"""Drift controls: an extra drift c, paid back by `div c + <c, S>` in the weight, that makes the weights vary less.
+"""Drift controls: an extra drift c, corrected by `div c + <c, S>` in the weight, that makes the weights vary less.
 
 Both are linear in each coordinate, `c = theta_1 x + theta_0`, so that the divergence is a sum and no model is called.
 Any theta leaves the target exact; a good one makes the weights nearly constant. Far from Gaussian (many modes and a
@@ -12,8 +12,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.checks import check_fraction, check_non_negative
-from fklit.correctors.targets.path import Interval
-from fklit.correctors.targets.target import Evaluation, Target
+from fklit.correctors.targets.evaluation import Evaluation
+from fklit.correctors.targets.paths.noise_path import Interval
+from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.weights import normalize
 
 
@@ -67,18 +68,18 @@ class FittedControl(Control):
 
     Args:
         ridge: penalty relative to the features' own variance, at least 0.
-        pool: whether all groups, which must then share one target, are fitted together. Needed for groups of few
+        pool_groups: whether all groups, which must then share one target, are fitted together. Needed for groups of few
             particles; a group's result then depends on the other groups.
-        fade: factor on theta, in [0, 1].
+        strength: factor on theta, in [0, 1].
 
     References:
         Ren et al. 2025, arXiv 2509.21655 (DriftLite), whose variance-controlling guidance has Laplacians in general.
     """
 
-    def __init__(self, *, ridge: float = 1e-3, pool: bool = False, fade: float = 1.0) -> None:
+    def __init__(self, *, ridge: float = 1e-3, pool_groups: bool = False, strength: float = 1.0) -> None:
         self.ridge = check_non_negative("ridge", ridge)
-        self.pool = pool
-        self.fade = check_fraction("fade", fade)
+        self.pool_groups = pool_groups
+        self.strength = check_fraction("strength", strength)
 
     def coefficients(
         self,
@@ -95,18 +96,18 @@ class FittedControl(Control):
         weights = normalize(log_weights).to(x.device)
         values = increment.to(x.device)
         groups, _, dim = x.shape
-        if self.pool:
+        if self.pool_groups:
             features, values = features.flatten(0, 1).unsqueeze(0), values.flatten().unsqueeze(0)
             weights = weights.flatten().unsqueeze(0) / groups
-        living = weights > 0  # what a dead particle holds, NaN for example, must not enter
+        living = weights > 0  # a dead particle may hold NaN, which must not enter
         features = torch.where(living.unsqueeze(2), features, 0.0)
         values = torch.where(living, values, 0.0)
         mean = (weights.unsqueeze(1) @ features).squeeze(1)
-        centerd = features - mean.unsqueeze(1)
-        away = values - (weights * values).sum(dim=1, keepdim=True)
-        weighted = centerd * weights.unsqueeze(2)
-        gram = weighted.transpose(1, 2) @ centerd
-        right = (weighted * away.unsqueeze(2)).sum(dim=1)
+        centered = features - mean.unsqueeze(1)
+        residual = values - (weights * values).sum(dim=1, keepdim=True)
+        weighted = centered * weights.unsqueeze(2)
+        gram = weighted.transpose(1, 2) @ centered
+        right = (weighted * residual.unsqueeze(2)).sum(dim=1)
         diagonal = gram.diagonal(dim1=1, dim2=2)
         # A feature that does not vary gets no coefficient; the floor keeps the system solvable.
         floor = diagonal.amax(dim=1, keepdim=True) * 1e-12 + 1e-300
@@ -114,7 +115,7 @@ class FittedControl(Control):
         normal = gram / (scale.unsqueeze(1) * scale.unsqueeze(2))
         eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
         theta = -torch.linalg.solve(normal + (self.ridge + 1e-9) * eye, right / scale) / scale
-        theta = self.fade * theta.unsqueeze(1)
+        theta = self.strength * theta.unsqueeze(1)
         return theta[..., :dim].expand(groups, 1, dim), theta[..., dim:].expand(groups, 1, dim)
 
 
@@ -130,8 +131,8 @@ class GaussianControl(Control):
         """Refuse experts without moments."""
         if not target.has_moments:
             raise ValueError(
-                "GaussianControl() needs mean and variance of every expert's data; give ScoreModel(..., "
-                "moments=(mean, variance)), or use FittedControl()."
+                "GaussianControl() needs mean and variance of every expert's data, but an expert has no moments(); "
+                "pass ScoreModel(..., moments=(mean, variance)), or use FittedControl()."
             )
 
     def coefficients(
@@ -147,10 +148,11 @@ class GaussianControl(Control):
         new_precision, new_mean = gaussian_target(target, interval.s)
         if bool((old_precision <= 0).any()) or bool((new_precision <= 0).any()):
             raise ValueError(
-                f"the Gaussian surrogate of the target has no positive precision at t={interval.t:g}; use "
+                f"expected a Gaussian surrogate of positive precision, got none at t={interval.t:g}; use "
                 "FittedControl()."
             )
         device = before.x.device
+        # Transport of N(old mean, 1 / old precision) to the new one: stretch (x - old mean) + new mean - old mean.
         stretch = 0.5 * (old_precision.log() - new_precision.log())
         slope = stretch - interval.growth + 0.5 * interval.noise * old_precision
         offset = new_mean - old_mean - stretch * old_mean - 0.5 * interval.noise * old_precision * old_mean

@@ -1,4 +1,4 @@
-"""The corrector as a Feynman-Kac model: the engine resamples, this moves and weighs."""
+"""The corrector as a Feynman-Kac model: it moves and weighs particles, the engine resamples."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,12 +9,19 @@ from torch import Tensor
 
 from fklit.checks import check_choice
 from fklit.correctors.simulation.control import Control
-from fklit.correctors.simulation.increments import Increment, KernelWeight, Rate, Uncorrected, rate
-from fklit.correctors.simulation.proposals import EulerMaruyama, Proposal, ReverseKernel
-from fklit.correctors.simulation.start import InitialLaw, Start, check_proper
+from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
+from fklit.correctors.simulation.increment import Increment, Uncorrected
+from fklit.correctors.simulation.initial import InitialGaussian, InitialLaw, check_proper
+from fklit.correctors.simulation.ito import carry_log_densities, check_ito, initial_log_densities
+from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proposal import Proposal
+from fklit.correctors.simulation.rate import Rate, rate
+from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.targets.conversions import to_denoised
+from fklit.correctors.targets.evaluation import Evaluation
 from fklit.correctors.targets.expert import Expert
-from fklit.correctors.targets.path import Interval, check_grid
-from fklit.correctors.targets.target import Evaluation, Target, inner
+from fklit.correctors.targets.paths.noise_path import check_grid
+from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
 from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.potentials import Potential
@@ -34,7 +41,7 @@ class Corrector:
             `Rate`.
         control: a drift control, or None.
         event_shape: shape of one sample; the experts' if None.
-        start: the Gaussian to start from; the target's own at the noise end if None.
+        initial: the Gaussian to start from; the target's own at the noise end if None.
         clamp: bound on how far an increment may lie from the mean of its group, or None. A bias: what it clamps is
             counted.
         dtype: of the samples.
@@ -42,7 +49,7 @@ class Corrector:
         on_nan: "error" names the expert whose score is not finite; "drop" lets the engine drop such particles.
 
     Attributes:
-        spread: for each step the standard deviation of the increments of each group, weighted, (B,).
+        log_weight_std: for each step the weighted standard deviation of the increments within each group, (B,).
         clamped: increments clamped so far in each group, (B,) int64.
         budget: expert evaluations (as denoiser calls) and scores of a black-box reward since `initial`.
 
@@ -59,7 +66,7 @@ class Corrector:
         increment: Increment | None = None,
         control: Control | None = None,
         event_shape: Sequence[int] | None = None,
-        start: Start | None = None,
+        initial: InitialGaussian | None = None,
         clamp: float | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -67,13 +74,14 @@ class Corrector:
     ) -> None:
         if not isinstance(target, Target):
             raise TypeError(
-                f"target is a {type(target).__name__}; give a Target, such as Annealed(expert, 2.0) or "
-                "Target([(expert, 1.0)])."
+                f"expected a Target, but target is a {type(target).__name__}; pass for example "
+                "Target.annealed(expert, 2.0)."
             )
         for number, expert in enumerate(target.experts):
             if not isinstance(expert, Expert):
                 raise TypeError(
-                    f"expert {number} is a {type(expert).__name__} without score(x, t); for tokens use MaskedCorrector."
+                    f"expected experts with score(x, t), but expert {number} is a {type(expert).__name__}; for tokens "
+                    "use MaskedCorrector."
                 )
         self.target = target
         self.intervals = check_grid(target.path, times)
@@ -83,11 +91,13 @@ class Corrector:
         self.increment = default if increment is None else increment
         self.control = control
         if clamp is not None and not clamp > 0:
-            raise ValueError(f"clamp={clamp} was given; give a positive bound, or None for no clamp.")
+            raise ValueError(f"expected a positive bound, got clamp={clamp}; pass None for no clamp.")
         self.clamp = clamp
         shape = target.event_shape if event_shape is None else tuple(event_shape)
         if shape is None:
-            raise ValueError("no expert tells the shape of a sample; give event_shape=, for example (2,).")
+            raise ValueError(
+                "expected the shape of a sample, but no expert has an event_shape; give event_shape=, for example (2,)."
+            )
         self.event_shape = shape
         self.dtype, self.device = dtype, torch.device(device)
         check_choice("on_nan", on_nan, ("error", "drop"))
@@ -98,13 +108,12 @@ class Corrector:
             control.check(target)
         if not isinstance(self.increment, Uncorrected):
             check_proper(target, times)
-        self._changes = target.changes(times)
-        self._densities = self.increment.needs_log_densities(self._changes)
+        self._densities = self.increment.needs_log_densities(target.exponents_change(times))
         self._ito = self._densities and (target.log_density == "ito" or not target.has_log_densities)
         if self._ito:
-            self._check_ito()
-        self.law = InitialLaw(target, self.intervals[0].t, start)
-        _ = self.law.law  # an impossible start must not be found only when the run begins
+            check_ito(target, self.proposal, self.intervals)
+        self.law = InitialLaw(target, self.intervals[0].t, initial)
+        _ = self.law.law  # raises here, not when the run begins
         self.log_weight_std: list[Tensor] = []
         self.clamped = torch.zeros(0, dtype=torch.int64)
         self.budget = Budget()
@@ -115,9 +124,9 @@ class Corrector:
         self.clamped = torch.zeros(num_groups, dtype=torch.int64, device=self.device)
         shape = (num_groups, num_particles, *self.event_shape)
         x = self.law.law.sample(shape, generator, dtype=self.dtype, device=self.device)
-        state: dict[str, Any] = {"x": x, "log_q": None, "path": None, "arrival": None}
+        state: dict[str, Any] = {"x": x, "log_q": None, "path": None, "previous_dispersion": None}
         if self._ito:
-            state["log_q"] = self._initial_log_densities(x)
+            state["log_q"] = initial_log_densities(self.target, x, self.intervals[0].t)
         if isinstance(self.target.tilt, BlackBoxTilt):
             potential = self.target.tilt.potential
             assert isinstance(potential, Potential)
@@ -137,18 +146,17 @@ class Corrector:
     ) -> tuple[dict[str, Any], Tensor]:
         """Move from the t-th time of the grid to the next and weigh the step."""
         interval = self.intervals[t]
-        x, descent = self.proposal.prepare(self.target.path, state["x"], interval, generator)
-        before = self._evaluate(x, descent.t, state["log_q"])
+        x, denoising_interval = self.proposal.prepare(self.target.path, state["x"], interval, generator)
+        before = self._evaluate(x, denoising_interval.t, state["log_q"])
         shift, shift_weight = None, None
         if self.control is not None:
             plain = rate(self.target, before, interval)
             shift, shift_weight = self.control.shift(self.target, before, interval, plain, log_weights)
-        move = self.proposal.move(self.target, before, interval, descent, shift, generator)
+        move = self.proposal.move(self.target, before, interval, denoising_interval, shift, generator)
         if move.after is not None:
             self._count(x)
-        move = replace(move, shift_weight=shift_weight, arrival=state["arrival"])
-        increment = self.increment.weigh(self.target, move)
-        increment = self._bounded(increment, log_weights)
+        move = replace(move, shift_weight=shift_weight, previous_dispersion=state["previous_dispersion"])
+        increment = self._clamp(self.increment.log_weight(self.target, move), log_weights)
         log_q = state["log_q"]
         if self._ito:
             assert before.log_densities is not None
@@ -156,8 +164,8 @@ class Corrector:
         potential = increment
         if state["path"] is not None:
             potential = increment + self._reward(state["path"], before, move.x, t)
-        arrival = None if move.after is None else move.after.spread
-        return {"x": move.x, "log_q": log_q, "path": state["path"], "arrival": arrival}, potential
+        dispersion = None if move.after is None else move.after.score_dispersion
+        return {"x": move.x, "log_q": log_q, "path": state["path"], "previous_dispersion": dispersion}, potential
 
     def _evaluate(self, x: Tensor, t: float, carried: tuple[Tensor, ...] | None) -> Evaluation:
         self._count(x)
@@ -169,19 +177,20 @@ class Corrector:
         calls = x.shape[0] * x.shape[1] * len(self.target.experts)
         self.budget = replace(self.budget, denoiser_calls=self.budget.denoiser_calls + calls)
 
-    def _bounded(self, increment: Tensor, log_weights: Tensor) -> Tensor:
+    def _clamp(self, increment: Tensor, log_weights: Tensor) -> Tensor:
+        """Record the standard deviation of the increments, and bound their distance from the mean."""
         weights = normalize(log_weights).to(increment.device)
         values = torch.where(weights > 0, increment, 0.0)
         mean = (weights * values).sum(dim=1, keepdim=True)
-        away = values - mean
-        self.log_weight_std.append((weights * away.square()).sum(dim=1).sqrt())
+        deviation = values - mean
+        self.log_weight_std.append((weights * deviation.square()).sum(dim=1).sqrt())
         if self.clamp is None:
             return increment
-        self.clamped = self.clamped + (away.abs() > self.clamp).sum(dim=1)
+        self.clamped = self.clamped + (deviation.abs() > self.clamp).sum(dim=1)
         return mean + (increment - mean).clamp(-self.clamp, self.clamp)
 
     def _reward(self, path: RewardPath, before: Evaluation, new: Tensor, t: int) -> Tensor:
-        """Score the parents' prediction and, at the last step, the finished samples."""
+        """Score the parents' denoised prediction and, at the last step, the final samples."""
         tilt = self.target.tilt
         assert isinstance(tilt, BlackBoxTilt) and isinstance(tilt.potential, Potential)
         interval = self.intervals[t]
@@ -189,62 +198,14 @@ class Corrector:
         scored = 0
         if tilt.potential.scores_intermediate:
             sample = before.x
-            if tilt.of == "denoised":
+            if tilt.reward_input == "denoised":
                 scale, sigma = self.target.path.scale(before.t), self.target.path.sigma(before.t)
-                sample = (before.x + sigma**2 * before.score) / scale
-            total = total + path.update(tilt.score(sample), tilt.scale(interval.t)).to(new.device)
+                sample = to_denoised("score", before.score, before.x, scale=scale, sigma=sigma)
+            total = total + path.update(tilt.score(sample), tilt.scale_at(interval.t)).to(new.device)
             scored += 1
         if t == self.num_steps - 1:
-            total = total + path.terminal(tilt.score(new), tilt.scale(interval.s)).to(new.device)
+            total = total + path.terminal(tilt.score(new), tilt.scale_at(interval.s)).to(new.device)
             scored += 1
         calls = self.budget.reward_calls + scored * new.shape[0] * new.shape[1]
         self.budget = replace(self.budget, reward_calls=calls)
         return total
-
-    def _initial_log_densities(self, x: Tensor) -> tuple[Tensor, ...]:
-        t = self.intervals[0].t
-        if self.target.has_log_densities:
-            return self.target.log_densities(x, t)
-        scale, sigma = self.target.path.scale(t), self.target.path.sigma(t)
-        found = []
-        for expert in self.target.experts:
-            moments = getattr(expert, "moments", None)
-            gaussian = Start(0.0, sigma**2)
-            if moments is not None:
-                mean, variance = (torch.as_tensor(part, dtype=torch.float64) for part in moments())
-                gaussian = Start(scale * mean, scale**2 * variance + sigma**2)
-            found.append(gaussian.log_density(x))
-        return tuple(found)
-
-    def _check_ito(self) -> None:
-        levels = {self.proposal.noise_level(self.target, interval.t) for interval in self.intervals}
-        if levels != {1.0}:
-            raise ValueError(
-                f"exponents that change in time need log densities, and their Ito estimate needs zeta = 1 at every "
-                f"step, but the proposal is {self.proposal!r}; use EulerMaruyama(), or experts with log_density(x, t)."
-            )
-
-
-def carry_log_densities(
-    before: Evaluation, log_densities: tuple[Tensor, ...], interval: Interval, new: Tensor
-) -> tuple[Tensor, ...]:
-    """Return the Ito estimates of `log q_i` after a step with zeta = 1, whatever its drift was.
-
-    `d log q_i = <s_i, dx> + (div f + <f, s_i> - g^2/2 |s_i|^2) dt`, in time from noise to data. With another zeta the
-    divergence of s_i would be needed.
-
-    Args:
-        before: the target before the step.
-        log_densities: `log q_i` there, each (B, K).
-        interval: the step.
-        new: the samples after it.
-
-    References:
-        Skreta et al. 2025, arXiv 2412.17762 (SuperDiff).
-    """
-    x, dim = before.x, before.x[0, 0].numel()
-    carried = []
-    for score, density in zip(before.scores, log_densities, strict=True):
-        along = inner(score, new - x - interval.growth * x)
-        carried.append(density + along - interval.growth * dim - 0.5 * interval.noise * inner(score, score))
-    return tuple(carried)

@@ -1,9 +1,9 @@
-"""Self-checks: what exact theory says of any model, whether or not its answer is known.
+"""Self-checks: identities that hold for any model, whether or not its target is known.
 
 The target does not depend on zeta, the noise of the proposal. If the weighted means of runs with other zeta disagree
 by more than their errors, then steps are too large, particles too few, or the scores are not those of one law (learned
 scores need not be gradients, nor fit each other at different times). And where log densities are known, their Ito
-estimate along the paths can be held to them. For guided pipelines see `prompt_divergence`.
+estimate along the paths can be compared with them. For guided pipelines see `prompt_divergence`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.checks import check_count
-from fklit.correctors.simulation.corrector import Corrector, carry_log_densities
-from fklit.correctors.simulation.proposals import EulerMaruyama
-from fklit.correctors.simulation.simulate import simulate
+from fklit.correctors.simulation.api import simulate
+from fklit.correctors.simulation.corrector import Corrector
+from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
+from fklit.correctors.simulation.ito import carry_log_densities
 from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.randomness import group_generators
 
@@ -29,7 +30,7 @@ class ZetaCheck:
     Attributes:
         zetas: the Z values of zeta.
         means: (Z, M) float64, of M observables, over all groups.
-        errors: (Z, M) float64, their standard errors, from the spread between groups.
+        errors: (Z, M) float64, their standard errors, from the variance between groups.
         ess: (Z,) float64, terminal effective sample size as a share of the particles, mean over groups.
         deviation: largest difference of two means, in units of its standard error.
     """
@@ -55,12 +56,12 @@ def zeta_independence(
     seed: int = 0,
     **settings: Any,
 ) -> ZetaCheck:
-    """Run a target with several zeta and compare what comes out.
+    """Run a target with several zeta and compare the weighted means.
 
     Args:
-        target: see `targets`.
+        target: what to sample.
         num_particles: K of each group.
-        num_groups: independent groups, at least 2, from whose spread the errors follow.
+        num_groups: independent groups, at least 2, from whose variance the errors follow.
         zetas: at least two values. Larger ones need smaller steps.
         observable: from x (B, K, *event) to (B, K, M) or (B, K); every coordinate and its square if not given.
         seed: of the first run; every zeta gets its own noise.
@@ -71,10 +72,13 @@ def zeta_independence(
     """
     check_count("num_groups", num_groups, minimum=2)
     if len(zetas) < 2:
-        raise ValueError(f"zetas={tuple(zetas)} were given; give at least two to compare.")
+        raise ValueError(f"expected at least two values to compare, got zetas={tuple(zetas)}; add one.")
     refused = {"proposal", "generator"} & settings.keys()
     if refused:
-        raise ValueError(f"{sorted(refused)} were given; this check makes its own from zetas and seed.")
+        raise ValueError(
+            f"expected neither proposal= nor generator=, got {sorted(refused)}; they follow from zetas and seed, so "
+            "omit them."
+        )
     measure = _coordinates if observable is None else observable
 
     def both(x: Tensor) -> Tensor:
@@ -137,7 +141,10 @@ def ito_against_exact(
         ValueError: if an expert has no log density.
     """
     if not target.has_log_densities:
-        raise ValueError("an expert has no log_density(x, t), so there is nothing to compare with.")
+        raise ValueError(
+            "expected experts with log_density(x, t), got one without, so that there is nothing to compare with; use "
+            "zeta_independence()."
+        )
     bare = Target(target.terms)
     model = Corrector(bare, target.path.grid(num_steps), dtype=dtype)
     generators = group_generators(seed, 1)

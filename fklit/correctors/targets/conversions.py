@@ -1,4 +1,4 @@
-"""What networks predict, and what it says about the score: one formula each, for every `x = a x_0 + s e`.
+"""The score from every parameterization of a network's prediction, for every `x = a x_0 + s e`.
 
 ============  ===========================================  =============================================
 prediction    what it is                                   `E[x_0 | x]`
@@ -10,7 +10,7 @@ v             `a E[e | x] - s E[x_0 | x]`                  `(a x - s v) / (a^2 +
 flow          `E[e - x_0 | x]`                             `(x - s flow) / (a + s)`
 ============  ===========================================  =============================================
 
-An EDM denoiser predicts x0 at `x / a` with noise `s / a`; `ModelExpert` calls it so (prediction "edm").
+An EDM denoiser predicts x0 at `x / a` with noise `s / a`; `ScoreModel` calls it so (prediction "edm").
 """
 
 from typing import Literal
@@ -61,17 +61,3 @@ def to_score(prediction: Prediction, output: Tensor, x: Tensor, *, scale: float,
     if prediction == "flow":
         return -(x + scale * output) / (sigma * (scale + sigma))
     return (scale * output - x) / sigma**2
-
-
-def from_score(prediction: Prediction, score: Tensor, x: Tensor, *, scale: float, sigma: float) -> Tensor:
-    """Return the prediction that says the same as `score`; the inverse of `to_score`."""
-    check_choice("prediction", prediction, PREDICTIONS)
-    if prediction == "score":
-        return score
-    epsilon = -sigma * score
-    denoised = (x - sigma * epsilon) / scale
-    if prediction == "epsilon":
-        return epsilon
-    if prediction == "x0":
-        return denoised
-    return scale * epsilon - sigma * denoised if prediction == "v" else epsilon - denoised

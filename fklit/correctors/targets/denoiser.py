@@ -47,7 +47,8 @@ class DenoiserMLP(nn.Module):
         super().__init__()
         if dim < 1 or width < 1 or depth < 1 or not data_std > 0:
             raise ValueError(
-                f"dim={dim}, width={width}, depth={depth}, data_std={data_std} were given; give positive numbers."
+                f"expected positive numbers, got dim={dim}, width={width}, depth={depth}, data_std={data_std}; dim is "
+                "the length of the vectors."
             )
         self.dim, self.width, self.depth, self.data_std = dim, width, depth, data_std
         self.noise = FourierFeatures()
@@ -112,14 +113,17 @@ class DenoiserMLP(nn.Module):
             # With EMAWeightAveraging Lightning keeps the average under "state_dict".
             saved = torch.load(place, map_location="cpu", weights_only=True)
             if "denoiser" not in saved:
-                raise ValueError(f"{place} is no checkpoint of ScoreModelTask; give one, or the folder it exported.")
+                raise ValueError(
+                    f"expected a checkpoint of ScoreModelTask, got {place}, which is none; pass one, or the exported "
+                    "folder."
+                )
             settings = saved["denoiser"]
             prefix = "denoiser."
             weights = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
         else:
             raise FileNotFoundError(
-                f"{place} is no folder with a config.json and no checkpoint (looked for {place.absolute()}); train a "
-                "denoiser with ScoreModelTask first and give its export_dir or a .ckpt."
+                f"expected a folder with a config.json or a checkpoint, got {place}, which is none (looked for "
+                f"{place.absolute()}); train a denoiser with ScoreModelTask first and pass its export_dir or a .ckpt."
             )
         model = cls(**settings)
         model.load_state_dict(weights)

@@ -26,7 +26,23 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if not 0 <= self.stop < self.start <= 1:
-            raise ValueError(f"start={self.start} and stop={self.stop} were given; give 0 <= stop < start <= 1.")
+            raise ValueError(
+                f"expected 0 <= stop < start <= 1, got start={self.start} and stop={self.stop}; times fall from 1 to 0."
+            )
+
+    @classmethod
+    def late(cls, last: float, start: float = 0.6) -> "Ramp":
+        """Return 1 until time `start`, then a straight line to `last`.
+
+        Annealing at a constant exponent is decided at high noise levels, where the score is not informative; with a
+        late ramp the target is the base model's own marginal there, so that the base model sets the masses of the
+        modes. The price is a weight with log densities.
+
+        Args:
+            last: value at the data end.
+            start: time at which it leaves 1; 0.3 to 0.6 is usual.
+        """
+        return cls(1.0, last, start=start)
 
     def __call__(self, t: float) -> float:
         """Return the value at time `t`."""
@@ -46,13 +62,15 @@ class Times:
         return value_at(self.left, t) * value_at(self.right, t)
 
 
-def LateRamp(last: float, start: float = 0.6) -> Ramp:  # noqa: N802 (reads as the class it makes)
-    """Return 1 until time `start`, then a straight line to `last`: the base model carries the masses of the modes.
+@dataclass(frozen=True)
+class Complement:
+    """1 minus an exponent that changes in time."""
 
-    Annealing at a constant exponent is decided early, where the score says little; with a late ramp the target is the
-    base model's own marginal there. The price is a weight with log densities. `start` of 0.3 to 0.6 is usual.
-    """
-    return Ramp(1.0, last, start=start)
+    exponent: Callable[[float], float]
+
+    def __call__(self, t: float) -> float:
+        """Return the value at time `t`."""
+        return 1.0 - self.exponent(t)
 
 
 def value_at(exponent: Exponent, t: float) -> float:
@@ -63,7 +81,7 @@ def value_at(exponent: Exponent, t: float) -> float:
     """
     value = float(exponent(t)) if callable(exponent) else float(exponent)
     if not math.isfinite(value):
-        raise ValueError(f"exponent {exponent!r} is {value} at t={t}; give finite numbers.")
+        raise ValueError(f"expected a finite exponent, got {value} at t={t} from {exponent!r}; return finite numbers.")
     return value
 
 
@@ -74,10 +92,17 @@ def times(left: Exponent, right: Exponent) -> Exponent:
     return left * right
 
 
+def complement(exponent: Exponent) -> Exponent:
+    """Return 1 minus an exponent, a number if it is one."""
+    return Complement(exponent) if callable(exponent) else 1.0 - exponent
+
+
 def check_exponent(name: str, exponent: object) -> Exponent:
     """Return `exponent` if it is a finite number or a function of time."""
     if callable(exponent):
         return exponent
     if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not math.isfinite(exponent):
-        raise TypeError(f"{name}={exponent!r} was given; give a finite number, or a function of the time t.")
+        raise TypeError(
+            f"expected a finite number or a function of the time t, got {name}={exponent!r}; pass for example 2.0."
+        )
     return float(exponent)

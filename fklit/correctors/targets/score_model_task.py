@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from fklit.correctors.targets.denoiser import DenoiserMLP
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.hyperparameters import save_hyperparameters
+from fklit.learning_rate import warmup_cosine
 
 
 class ScoreModelTask(LightningModule):
@@ -25,8 +26,8 @@ class ScoreModelTask(LightningModule):
         log_sigma_std: Its standard deviation, positive.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        export_dir: Folder to write at the end of ``fit``; None for none. ``DenoiserMLP.load`` and
-            ``fklit.correctors.TrainedExpert`` read it, or a checkpoint.
+        export_dir: Folder to write at the end of `fit`; None for none. `DenoiserMLP.load` and
+            `fklit.correctors.TrainedExpert` read it, or a checkpoint.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -43,10 +44,11 @@ class ScoreModelTask(LightningModule):
         export_dir: str | None = None,
     ) -> None:
         super().__init__()
+        save_hyperparameters(self)
         if not log_sigma_std > 0 or not learning_rate > 0 or warmup_steps < 0:
             raise ValueError(
-                f"log_sigma_std={log_sigma_std}, learning_rate={learning_rate}, warmup_steps={warmup_steps} were "
-                "given; the first two must be positive and the last not negative."
+                "expected a positive log_sigma_std and learning_rate and no negative warmup_steps, got "
+                f"log_sigma_std={log_sigma_std}, learning_rate={learning_rate}, warmup_steps={warmup_steps}; fix these."
             )
         self.denoiser = denoiser
         self.log_sigma_mean, self.log_sigma_std = log_sigma_mean, log_sigma_std
@@ -63,7 +65,7 @@ class ScoreModelTask(LightningModule):
         return mean
 
     def training_step(self, batch: Tensor | dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step; logs ``train/loss``."""
+        """One step; logs `train/loss`."""
         x = _vectors(batch)
         log_sigma = self.log_sigma_mean + self.log_sigma_std * torch.randn(x.shape[0], device=x.device, dtype=x.dtype)
         loss = self.loss(x, log_sigma, torch.randn_like(x))
@@ -71,12 +73,12 @@ class ScoreModelTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor | dict[str, Tensor], batch_idx: int) -> None:
-        """Logs ``val/loss``, at levels and noise that are the same in every epoch."""
+        """Logs `val/loss`, at levels and noise that are the same in every epoch."""
         x = _vectors(batch)
         generator = torch.Generator().manual_seed(batch_idx)
-        spread = torch.randn(x.shape[0], generator=generator).to(x)
+        standard = torch.randn(x.shape[0], generator=generator).to(x)
         noise = torch.randn(x.shape, generator=generator).to(x)
-        loss = self.loss(x, self.log_sigma_mean + self.log_sigma_std * spread, noise)
+        loss = self.loss(x, self.log_sigma_mean + self.log_sigma_std * standard, noise)
         self.log("val/loss", loss, batch_size=x.shape[0], prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -86,7 +88,7 @@ class ScoreModelTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the shape of the denoiser, so that ``DenoiserMLP.load`` reads the checkpoint by itself."""
+        """Adds the shape of the denoiser, so that `DenoiserMLP.load` reads the checkpoint by itself."""
         checkpoint["denoiser"] = self.denoiser.settings()
 
     def on_fit_end(self) -> None:
@@ -99,5 +101,7 @@ def _vectors(batch: Tensor | dict[str, Tensor]) -> Tensor:
     x = batch["x"] if isinstance(batch, dict) else batch
     if not isinstance(x, Tensor) or x.ndim != 2:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"A batch of {found} was given; give vectors (n, d), or a dictionary with them under 'x'.")
+        raise ValueError(
+            f"expected vectors (n, d), or a dictionary with them under 'x', got a batch of {found}; reshape it."
+        )
     return x

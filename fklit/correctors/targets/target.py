@@ -1,93 +1,42 @@
 """Targets as data: experts with exponents, and a tilt.
 
 At every time t the target is `gamma_t(x) = prod_i q_{i,t}(x)^{beta_i(t)} * exp(rho(x, t))`, unnormalized. Annealing,
-guidance and products differ in nothing but the list; `targets` writes the usual ones down.
+guidance and products differ in nothing but the list of terms, which the class methods write down.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.checks import check_choice
+from fklit.correctors.targets.dispersion import weighted_sum
+from fklit.correctors.targets.evaluation import Evaluation, check_scores, expert_scores
 from fklit.correctors.targets.expert import Expert, HasLogDensity, HasMoments
-from fklit.correctors.targets.exponents import Exponent, check_exponent, value_at
-from fklit.correctors.targets.path import NoisePath
+from fklit.correctors.targets.exponents import Exponent, complement, times, value_at
+from fklit.correctors.targets.paths.noise_path import NoisePath
+from fklit.correctors.targets.terms import Terms, check_one_path, check_terms, product_terms, raised_terms
 from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
+from fklit.feynman_kac.potentials import Potential
 
 LogDensities = Literal["auto", "exact", "ito"]
-
-
-class DifferentPathsError(ValueError):
-    """The experts of a target are noised differently, so no one process serves them all."""
-
-
-class ImproperTargetError(ValueError):
-    """The target has no finite integral: its tails grow."""
-
-
-class NonFiniteScoreError(ValueError):
-    """An expert returned a score that is NaN or infinite."""
-
-
-def inner(left: Tensor, right: Tensor) -> Float64[Tensor, "B K"]:
-    """Return the inner product of each particle, (B, K), summed in float64, of tensors (B, K, *event)."""
-    return (left * right).flatten(2).sum(dim=2, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is known of a target at samples x and time t, after one call of each expert.
-
-    Attributes:
-        x: (B, K, *event).
-        t: the time.
-        exponents: one for each distinct expert.
-        scores: their scores, each of the shape of x.
-        score: `S_q`, the sum of exponents times scores.
-        tilt: `rho(x, t)`, (B, K), or None without a tilt that has a gradient.
-        tilt_gradient: its gradient, or None.
-        reward: the reward itself, (B, K), which the tilt multiplies, or None.
-        log_densities: `log q_i`, each (B, K) float64, or None if not asked for.
-    """
-
-    x: Tensor
-    t: float
-    exponents: tuple[float, ...]
-    scores: tuple[Tensor, ...]
-    score: Tensor
-    tilt: Tensor | None = None
-    tilt_gradient: Tensor | None = None
-    reward: Tensor | None = None
-    log_densities: tuple[Tensor, ...] | None = None
-
-    @property
-    def total_exponent(self) -> float:
-        """`B`, the sum of the exponents."""
-        return sum(self.exponents)
-
-    @property
-    def total_score(self) -> Tensor:
-        """`S`, the gradient of `log gamma_t`: the combined score and the tilt's."""
-        return self.score if self.tilt_gradient is None else self.score + self.tilt_gradient
-
-    @cached_property
-    def spread(self) -> Float64[Tensor, "B K"]:
-        """`|S_q|^2 - sum_i beta_i |s_i|^2`, (B, K), without the cancellation where the experts agree."""
-        result = (self.total_exponent - 1.0) * inner(self.score, self.score)
-        for exponent, score in zip(self.exponents, self.scores, strict=True):
-            away = score - self.score
-            result = result - exponent * inner(away, away)
-        return result
 
 
 @dataclass(frozen=True)
 class Target:
     """Experts with exponents, and a tilt.
+
+    ::
+
+        Target.annealed(expert, 2.5)
+        Target.guided(conditional, unconditional, 4.0)
+        Target.tilted(Target.product([first, second]), reward, Ramp(0.0, 1.0))
+
+    In YAML the class methods are class paths: `class_path: fklit.Target.annealed`.
 
     Attributes:
         terms: pairs of an expert and its exponent, a number of any sign or a function of the time t. The same expert
@@ -101,40 +50,136 @@ class Target:
         TypeError, ValueError: for terms that are none.
     """
 
-    terms: tuple[tuple[Expert, Exponent], ...]
+    terms: Terms
     tilt: Tilt | BlackBoxTilt | None = None
     log_density: LogDensities = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.terms, Sequence) or not self.terms:
-            raise ValueError("a target was given no experts; give at least one pair (expert, exponent).")
-        pairs = []
-        for number, term in enumerate(self.terms):
-            if not isinstance(term, Sequence) or len(term) != 2:
-                raise TypeError(f"term {number} is {term!r}; give a pair (expert, exponent).")
-            expert, exponent = term
-            if not hasattr(expert, "path") or not (hasattr(expert, "score") or hasattr(expert, "log_probs")):
-                raise TypeError(
-                    f"expert {number} is a {type(expert).__name__}; give an object with a noise path `path` and a "
-                    "function `score(x, t)`, such as ScoreModel(...).given() or GaussianMixture(...).on(path), or, "
-                    "for tokens, `log_probs(tokens, t)`."
-                )
-            pairs.append((expert, check_exponent(f"exponent {number}", exponent)))
-        object.__setattr__(self, "terms", tuple(pairs))
+        object.__setattr__(self, "terms", check_terms(self.terms))
         check_choice("log_density", self.log_density, ("auto", "exact", "ito"))
         if self.tilt is not None and not isinstance(self.tilt, Tilt | BlackBoxTilt):
-            raise TypeError(f"tilt is a {type(self.tilt).__name__}; give a Tilt or a BlackBoxTilt.")
-        first = self.experts[0].path
-        for number, expert in enumerate(self.experts[1:], start=1):
-            if expert.path != first:
-                raise DifferentPathsError(
-                    f"expert 0 is on {first} and expert {number} on {expert.path}; all experts of a target must share "
-                    "one noise path (an EDM denoiser serves any: ScoreModel(..., prediction='edm'))."
-                )
+            raise TypeError(f"expected a Tilt or a BlackBoxTilt, got tilt={self.tilt!r}; use Target.tilted(...).")
+        check_one_path(self.experts)
         if self.log_density == "exact" and not self.has_log_densities:
             raise ValueError(
-                "log_density='exact' was asked for, but an expert has no log_density(x, t); use 'ito' or 'auto'."
+                "expected experts with log_density(x, t), got one without and log_density='exact'; use 'ito' or 'auto'."
             )
+
+    # jsonargparse reads the return annotations: it does not resolve `Self`, so they name the class.
+
+    @classmethod
+    def annealed(cls, model: "Expert | Target", beta: Exponent, *, log_density: LogDensities = "auto") -> "Target":
+        """Return `q^beta`: low temperature for beta above 1, high temperature below.
+
+        Args:
+            model: an expert, or a target all of whose exponents are multiplied.
+            beta: a number, or a function of time such as `Ramp.late(3.0)`.
+            log_density: see `Target`.
+        """
+        return cls(raised_terms(model, beta), log_density=log_density)
+
+    @classmethod
+    def product(
+        cls,
+        models: Sequence["Expert | Target"],
+        exponents: Sequence[Exponent] | None = None,
+        *,
+        log_density: LogDensities = "auto",
+    ) -> "Target":
+        """Return `prod_i q_i^exponent_i`.
+
+        Args:
+            models: experts or targets.
+            exponents: one for each, of any sign; 1 if not given.
+            log_density: see `Target`.
+        """
+        return cls(product_terms(list(models), exponents), log_density=log_density)
+
+    @classmethod
+    def geometric_average(cls, models: Sequence["Expert | Target"], weights: Sequence[float] | None = None) -> "Target":
+        """Return `prod_i q_i^weight_i` with weights that sum to 1; equal weights if not given.
+
+        Raises:
+            ValueError: if they do not sum to 1.
+        """
+        models = list(models)
+        chosen = [1.0 / max(len(models), 1)] * len(models) if weights is None else list(weights)
+        if abs(sum(chosen) - 1.0) > 1e-9:
+            raise ValueError(
+                f"expected weights that sum to 1, got weights={chosen} of sum {sum(chosen):g}; Target.product takes "
+                "any exponents."
+            )
+        return cls.product(models, chosen)
+
+    @classmethod
+    def guided(cls, conditional: "Expert | Target", unconditional: "Expert | Target", scale: Exponent) -> "Target":
+        """Return `q_conditional^scale * q_unconditional^(1 - scale)`, the target of classifier-free guidance.
+
+        Args:
+            conditional: the model with its condition.
+            unconditional: the model without, or with a negative prompt.
+            scale: guidance scale in the convention of diffusers, `s_u + scale (s_c - s_u)`: 1 is no guidance. The
+                convention `(1 + w) s_c - w s_u` of Ho and Salimans has `scale = 1 + w`.
+        """
+        return cls.product([conditional, unconditional], [scale, complement(scale)])
+
+    @classmethod
+    def guided_product(
+        cls, unconditional: "Expert | Target", conditionals: Sequence["Expert | Target"], scale: Exponent
+    ) -> "Target":
+        """Return `prod_j q_unconditional^(1 - scale) q_j^scale`: a product of guided models."""
+        rest = times(float(len(conditionals)), complement(scale))
+        return cls.product([unconditional, *conditionals], [rest, *[scale] * len(conditionals)])
+
+    @classmethod
+    def composed(
+        cls, unconditional: "Expert | Target", conditionals: Sequence["Expert | Target"], scales: Sequence[float]
+    ) -> "Target":
+        """Return `q_unconditional^(1 - sum scales) prod_j q_j^scale_j`, one guided model of several conditions.
+
+        The exponents sum to 1 (Liu et al. 2022, arXiv 2206.01714); a negative scale makes a negative prompt.
+        """
+        return cls.product([unconditional, *conditionals], [1.0 - sum(scales), *scales])
+
+    @classmethod
+    def tilted(
+        cls,
+        model: "Expert | Target",
+        reward: Callable[..., Tensor],
+        reward_scale: Exponent = 1.0,
+        *,
+        gradient: bool | Callable[..., Tensor] = True,
+        time_dependent: bool = False,
+        potential: Potential | str = "difference",
+        reward_input: Literal["denoised", "sample"] = "denoised",
+    ) -> "Target":
+        """Return the model's target times `exp(reward_scale(t) * reward(x))`.
+
+        Args:
+            model: an expert or a target without a tilt.
+            reward: from x (B, K, *event) to (B, K); with `time_dependent`, of (x, t).
+            reward_scale: a number, or a function of t that is 0 at t = 1 (`Ramp(0.0, 1.0)`) and so starts untilted.
+            gradient: True for autograd, a function for a gradient in closed form, False for a black box, which is
+                weighted by the potentials of FK steering.
+            time_dependent: whether the reward takes the time.
+            potential: of a black box: "difference", "max", "sum", "terminal".
+            reward_input: what a black box scores before the end, the "denoised" prediction or the "sample" itself.
+
+        Raises:
+            ValueError: if the model is tilted already, or for arguments of the other kind of tilt.
+        """
+        base = model if isinstance(model, Target) else cls(raised_terms(model, 1.0))
+        if base.tilt is not None:
+            raise ValueError("expected a target without a tilt, got a tilted one; add the rewards up and tilt once.")
+        if gradient is not False:
+            closed = None if gradient is True else gradient
+            return replace(base, tilt=Tilt(reward, reward_scale, gradient=closed, time_dependent=time_dependent))
+        if time_dependent:
+            raise ValueError(
+                "expected a reward with a gradient, got gradient=False and time_dependent=True; a black box is scored "
+                "on denoised predictions, without a time."
+            )
+        return replace(base, tilt=BlackBoxTilt(reward, reward_scale, potential=potential, reward_input=reward_input))
 
     @cached_property
     def experts(self) -> tuple[Expert, ...]:
@@ -149,7 +194,7 @@ class Target:
 
     @property
     def event_shape(self) -> tuple[int, ...] | None:
-        """The shape of one sample, if an expert tells it."""
+        """The shape of one sample, or None if no expert has an `event_shape`."""
         shapes = (getattr(expert, "event_shape", None) for expert in self.experts)
         return next((tuple(shape) for shape in shapes if shape is not None), None)
 
@@ -170,9 +215,9 @@ class Target:
             sums[id(expert)] += value_at(exponent, t)
         return tuple(sums.values())
 
-    def changes(self, times: Sequence[float]) -> bool:
-        """Whether an exponent differs between two of these times."""
-        return len({self.exponents(t) for t in times}) > 1
+    def exponents_change(self, grid: Sequence[float]) -> bool:
+        """Return whether an exponent differs between two of these times."""
+        return len({self.exponents(t) for t in grid}) > 1
 
     def evaluate(
         self, x: Tensor, t: float, *, log_densities: bool = False, tilt: bool = True, finite: bool = True
@@ -182,7 +227,7 @@ class Target:
         Args:
             x: (B, K, *event).
             t: the time.
-            log_densities: whether the exact log densities are wanted, too.
+            log_densities: whether to compute the exact log densities, too.
             tilt: whether a tilt with a gradient is evaluated.
             finite: whether NaN and infinite scores raise.
 
@@ -190,28 +235,14 @@ class Target:
             NonFiniteScoreError: by `finite`.
             ValueError: for a score of another shape than that of x.
         """
-        scores, densities = self._scores(x, t, log_densities=log_densities)
-        for number, score in enumerate(scores):
-            if score.shape != x.shape:
-                raise ValueError(
-                    f"expert {number} returned a score of shape {tuple(score.shape)} for samples {tuple(x.shape)}; a "
-                    "score has the shape of the samples."
-                )
-            if finite and not bool(torch.isfinite(score).all()):
-                wrong = int((~torch.isfinite(score)).flatten(2).any(dim=2).sum())
-                raise NonFiniteScoreError(
-                    f"expert {number} returned NaN or infinite scores for {wrong} of {score.shape[0] * score.shape[1]} "
-                    f"particles at t={t:g}; mend the expert, end the grid earlier, or set on_nan='drop' to give such "
-                    "particles weight zero."
-                )
+        scores, densities = expert_scores(self.experts, x, t, log_densities=log_densities)
+        check_scores(scores, x, t, finite=finite)
         exponents = self.exponents(t)
-        combined = torch.zeros_like(x)
-        for exponent, score in zip(exponents, scores, strict=True):
-            combined = combined + exponent * score
+        combined = weighted_sum(scores, exponents)
         reward, value, gradient = None, None, None
         if tilt and isinstance(self.tilt, Tilt):
             reward, gradient = self.tilt.reward_and_gradient(x, t)
-            value = value_at(self.tilt.schedule, t) * reward
+            value = value_at(self.tilt.reward_scale, t) * reward
         return Evaluation(x, t, exponents, tuple(scores), combined, value, gradient, reward, densities)
 
     def log_densities(self, x: Tensor, t: float) -> tuple[Float64[Tensor, "B K"], ...]:
@@ -229,36 +260,11 @@ class Target:
             ValueError: if an expert has no log density.
         """
         if not self.has_log_densities:
-            raise ValueError("an expert has no log_density(x, t), so the target's density is not known.")
-        terms = zip(self.exponents(t), self.log_densities(x, t), strict=True)
-        total = sum((exponent * density for exponent, density in terms), torch.zeros((), dtype=torch.float64))
+            raise ValueError(
+                "expected experts with log_density(x, t), got one without, so that the target's density is not known; "
+                "use experts with exact densities."
+            )
+        pairs = zip(self.exponents(t), self.log_densities(x, t), strict=True)
+        total = sum((exponent * density for exponent, density in pairs), torch.zeros((), dtype=torch.float64))
         assert isinstance(total, Tensor)
         return total + self.tilt.value(x, t) if isinstance(self.tilt, Tilt) else total
-
-    def _scores(
-        self, x: Tensor, t: float, *, log_densities: bool
-    ) -> tuple[list[Tensor], tuple[Float64[Tensor, "B K"], ...] | None]:
-        scores: dict[int, Tensor] = {}
-        densities: dict[int, Tensor] = {}
-        families: dict[int, list[Expert]] = {}
-        for expert in self.experts:
-            both: Any = getattr(expert, "score_and_log_density", None)
-            family = getattr(expert, "family", None)
-            if log_densities and both is not None:
-                scores[id(expert)], densities[id(expert)] = both(x, t)
-            elif family is not None:
-                families.setdefault(id(family), []).append(expert)
-            else:
-                scores[id(expert)] = expert.score(x, t)
-        for members in families.values():
-            shared: Any = members[0]
-            for expert, score in zip(members, shared.family.scores(members, x, t), strict=True):
-                scores[id(expert)] = score
-        ordered = [scores[id(expert)] for expert in self.experts]
-        if not log_densities:
-            return ordered, None
-        for expert in self.experts:
-            if id(expert) not in densities:
-                assert isinstance(expert, HasLogDensity)
-                densities[id(expert)] = expert.log_density(x, t)
-        return ordered, tuple(densities[id(expert)].to(torch.float64) for expert in self.experts)

@@ -5,8 +5,8 @@ from functools import cached_property
 from torch import Tensor
 
 from fklit.correctors.targets.denoiser import DenoiserMLP
-from fklit.correctors.targets.expert import ModelExpert, ScoreModel
-from fklit.correctors.targets.path import NoisePath
+from fklit.correctors.targets.paths.noise_path import NoisePath
+from fklit.correctors.targets.score_model import ModelExpert, ScoreModel
 
 
 class TrainedExpert:
@@ -15,7 +15,7 @@ class TrainedExpert:
     ::
 
         target:
-          class_path: fklit.correctors.Annealed
+          class_path: fklit.Target.annealed
           init_args:
             model:
               class_path: fklit.correctors.TrainedExpert
@@ -38,6 +38,7 @@ class TrainedExpert:
     def __init__(self, checkpoint: str, path: NoisePath, *, max_batch: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.path = path
+        self.max_batch = max_batch
         self._model = ScoreModel(self._denoised, path, prediction="edm", max_batch=max_batch)
 
     @property

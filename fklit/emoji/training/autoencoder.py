@@ -1,4 +1,4 @@
-"""Training of the latent space of the shipped text-to-image model: a small ``AutoencoderKL``."""
+"""Training of the latent space of the shipped text-to-image model: a small `AutoencoderKL`."""
 
 import math
 from pathlib import Path
@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.learning_rate import warmup_cosine
 
 
 def latent_scale(autoencoder: Any, images: Tensor) -> float:
-    """``scaling_factor``: one over the root mean square of the latents of images ``(N, 3, H, W)`` in [0, 1].
+    """`scaling_factor`: one over the root mean square of the latents of images `(N, 3, H, W)` in [0, 1].
 
     The root mean square rather than the standard deviation, because diffusers' pipelines scale and do not shift.
     """
@@ -24,29 +24,29 @@ def latent_scale(autoencoder: Any, images: Tensor) -> float:
 
 
 class AutoencoderTask(LightningModule):
-    """Trains diffusers' ``AutoencoderKL`` on pictures.
+    """Trains diffusers' `AutoencoderKL` on pictures.
 
     The loss is the absolute error of the pixels and of their differences to the right and below (which keeps edges
     sharp), plus a little of the Kullback-Leibler divergence to a standard normal (Rombach et al. 2022,
     arXiv:2112.10752, section 3.1). No attention in the middle, so that the cost is in proportion to the pixels.
 
     Args:
-        block_out_channels: channels of each resolution; each after the first halves the picture.
-        latent_channels: channels of the latent.
-        layers_per_block: residual blocks of each resolution.
-        norm_num_groups: of the group normalizations; must divide every number of channels.
-        sample_size: side of the pictures in pixels.
-        kl_weight: weight of the divergence (mean over latent entries).
-        edge_weight: weight of the error of the differences.
-        learning_rate: the highest, after the warm-up; a cosine takes it to zero at the end of training.
-        warmup_steps: optimizer steps of the warm-up.
-        export_dir: folder of the autoencoder, written at the end of ``fit`` with the scale of the latents of the
+        block_out_channels: Channels of each resolution; each after the first halves the picture.
+        latent_channels: Channels of the latent.
+        layers_per_block: Residual blocks of each resolution.
+        norm_num_groups: Of the group normalizations; must divide every number of channels.
+        sample_size: Side of the pictures in pixels.
+        kl_weight: Weight of the divergence (mean over latent entries).
+        edge_weight: Weight of the error of the differences.
+        learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
+        warmup_steps: Optimizer steps of the warm-up.
+        export_dir: Folder of the autoencoder, written at the end of `fit` with the scale of the latents of the
             validation pictures; None for none.
 
-    Batches are ``{"image": (N, 3, H, W) in [0, 1]}``.
+    Batches are `{"image": (N, 3, H, W) in [0, 1]}`.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -66,14 +66,13 @@ class AutoencoderTask(LightningModule):
         super().__init__()
         if any(channels % norm_num_groups for channels in block_out_channels):
             raise ValueError(
-                f"norm_num_groups is {norm_num_groups}, which does not divide all of "
-                f"block_out_channels={block_out_channels}; "
-                "choose one that does."
+                f"expected norm_num_groups to divide all of block_out_channels={tuple(block_out_channels)}, got "
+                f"{norm_num_groups}; choose a common divisor."
             )
         if kl_weight < 0 or edge_weight < 0 or learning_rate <= 0:
             raise ValueError(
-                f"kl_weight={kl_weight} and edge_weight={edge_weight} must not be negative and "
-                f"learning_rate={learning_rate} must be positive."
+                f"expected kl_weight and edge_weight of at least 0 and learning_rate above 0, got {kl_weight}, "
+                f"{edge_weight} and {learning_rate}; change the one that is outside."
             )
         self.block_out_channels = tuple(block_out_channels)
         self.latent_channels = latent_channels
@@ -107,7 +106,7 @@ class AutoencoderTask(LightningModule):
         )
 
     def losses(self, image: Tensor, *, sample: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixel error, edge error, divergence and reconstruction of a batch ``(N, 3, H, W)``, both in [0, 1]."""
+        """Pixel error, edge error, divergence and reconstruction of a batch `(N, 3, H, W)`, both in [0, 1]."""
         target = image * 2.0 - 1.0
         posterior = self.vae.encode(target).latent_dist
         latent = posterior.sample() if sample else posterior.mode()
@@ -120,13 +119,13 @@ class AutoencoderTask(LightningModule):
         return pixel, edge, divergence, (output / 2 + 0.5).clamp(0, 1)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step; logs ``train/pixel``, ``train/edge`` and ``train/kl``."""
+        """One step; logs `train/pixel`, `train/edge` and `train/kl`."""
         pixel, edge, divergence, _ = self.losses(batch["image"], sample=True)
         self.log_dict({"train/pixel": pixel, "train/edge": edge, "train/kl": divergence})
         return pixel + self.edge_weight * edge + self.kl_weight * divergence
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs ``val/pixel`` and ``val/psnr`` (decibel), and shows the first reconstructions."""
+        """Logs `val/pixel` and `val/psnr` (decibel), and shows the first reconstructions."""
         image = batch["image"]
         pixel, _, _, output = self.losses(image, sample=False)
         psnr = -10.0 * math.log10(max(F.mse_loss(output, image).item(), 1e-12))
@@ -155,8 +154,8 @@ class AutoencoderTask(LightningModule):
         """Writes the autoencoder as a diffusers folder in float32.
 
         Args:
-            folder: where to.
-            scaling_factor: one over the size of the latents (``latent_scale``).
+            folder: Where to.
+            scaling_factor: One over the size of the latents (`latent_scale`).
         """
         self.vae.register_to_config(scaling_factor=scaling_factor)
         self.vae.save_pretrained(folder)

@@ -1,54 +1,29 @@
-"""Training of a small open_clip model on captioned scenes with their nearest wrong scenes: the reward that ships."""
+"""Training of a small open_clip model on captioned scenes with hard negatives: the reward that ships."""
 
-import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from fklit.emoji.prompts import TAGS, all_prompts
-from fklit.emoji.training.degrade import Degrade
+from fklit.atomic import write_json_atomically
+from fklit.emoji.training.contrastive import contrastive_loss
+from fklit.emoji.training.degrade import Degrade, gaussian_blur
 from fklit.emoji.training.denoised_means import DenoisedMeans
-from fklit.emoji.training.schedule import warmup_cosine
+from fklit.emoji.training.word_tokenizer import scene_vocabulary, word_tokenizer
+from fklit.hyperparameters import save_hyperparameters
+from fklit.learning_rate import warmup_cosine
 from fklit.rewards.preprocess import ClipPreprocess
 
 _PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
 _MAX_LOGIT_SCALE = math.log(100.0)  # as in Radford et al. 2021, section 2.5
 
 
-def contrastive_loss(
-    images: Float[Tensor, "n d"], texts: Float[Tensor, "p d"], truth: Bool[Tensor, "n p"], *, scale: Tensor
-) -> Tensor:
-    """Symmetric cross-entropy of Radford et al. 2021 (arXiv:2103.00020, figure 3) with any number of true pairs.
-
-    Of several true partners each counts the same (Khosla et al. 2020, arXiv:2004.11362, equation 2). A picture
-    that no caption fits takes part as a wrong answer only.
-
-    Args:
-        images: Unit vectors.
-        texts: Unit vectors.
-        truth: Which pairs fit.
-        scale: Inverse temperature.
-    """
-    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round logits of 30 to eighths
-        logits = scale * images.float() @ texts.float().T
-    weights = truth.to(logits.dtype)
-    loss = logits.new_zeros(())
-    for axis in (0, 1):
-        partners = weights.sum(axis)
-        each = -(weights * F.log_softmax(logits, axis)).sum(axis) / partners.clamp(min=1)
-        loss = loss + each.sum() / (partners > 0).sum().clamp(min=1) / 2
-    return loss
-
-
 class ClipTask(LightningModule):
-    """Trains an open_clip model and writes a folder that open_clip loads as ``local-dir:``.
+    """Trains an open_clip model and writes a folder that open_clip loads as `local-dir:`.
 
     The image tower is a ModifiedResNet; the text tower a causal transformer over whole words of the captions
     (49,408 byte-pair embeddings would be most of the file). Unknown words share one embedding, which is trained by
@@ -65,16 +40,16 @@ class ClipTask(LightningModule):
         degrade: What is done to training pictures.
         denoised: What replaces some of them by denoised predictions; None for nothing.
         word_dropout: Probability of reading a word as unknown.
-        typical_range: Written to the folder for :class:`fklit.rewards.CLIPScore`; None leaves it out.
+        typical_range: Written to the folder for `fklit.rewards.CLIPScore`; None omits it.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        start_from: ``open_clip_model.safetensors`` to start from; None for random weights.
-        export_dir: Folder to write at the end of ``fit``; None for none.
+        start_from: `open_clip_model.safetensors` to start from; None for random weights.
+        export_dir: Folder to write at the end of `fit`; None for none.
 
-    Batches are those of :class:`fklit.emoji.pairs.EmojiPairsDataModule`.
+    Batches are those of `fklit.emoji.pairs.EmojiPairsDataModule`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -97,20 +72,21 @@ class ClipTask(LightningModule):
         export_dir: str | None = None,
     ) -> None:
         super().__init__()
+        save_hyperparameters(self)
         if learning_rate <= 0 or not 0 <= word_dropout < 1:
             raise ValueError(
-                f"learning_rate={learning_rate} and word_dropout={word_dropout} were given; the first must be positive "
-                "and the second in [0, 1)."
+                f"expected learning_rate above 0 and word_dropout in [0, 1), got {learning_rate} and {word_dropout}; "
+                "change the one that is outside."
             )
         if image_size % 32:
-            raise ValueError(f"image_size={image_size} was given; give a multiple of 32.")
+            raise ValueError(f"expected image_size as a multiple of 32, got {image_size}; round it.")
         self.degrade = degrade or Degrade()
         self.denoised = denoised
         self.word_dropout = word_dropout
         self.typical_range = typical_range
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.start_from, self.export_dir = start_from, export_dir
-        self.vocabulary = _vocabulary()
+        self.vocabulary = scene_vocabulary()
         self.model_config: dict[str, Any] = {
             "embed_dim": embed_dim,
             "vision_cfg": {
@@ -129,7 +105,7 @@ class ClipTask(LightningModule):
             },
         }
         self.preprocess = ClipPreprocess(image_size, **_PIXELS)  # type: ignore[arg-type]
-        self.tokenizer = _tokenizer(self.vocabulary)
+        self.tokenizer = word_tokenizer(self.vocabulary)
         from open_clip.model import CLIP
 
         self.model = CLIP(**self.model_config)
@@ -140,6 +116,10 @@ class ClipTask(LightningModule):
             from safetensors.torch import load_file
 
             self.model.load_state_dict(load_file(self.start_from))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The weights of a checkpoint go before those to start from."""
+        self.start_from = None
 
     def embed(self, images: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Unit embeddings of pictures (n, d) and captions (p, d), float32."""
@@ -159,10 +139,10 @@ class ClipTask(LightningModule):
         return F.normalize(features[0].float(), dim=-1), F.normalize(features[1].float(), dim=-1)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step; logs ``train/loss`` and ``train/scale``."""
+        """One step; logs `train/loss` and `train/scale`."""
         pictures = self.degrade(batch["images"])
         if self.denoised is not None:
-            # the near misses, too, are predicted under the caption of the scene that they miss
+            # The negatives, too, are predicted under the caption of the scene that they are negatives of.
             captions = batch["prompts"][: len(pictures) // 3] * 3
             pictures = self.denoised(pictures, captions)
         images, texts = self.embed(pictures, batch["prompts"])
@@ -179,11 +159,9 @@ class ClipTask(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Logs how often a caption prefers its own picture to another one.
 
-        To that of the nearest wrong caption: ``val/wrong_scene``, and ``val/blurred`` if all are blurred with 3 pixels;
-        to its own spoilt copy: ``val/spoilt``.
+        To that of its hard negative: `val/wrong_scene`, and `val/blurred` if all are blurred with 3 pixels;
+        to its own corrupted copy: `val/corrupted`.
         """
-        from fklit.emoji.training.degrade import gaussian_blur
-
         images = batch["images"]
         if self.degrade.vae_folder is not None:
             images = self.degrade.reconstruct(images)
@@ -193,11 +171,11 @@ class ClipTask(LightningModule):
             cosine = embedded @ texts.T
             own = cosine.diagonal()[:count]
             wrong = cosine[torch.arange(count) + count, torch.arange(count)]
-            spoilt = cosine[torch.arange(count) + 2 * count, torch.arange(count)]
+            corrupted = cosine[torch.arange(count) + 2 * count, torch.arange(count)]
             really = ~batch["truth"][torch.arange(count) + count, torch.arange(count)]
             rates = {
                 f"val/{name or 'wrong_scene'}": (own > wrong)[really].float().mean(),
-                **({} if name else {"val/spoilt": (own > spoilt).float().mean()}),
+                **({} if name else {"val/corrupted": (own > corrupted).float().mean()}),
             }
             self.log_dict(rates, batch_size=count, prog_bar=True, sync_dist=True)
 
@@ -225,30 +203,10 @@ class ClipTask(LightningModule):
         target.mkdir(parents=True, exist_ok=True)
         notes = {} if self.typical_range is None else {"reward": {"typical_range": list(self.typical_range)}}
         config = {"model_cfg": self.model_config, "preprocess_cfg": _PIXELS, **notes}
-        (target / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json_atomically(target / "open_clip_config.json", config, indent=2)
         self.tokenizer.save_pretrained(target)
         weights = {
             name: (value if ".bn" in name or "running" in name or value.ndim == 0 else value.half()).cpu().contiguous()
             for name, value in self.model.state_dict().items()
         }
         save_file(weights, target / "open_clip_model.safetensors")
-
-
-def _vocabulary() -> dict[str, int]:
-    texts = (prompt.text for tag in TAGS for prompt in all_prompts(tag))
-    words = sorted({word for text in texts for word in re.findall(r"\w+", text)})
-    # open_clip reads a caption at its largest token: the end must come last
-    return {word: index for index, word in enumerate(["<pad>", "<unknown>", *words, "<end>"])}
-
-
-def _tokenizer(vocabulary: dict[str, int]) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="$A <end>", special_tokens=[("<end>", vocabulary["<end>"])]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unknown>", eos_token="<end>")

@@ -19,7 +19,7 @@ def _folder(name: str) -> Path:
 
 
 def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-    """Blurs each picture with its own ``sigma`` (pixels; 0 leaves it as it is); the border is continued."""
+    """Blurs each picture with its own `sigma` (pixels; 0 leaves it as it is); the border is continued."""
     count, channels = images.shape[:2]
     reach = max(int(3 * float(sigma.max())), 1)
     steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
@@ -35,21 +35,21 @@ class Degrade(nn.Module):
     """Degrades pictures at random, each by its own draw, from torch's global random state.
 
     In this order: an autoencoder with noise on its latents (as imperfect sampling leaves it), blur, JPEG, noise.
-    Amounts are drawn as ``max * u**2`` with uniform ``u``, so that small ones are common.
+    Amounts are drawn as `max * u**2` with uniform `u`, so that small ones are common.
 
     Args:
         blur: Largest standard deviation of the blur, in pixels.
         noise: Largest standard deviation of the pixel noise, for values in [0, 1].
         share: Probability of each of blur, noise and JPEG, in [0, 1].
         jpeg_quality: Lowest JPEG quality, 1 to 95; None for no JPEG.
-        vae_folder: A diffusers folder of an ``AutoencoderKL``, or that of a shipped model ("fklit:emoji_scenes/vae");
+        vae_folder: A diffusers folder of an `AutoencoderKL`, or that of a shipped model ("fklit:emoji_scenes/vae");
             None for none.
         vae_share: Probability of the autoencoder, in [0, 1].
         latent_noise: Largest standard deviation of the noise on the latents, in units of the latents' own.
 
     Raises:
-        ValueError: If a number is out of its range.
-        FileNotFoundError: If ``vae_folder`` is no autoencoder's folder.
+        ValueError: A number is out of its range.
+        FileNotFoundError: `vae_folder` is no autoencoder's folder.
     """
 
     def __init__(
@@ -66,15 +66,16 @@ class Degrade(nn.Module):
         super().__init__()
         if min(blur, noise, latent_noise) < 0:
             raise ValueError(
-                f"blur={blur}, noise={noise}, latent_noise={latent_noise} were given; none may be negative."
+                f"expected blur, noise and latent_noise of at least 0, got {blur}, {noise} and {latent_noise}; "
+                "change the one that is negative."
             )
         if not (0 <= share <= 1 and 0 <= vae_share <= 1):
-            raise ValueError(f"share={share} and vae_share={vae_share} were given; give shares between 0 and 1.")
+            raise ValueError(f"expected share and vae_share in [0, 1], got {share}, {vae_share}; give probabilities.")
         if jpeg_quality is not None and not 1 <= jpeg_quality <= 95:
-            raise ValueError(f"jpeg_quality={jpeg_quality} was given; give 1 to 95, or None for no JPEG.")
+            raise ValueError(f"expected jpeg_quality from 1 to 95, got {jpeg_quality}; give None for no JPEG.")
         if vae_folder is not None and not (_folder(vae_folder) / "config.json").is_file():
             raise FileNotFoundError(
-                f"vae_folder={vae_folder!r} has no config.json; give a folder saved by AutoencoderKL."
+                f"expected config.json in vae_folder, got {vae_folder!r} without; give a folder saved by AutoencoderKL."
             )
         self.blur, self.noise, self.share = blur, noise, share
         self.jpeg_quality = jpeg_quality

@@ -13,32 +13,32 @@ from fklit.pipelines.denoised import denoised
 
 
 class DenoisedMeans(nn.Module):
-    """Replaces some pictures of a batch by a pipeline's denoised predictions ``E[x_0 | x_t]``, ``x_t`` drawn from them.
+    """Replaces some pictures of a batch by a pipeline's denoised predictions `E[x_0 | x_t]`, `x_t` drawn from them.
 
     Steering scores such predictions. A contrastive model that sees them with the captions of the originals learns
-    ``p(caption | x_t)``: what the prediction says about the picture that will come of it. Half of the batches are
+    `p(caption | x_t)`: what the prediction says about the picture that will come of it. Half of the batches are
     predicted without a caption, half with the given ones (no guidance). One timestep a batch.
 
     Args:
         folder: The pipeline's folder, or a shipped model ("fklit:emoji_scenes").
         share: Share of the pictures that are replaced, in (0, 1].
         lowest: Lowest timestep, as a share of all, in [0, 1).
-        highest: Highest one, above ``lowest``, at most 1.
+        highest: Highest one, above `lowest`, at most 1.
 
     Raises:
-        ValueError: If a number is out of its range.
-        FileNotFoundError: If the folder holds no pipeline.
+        ValueError: A number is out of its range.
+        FileNotFoundError: The folder holds no pipeline.
     """
 
     def __init__(self, folder: str, share: float = 0.2, *, lowest: float = 0.05, highest: float = 0.9) -> None:
         super().__init__()
         if not 0 < share <= 1 or not 0 <= lowest < highest <= 1:
             raise ValueError(
-                f"share={share}, lowest={lowest}, highest={highest} were given; give a share in (0, 1] and "
-                "0 <= lowest < highest <= 1."
+                f"expected share in (0, 1] and 0 <= lowest < highest <= 1, got {share}, {lowest} and {highest}; change "
+                "the one that is outside."
             )
         if not ((assets.shipped(folder) or Path(folder)) / "model_index.json").is_file():
-            raise FileNotFoundError(f"folder={folder!r} has no model_index.json; give the folder of a pipeline.")
+            raise FileNotFoundError(f"expected model_index.json in folder, got {folder!r} without; give a pipeline.")
         self.folder = folder
         self.share = share
         self.lowest, self.highest = lowest, highest

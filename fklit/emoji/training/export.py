@@ -1,7 +1,7 @@
 """Writes the shipped folders from training checkpoints.
 
-``python -m fklit.emoji.training.export autoencoder CHECKPOINT FOLDER --data_dir data/emoji`` and
-``python -m fklit.emoji.training.export text_to_image CHECKPOINT FOLDER``.
+`python -m fklit.emoji.training.export autoencoder CHECKPOINT FOLDER --data_dir data/emoji` and
+`python -m fklit.emoji.training.export text_to_image CHECKPOINT FOLDER`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def export_autoencoder(checkpoint: str | Path, folder: str | Path, *, data_dir: 
     """Writes the autoencoder of a checkpoint, with the scale of its latents measured on 1,024 scenes.
 
     Returns:
-        The ``scaling_factor`` that was written.
+        The `scaling_factor` that was written.
     """
     task = AutoencoderTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     scenes = SceneDataset(load_art(data_dir), 1024, seed=2)
@@ -30,12 +30,12 @@ def export_autoencoder(checkpoint: str | Path, folder: str | Path, *, data_dir: 
 
 
 def export_text_to_image(checkpoint: str | Path, folder: str | Path, *, autoencoder: str | Path | None = None) -> None:
-    """Writes the pipeline of a checkpoint; with ``EMAWeightAveraging`` the checkpoint holds the averaged weights.
+    """Writes the pipeline of a checkpoint; with `EMAWeightAveraging` the checkpoint holds the averaged weights.
 
     Args:
-        checkpoint: of ``TextToImageTask``.
-        folder: where to.
-        autoencoder: folder of the autoencoder; by default the one of the training.
+        checkpoint: Of `TextToImageTask`.
+        folder: Where to.
+        autoencoder: Folder of the autoencoder; by default the one of the training.
     """
     task = TextToImageTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     if autoencoder is not None:
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", default="data/emoji", help="the emoji art (autoencoder only)")
     options = parser.parse_args(args)
     if not Path(options.checkpoint).is_file():
-        raise SystemExit(f"fklit: no checkpoint at {options.checkpoint}; give the .ckpt that `fklit fit` wrote.")
+        raise SystemExit(f"fklit: expected a checkpoint, got {options.checkpoint}; give the .ckpt of `fklit fit`.")
     if options.task == "autoencoder":
         scale = export_autoencoder(options.checkpoint, options.folder, data_dir=options.data_dir)
         print(f"wrote {options.folder} with scaling_factor {scale:.4f}")

@@ -1,7 +1,5 @@
 """Training of the shipped text-to-image model: a latent diffusion U-Net and its text encoder, together."""
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fklit.emoji.prompts import TAGS, all_prompts
-from fklit.emoji.training.schedule import warmup_cosine
-from fklit.emoji.training.tokenizer import train_clip_tokenizer
+from fklit.emoji.training.text_to_image_parts import (
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    save_pipeline,
+)
+from fklit.learning_rate import warmup_cosine
 
 SAMPLE_PROMPTS = (
     "a cat",
@@ -36,34 +39,32 @@ SAMPLE_PROMPTS = (
 
 
 class TextToImageTask(LightningModule):
-    """Trains diffusers' ``UNet2DConditionModel`` with transformers' ``CLIPTextModel`` on latents and captions.
+    """Trains diffusers' `UNet2DConditionModel` with transformers' `CLIPTextModel` on latents and captions.
 
-    The network predicts the velocity (Salimans and Ho 2022, arXiv:2202.00512, appendix D); some captions are emptied
-    for classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598). The noise schedule is the scaled-linear one
-    of Stable Diffusion with a higher end, so that a fully noised latent keeps 1.5 % of its amplitude instead of 7 %:
-    sampling starts from pure noise, and white pictures would turn gray otherwise.
+    The network predicts the velocity (Salimans and Ho 2022, arXiv:2202.00512, appendix D); some captions are dropped
+    for classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
 
     Args:
-        autoencoder: folder of the diffusers autoencoder that made the latents; read by ``pipeline``.
-        block_out_channels: channels of each resolution of the U-Net.
-        attention: for each resolution, whether it attends to the caption.
-        layers_per_block: residual blocks of each resolution.
-        num_heads: attention heads of the U-Net.
-        text_width: width of the text encoder.
-        text_layers: layers of the text encoder.
-        max_length: tokens of a padded caption.
-        sample_size: side of the latents.
-        latent_channels: channels of the latents.
-        caption_dropout: share of captions that are emptied, in [0, 1).
-        learning_rate: the highest, after the warm-up; a cosine takes it to zero at the end of training.
-        warmup_steps: optimizer steps of the warm-up.
-        num_samples: pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
-        export_dir: folder of the pipeline, written at the end of ``fit``; None for none.
+        autoencoder: Folder of the diffusers autoencoder that made the latents; read by `pipeline`.
+        block_out_channels: Channels of each resolution of the U-Net.
+        attention: For each resolution, whether it attends to the caption.
+        layers_per_block: Residual blocks of each resolution.
+        num_heads: Attention heads of the U-Net.
+        text_width: Width of the text encoder.
+        text_layers: Layers of the text encoder.
+        max_length: Tokens of a padded caption.
+        sample_size: Side of the latents.
+        latent_channels: Channels of the latents.
+        caption_dropout: Probability of training on an empty caption instead of the given one, in [0, 1).
+        learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
+        warmup_steps: Optimizer steps of the warm-up.
+        num_samples: Pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
+        export_dir: Folder of the pipeline, written at the end of `fit`; None for none.
 
-    Batches are ``{"latent": (N, C, h, w) scaled, "prompt": list of str}``.
+    Batches are `{"latent": (N, C, h, w) scaled, "prompt": list of str}`.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class TextToImageTask(LightningModule):
         super().__init__()
         if len(attention) != len(block_out_channels):
             raise ValueError(
-                f"attention has {len(attention)} entries for {len(block_out_channels)} resolutions; "
+                f"expected attention for each of {len(block_out_channels)} resolutions, got {len(attention)} entries; "
                 "give one for each of block_out_channels."
             )
         if not 0.0 <= caption_dropout < 1.0:
-            raise ValueError(f"caption_dropout is {caption_dropout}; give a share of at least 0 and below 1.")
+            raise ValueError(f"expected caption_dropout in [0, 1), got {caption_dropout}; give a probability.")
         if learning_rate <= 0:
-            raise ValueError(f"learning_rate is {learning_rate}; give a positive number.")
+            raise ValueError(f"expected learning_rate above 0, got {learning_rate}; give a positive number.")
         self.autoencoder = autoencoder
         self.block_out_channels = tuple(block_out_channels)
         self.attention = tuple(attention)
@@ -120,56 +121,21 @@ class TextToImageTask(LightningModule):
         """Learns the vocabulary and builds the networks (once)."""
         if self.unet is not None:
             return
-        from diffusers import DDIMScheduler, UNet2DConditionModel
-        from diffusers.models.attention_processor import AttnProcessor
-        from transformers import CLIPTextConfig, CLIPTextModel
-
-        self.tokenizer = train_clip_tokenizer(
-            (prompt.text for tag in TAGS for prompt in all_prompts(tag)), max_length=self.max_length
-        )
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.tokenizer),
-                hidden_size=self.text_width,
-                intermediate_size=4 * self.text_width,
-                projection_dim=self.text_width,
-                num_hidden_layers=self.text_layers,
-                num_attention_heads=4,
-                max_position_embeddings=self.max_length,
-                bos_token_id=self.tokenizer.bos_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        )
-        down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in self.attention)
-        up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(self.attention))
-        self.unet = UNet2DConditionModel(
-            sample_size=self.sample_size,
-            in_channels=self.latent_channels,
-            out_channels=self.latent_channels,
-            down_block_types=down,
-            up_block_types=up,
-            block_out_channels=self.block_out_channels,
+        self.tokenizer = build_tokenizer(self.max_length)
+        self.text_encoder = build_text_encoder(self.tokenizer, width=self.text_width, layers=self.text_layers)
+        self.unet = build_unet(
+            self.block_out_channels,
+            attention=self.attention,
             layers_per_block=self.layers_per_block,
-            attention_head_dim=self.num_heads,  # diffusers' name for the number of heads
-            cross_attention_dim=self.text_width,
-            norm_num_groups=16,
+            num_heads=self.num_heads,
+            text_width=self.text_width,
+            sample_size=self.sample_size,
+            latent_channels=self.latent_channels,
         )
-        # Plain attention: sequences are short, and torch's fused one is slow backwards on CPU (99 against 147 latents
-        # a second on one core for the shipped model).
-        self.unet.set_attn_processor(AttnProcessor())
-        self.scheduler = DDIMScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.02,
-            prediction_type="v_prediction",
-            clip_sample=False,
-            timestep_spacing="trailing",
-            steps_offset=1,  # of no effect with trailing steps; diffusers warns about 0
-        )
+        self.scheduler = build_scheduler()
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """Text embeddings of the prompts, ``(N, max_length, text_width)``."""
+        """Text embeddings of the prompts, `(N, max_length, text_width)`."""
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
         )
@@ -180,10 +146,10 @@ class TextToImageTask(LightningModule):
         """Mean squared error of the predicted velocity.
 
         Args:
-            latent: clean and scaled, ``(N, C, h, w)``.
+            latent: Clean and scaled, `(N, C, h, w)`.
             prompts: N captions.
-            noise: standard normal, like ``latent``.
-            timestep: ``(N,)`` in 0 .. 999.
+            noise: Standard normal, like `latent`.
+            timestep: `(N,)` in 0 .. 999.
         """
         noisy = self.scheduler.add_noise(latent, noise, timestep)
         target = self.scheduler.get_velocity(latent, noise, timestep)
@@ -191,7 +157,7 @@ class TextToImageTask(LightningModule):
         return F.mse_loss(predicted.float(), target)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step; logs ``train/loss``."""
+        """One step; logs `train/loss`."""
         latent = batch["latent"]
         keep = (torch.rand(len(latent)) >= self.caption_dropout).tolist()
         prompts = [prompt if kept else "" for prompt, kept in zip(batch["prompt"], keep, strict=True)]
@@ -201,7 +167,7 @@ class TextToImageTask(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs ``val/loss`` with the same noise and times at every validation."""
+        """Logs `val/loss` with the same noise and times at every validation."""
         latent = batch["latent"]
         generator = torch.Generator().manual_seed(batch_idx)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
@@ -239,7 +205,7 @@ class TextToImageTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def pipeline(self) -> Any:
-        """The networks as they are now as a ``StableDiffusionPipeline`` (they are shared, not copied)."""
+        """The networks as they are now as a `StableDiffusionPipeline` (they are shared, not copied)."""
         from diffusers import AutoencoderKL, StableDiffusionPipeline
 
         vae = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
@@ -255,22 +221,9 @@ class TextToImageTask(LightningModule):
         )
 
     def save_folder(self, folder: str | Path) -> None:
-        """Writes the pipeline as a folder of float16 safetensors for ``StableDiffusionPipeline.from_pretrained``.
+        """Writes the pipeline as a folder of float16 safetensors for `StableDiffusionPipeline.from_pretrained`.
 
         Args:
-            folder: where to; the parts that are there are replaced.
+            folder: Where to; the parts that are there are replaced.
         """
-        pipeline = self.pipeline()
-        for name in ("unet", "text_encoder", "vae"):
-            # On copies: rounding the networks themselves would harm a training that goes on.
-            setattr(pipeline, name, torch.nn.Module.half(copy.deepcopy(getattr(pipeline, name)).cpu()))
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        # Without a dtype diffusers loads float32, and transformers what this file says: they must agree.
-        config = Path(folder) / "text_encoder" / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-        # Where the autoencoder was loaded from is nobody's business, and changes what `fingerprint` says of the folder.
-        config = Path(folder) / "vae" / "config.json"
-        kept = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
-        config.write_text(json.dumps(kept, indent=2) + "\n")
-        # transformers 5 writes tokenizer.json only; older readers want the two files of the CLIP format.
-        self.tokenizer.backend_tokenizer.model.save(str(Path(folder) / "tokenizer"))
+        save_pipeline(self.pipeline(), folder)

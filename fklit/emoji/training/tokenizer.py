@@ -1,4 +1,4 @@
-"""A small byte-level BPE in the format of ``CLIPTokenizer`` (``vocab.json`` and ``merges.txt``)."""
+"""A small byte-level BPE in the format of `CLIPTokenizer` (`vocab.json` and `merges.txt`)."""
 
 import json
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from typing import Any
 
 
 def train_clip_tokenizer(texts: Iterable[str], *, max_length: int, vocab_size: int = 1024) -> Any:
-    """Learns a byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) and wraps it as a ``CLIPTokenizer``.
+    """Learns a byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) and wraps it as a `CLIPTokenizer`.
 
     CLIP's own vocabulary has 49,408 entries, whose embedding would be larger than a small text encoder. This one knows
-    every byte, so that any text can be encoded, and merges what is frequent in ``texts``.
+    every byte, so that any text can be encoded, and merges what is frequent in `texts`.
 
     Args:
-        texts: what to learn from.
-        max_length: tokens of a padded text, start and end included.
-        vocab_size: upper bound; learning stops earlier when every word is one token.
+        texts: What to learn from.
+        max_length: Tokens of a padded text, start and end included.
+        vocab_size: Upper bound; learning stops earlier when every word is one token.
 
     Returns:
-        A ``transformers.CLIPTokenizer``; the end of a text is also its padding, as in CLIP.
+        A `transformers.CLIPTokenizer`; the end of a text is also its padding, as in CLIP.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer

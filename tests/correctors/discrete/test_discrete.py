@@ -6,9 +6,17 @@ import itertools
 import pytest
 import torch
 
-from fklit.correctors import Annealed, Guided, Product, Tilted
-from fklit.correctors.discrete.ctmc import exit_rates, exit_weight, log_target, reverse_rates
-from fklit.correctors.discrete.masked import MaskedCorrector, MaskedPath, masked_exit_weight, masked_weight
+from fklit.correctors import Target
+from fklit.correctors.discrete import (
+    MaskedCorrector,
+    MaskedPath,
+    exit_rates,
+    exit_weight,
+    log_target,
+    masked_exit_weight,
+    masked_weight,
+    reverse_rates,
+)
 from fklit.feynman_kac import run
 
 STATES = 6
@@ -121,7 +129,7 @@ def distance(law, gamma):
 
 def test_masked_guidance_against_enumeration():
     first, second = Enumerated(1, PATH), Enumerated(2, PATH)
-    target, gamma = Guided(first, second, 2.0), first.law**2 / second.law
+    target, gamma = Target.guided(first, second, 2.0), first.law**2 / second.law
     law, result = found_law(target)
     heuristic, _ = found_law(target, corrected=False)
     assert distance(law, gamma) < 0.07
@@ -131,14 +139,14 @@ def test_masked_guidance_against_enumeration():
 
 def test_masked_annealing_against_enumeration():
     expert = Enumerated(1, PATH)
-    law, result = found_law(Annealed(expert, 2.0))
+    law, result = found_law(Target.annealed(expert, 2.0))
     assert distance(law, expert.law**2) < 0.10
     assert float((result.log_z - (expert.law**2).sum().log()).mean().abs()) < 0.15
 
 
 def test_a_black_box_reward_on_tokens():
     expert = Enumerated(1, PATH)
-    target = Tilted(expert, lambda tokens: (tokens == 0).double().sum(dim=-1), 1.0, gradient=False)
+    target = Target.tilted(expert, lambda tokens: (tokens == 0).double().sum(dim=-1), 1.0, gradient=False)
     law, result = found_law(target)
     gamma = expert.law * (expert.states == 0).double().sum(dim=1).exp()
     assert distance(law, gamma) < 0.07
@@ -158,10 +166,10 @@ def test_small_steps_give_the_weight_of_exit_rates():
 def test_what_tokens_cannot_do_is_refused():
     expert = Enumerated(1, PATH)
     with pytest.raises(ValueError, match="tokens have no gradient"):
-        MaskedCorrector(Tilted(expert, lambda x: x[..., 0]), PATH.grid(4))
+        MaskedCorrector(Target.tilted(expert, lambda x: x[..., 0]), PATH.grid(4))
     with pytest.raises(ValueError, match="changes in time"):
-        MaskedCorrector(Annealed(expert, lambda t: 2.0 - t), PATH.grid(4))
+        MaskedCorrector(Target.annealed(expert, lambda t: 2.0 - t), PATH.grid(4))
     with pytest.raises(ValueError, match="still masked"):
-        MaskedCorrector(Annealed(expert, 2.0), (1.0, 0.5))
+        MaskedCorrector(Target.annealed(expert, 2.0), (1.0, 0.5))
     with pytest.raises(ValueError, match="positive sum"):
-        MaskedCorrector(Product([expert, Enumerated(2, PATH)], [1.0, -1.0]), PATH.grid(4))
+        MaskedCorrector(Target.product([expert, Enumerated(2, PATH)], [1.0, -1.0]), PATH.grid(4))

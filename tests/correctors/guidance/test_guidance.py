@@ -8,22 +8,22 @@ from mixtures import FIRST, GRID, SECOND, SPACING, experts, truth
 from tiny import tiny_ddpm, tiny_sdxl, tiny_stable_diffusion
 
 import fklit
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.analytic.mixture_pipeline import MixturePipeline
 from fklit.correctors import (
-    Composed,
     ComposedPrompt,
     Evaluation,
     GuidanceRun,
     GuidanceSettings,
-    Guided,
     Interval,
+    Target,
     WeightDegeneracyWarning,
     prompt_divergence,
 )
 from fklit.correctors.guidance.weight import guidance_weight, step_factor
-from fklit.correctors.simulation.increments import kernel_weight, spread_rate
-from fklit.correctors.simulation.proposals import reverse_mean
+from fklit.correctors.simulation.kernel_weight import kernel_weight
+from fklit.correctors.simulation.rate import dispersion_rate
+from fklit.correctors.simulation.reverse_kernel import reverse_mean
 from fklit.feynman_kac import group_generators
 from fklit.metrics.distributions import w1_to_density
 from fklit.pipelines.denoised import UnknownSchedulerError
@@ -65,7 +65,7 @@ def _w1(result, mass):
 def test_mixtures_through_a_scheduler():
     """The bounds of the slow test, on one seed."""
     first, second, _ = experts()
-    mass = truth(Guided(second, first, 2.0)).mass
+    mass = truth(Target.guided(second, first, 2.0)).mass
     pipeline = _mixtures()
     corrected, heuristic = (_correct_mixtures(pipeline, correction=c) for c in (1.0, 0.0))
     assert _w1(corrected, mass) < 0.15 and _w1(heuristic, mass) > 0.2
@@ -79,7 +79,7 @@ def test_mixtures_through_a_scheduler():
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_is_corrected(name, increment):
     first, second, _ = experts()
-    mass = truth(Guided(second, first, 2.0)).mass
+    mass = truth(Target.guided(second, first, 2.0)).mass
     pipeline, seeds = _mixtures(name), range(4)
 
     def mean(**options):
@@ -109,7 +109,7 @@ def test_every_scheduler_is_corrected(name, increment):
 @pytest.mark.slow
 def test_composed_prompts_are_products():
     first, second, third = experts()
-    target = Composed(first, [second, third], [1.5, -0.4])
+    target = Target.composed(first, [second, third], [1.5, -0.4])
     from mixtures import THIRD
 
     pipeline = MixturePipeline({"second": SECOND, "third": THIRD}, FIRST, _scheduler("DDIMScheduler"))
@@ -127,7 +127,7 @@ def test_composed_prompts_are_products():
 def test_a_reward_in_the_same_run(steps, bound):
     """The tilt lifts the rare mode, and with it the error of few steps; more steps converge, the heuristic does not."""
     first, second, _ = experts()
-    log_gamma = Guided(second, first, 2.0).log_gamma(GRID[None, :, None], 0.0)[0]
+    log_gamma = Target.guided(second, first, 2.0).log_gamma(GRID[None, :, None], 0.0)[0]
     log_gamma = log_gamma - (GRID - 1.0).square()
     mass = torch.softmax(log_gamma, dim=0)
 
@@ -235,7 +235,7 @@ def test_the_weight_is_that_of_the_pure_functions():
     scaled = tuple((d - x / 0.6) / (0.8 / 0.6) ** 2 for d in predictions)
     combined = sum(e * s for e, s in zip(exponents, scaled, strict=True))
     evaluation = Evaluation(x / 0.6, 1.0, exponents, scaled, combined)
-    rate = spread_rate(evaluation, Interval(1.0, 0.5, 0.0, noise, 1.0, noise))
+    rate = dispersion_rate(evaluation, Interval(1.0, 0.5, 0.0, noise, 1.0, noise))
     torch.testing.assert_close(guidance_weight([p[0] for p in predictions], exponents, levels), rate[0])
 
 

@@ -8,23 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.correctors import (
-    Annealed,
-    GeometricAverage,
-    Guided,
     LinearFlow,
     LinearSigma,
     NoisePath,
-    Product,
     Ramp,
     Target,
-    Tilted,
     VarianceExploding,
     VariancePreserving,
 )
-from fklit.correctors.simulation.increments import rate, spread_rate
-from fklit.correctors.targets.target import Evaluation, inner
+from fklit.correctors.simulation.rate import dispersion_rate, rate
+from fklit.correctors.targets.dispersion import inner
+from fklit.correctors.targets.evaluation import Evaluation
 
 PATHS = [VariancePreserving(), VarianceExploding(0.05, 8.0), LinearFlow(), LinearSigma(0.1, 8.0)]
 LAWS = {
@@ -50,17 +46,19 @@ def timed(x: Tensor, t: float) -> Tensor:
 
 
 TARGETS: dict[str, Callable[..., Target]] = {
-    "annealing 2.5": lambda a, b, c: Annealed(a, 2.5),
-    "annealing 0.4": lambda a, b, c: Annealed(a, 0.4),
-    "guidance 1.7": lambda a, b, c: Guided(b, a, 1.7),
-    "average 0.3": lambda a, b, c: GeometricAverage([a, b], [0.7, 0.3]),
-    "product": lambda a, b, c: Product([a, b]),
-    "product squared": lambda a, b, c: Annealed(Product([a, b]), 2.0),
-    "three": lambda a, b, c: Product([a, b, c], [1.2, 0.5, -0.6]),
-    "ramp": lambda a, b, c: Annealed(a, Ramp(1.0, 2.0)),
-    "reward": lambda a, b, c: Tilted(a, reward, Ramp(0.0, 1.0)),
-    "timed reward": lambda a, b, c: Tilted(a, timed, Ramp(0.0, 1.0), timed=True),
-    "everything": lambda a, b, c: Tilted(Product([a, b, c], [Ramp(1.0, 2.0), -0.5, 0.3]), reward, Ramp(0.2, 1.0)),
+    "annealing 2.5": lambda a, b, c: Target.annealed(a, 2.5),
+    "annealing 0.4": lambda a, b, c: Target.annealed(a, 0.4),
+    "guidance 1.7": lambda a, b, c: Target.guided(b, a, 1.7),
+    "average 0.3": lambda a, b, c: Target.geometric_average([a, b], [0.7, 0.3]),
+    "product": lambda a, b, c: Target.product([a, b]),
+    "product squared": lambda a, b, c: Target.annealed(Target.product([a, b]), 2.0),
+    "three": lambda a, b, c: Target.product([a, b, c], [1.2, 0.5, -0.6]),
+    "ramp": lambda a, b, c: Target.annealed(a, Ramp(1.0, 2.0)),
+    "reward": lambda a, b, c: Target.tilted(a, reward, Ramp(0.0, 1.0)),
+    "timed reward": lambda a, b, c: Target.tilted(a, timed, Ramp(0.0, 1.0), time_dependent=True),
+    "everything": lambda a, b, c: Target.tilted(
+        Target.product([a, b, c], [Ramp(1.0, 2.0), -0.5, 0.3]), reward, Ramp(0.2, 1.0)
+    ),
 }
 
 
@@ -132,7 +130,7 @@ def test_the_propositions_of_the_paper_are_special_cases():
 
     def weight(exponents: tuple[float, ...], *scores: Tensor) -> Tensor:
         combined = sum(e * s for e, s in zip(exponents, scores, strict=True))
-        return spread_rate(Evaluation(x, t, exponents, scores, combined), interval)
+        return dispersion_rate(Evaluation(x, t, exponents, scores, combined), interval)
 
     def close(found: Tensor, wanted: Tensor) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
@@ -154,7 +152,7 @@ def test_the_propositions_of_the_paper_are_special_cases():
 def test_the_reward_of_proposition_3_4_enters_the_drift_by_half():
     path = VariancePreserving()
     expert = LAWS[1][0].on(path)
-    target = Tilted(expert, reward, Ramp(0.0, 2.0))
+    target = Target.tilted(expert, reward, Ramp(0.0, 2.0))
     x = torch.randn(1, 20, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     interval = path.interval(0.5, 0.49)
     before = target.evaluate(x, 0.5)
@@ -174,7 +172,7 @@ def test_a_drift_control_is_paid_back():
 
     for path, dim in product(PATHS, (1, 2)):
         experts = [law.on(path) for law in LAWS[dim]]
-        target = Product(experts, [1.2, 0.5, -0.3])
+        target = Target.product(experts, [1.2, 0.5, -0.3])
         x = torch.randn(1, 30, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         before = target.evaluate(x, 0.5)
         interval = path.interval(0.5, 0.48)
@@ -186,12 +184,15 @@ def test_a_drift_control_is_paid_back():
 
 
 def test_gaussian_experts_have_constant_weights_under_the_closed_control():
-    from fklit.analytic.gaussian import Gaussian
+    from fklit.analytic import GaussianMixture
     from fklit.correctors import EulerMaruyama, GaussianControl, simulate
 
     path = VariancePreserving()
-    experts = [Gaussian([1.0, -0.5], [0.4, 2.0]).on(path), Gaussian([0.0, 0.7], [1.5, 0.3]).on(path)]
-    target = Product(experts, [1.5, 0.8])
+    experts = [
+        GaussianMixture.single([1.0, -0.5], [0.4, 2.0]).on(path),
+        GaussianMixture.single([0.0, 0.7], [1.5, 0.3]).on(path),
+    ]
+    target = Target.product(experts, [1.5, 0.8])
     settings = {"num_particles": 200, "num_steps": 400, "dtype": torch.float64, "ess_threshold": 0.0}
     for zeta in (0.0, 1.0):
         controlled = simulate(target, control=GaussianControl(), proposal=EulerMaruyama(zeta), **settings)

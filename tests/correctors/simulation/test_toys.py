@@ -5,12 +5,12 @@ import torch
 from toys import assignment_w1, cubed, forty, four_modes, mode_masses, two_modes
 
 from fklit.correctors import (
-    Annealed,
     EulerMaruyama,
     FittedControl,
     GaussianControl,
-    LateRamp,
     LinearSigma,
+    Ramp,
+    Target,
     Uncorrected,
     VarianceExploding,
     VariancePreserving,
@@ -22,7 +22,7 @@ from fklit.correctors import (
 def test_a_control_in_39_dimensions():
     """Two modes along one axis, annealed to beta = 2, never resampled: the spread of log weights."""
     settings = {"num_particles": 2000, "num_steps": 250, "ess_threshold": 0.0, "dtype": torch.float64}
-    target = Annealed(two_modes(39).on(VariancePreserving()), 2.0)
+    target = Target.annealed(two_modes(39).on(VariancePreserving()), 2.0)
     assert simulate(target, **settings).log_weights.std() > 4
     assert simulate(target, control=GaussianControl(), **settings).log_weights.std() < 0.8
     assert simulate(target, control=FittedControl(), **settings).log_weights.std() < 0.8
@@ -43,10 +43,10 @@ def test_strong_annealing_keeps_the_masses_of_modes_only_with_a_late_ramp():
         within = (weights * (run.samples - nearest).square().mean(dim=2)).sum(dim=1).mean()
         return float(distance), float(within)
 
-    distance, within = modes(simulate(Annealed(expert, LateRamp(10.0, start=0.3)), **settings))
+    distance, within = modes(simulate(Target.annealed(expert, Ramp.late(10.0, start=0.3)), **settings))
     assert distance < 0.05
     assert within == pytest.approx(0.016, rel=0.15)
-    assert modes(simulate(Annealed(expert, 10.0), **settings))[0] > 0.2  # documents the failure
+    assert modes(simulate(Target.annealed(expert, 10.0), **settings))[0] > 0.2  # documents the failure
 
 
 @pytest.mark.slow
@@ -70,12 +70,12 @@ def test_forty_gaussians():
             masses.append(0.5 * float((mode_masses(x, w, law.means) - wanted).abs().sum()))
         return sum(distances) / groups, sum(masses) / groups
 
-    w1, masses = compare(Annealed(expert, LateRamp(3.0, start=0.6)), 2)
+    w1, masses = compare(Target.annealed(expert, Ramp.late(3.0, start=0.6)), 2)
     assert w1 < 3.5
     assert masses < 0.10
-    w1, _ = compare(Annealed(expert, 3.0), 2, increment=Uncorrected())
+    w1, _ = compare(Target.annealed(expert, 3.0), 2, increment=Uncorrected())
     assert 10.5 < w1 < 12.5
-    w1, _ = compare(Annealed(expert, 3.0), 2, increment=Uncorrected(), proposal=EulerMaruyama("tempered_noise"))
+    w1, _ = compare(Target.annealed(expert, 3.0), 2, increment=Uncorrected(), proposal=EulerMaruyama("tempered_noise"))
     assert 15.5 < w1 < 17
-    w1, _ = compare(Annealed(expert, 3.0), 2)
+    w1, _ = compare(Target.annealed(expert, 3.0), 2)
     assert w1 < 8

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.cli import main
-from fklit.correctors import EDM, Annealed, LinearFlow, ScoreModel, VariancePreserving, simulate
+from fklit.correctors import EDM, LinearFlow, ScoreModel, Target, VariancePreserving, simulate
 from fklit.correctors.targets.denoiser import DenoiserMLP
 from fklit.correctors.targets.score_model_task import ScoreModelTask
 from fklit.data.mixtures import MixtureDataModule
@@ -60,7 +60,7 @@ def test_it_denoises_as_the_truth_does(trained):
 def test_it_is_an_expert_on_every_path(trained, path):
     model = ScoreModel(trained, path, prediction="edm", event_shape=(2,))
     times = path.grid(60, stop=0.02)
-    run = simulate(Annealed(model.given(), 1.0), num_particles=800, times=times, seed=1)
+    run = simulate(Target.annealed(model.given(), 1.0), num_particles=800, times=times, seed=1)
     mean, variance = GaussianMixture(MEANS, VARIANCES, WEIGHTS).moments()
     found = run.samples[0].double()
     assert (found.mean(dim=0) - mean).abs().max() < 0.15

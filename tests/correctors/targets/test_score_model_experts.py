@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from toys import from_score
 
-from fklit.analytic.gaussian import GaussianMixture
-from fklit.correctors import EDM, Annealed, Guided, LinearFlow, ScoreModel, VariancePreserving, from_score, simulate
+from fklit.analytic import GaussianMixture
+from fklit.correctors import EDM, LinearFlow, ScoreModel, Target, VariancePreserving, simulate
 from fklit.correctors.targets.conversions import PREDICTIONS
 
 LAW = GaussianMixture([[-1.0, 0.5], [1.0, -0.5]], [0.1, 0.2])
@@ -42,7 +43,7 @@ def test_conditions_share_one_call_and_belong_to_their_groups():
     network = Network(path, "epsilon")
     model = ScoreModel(network, path, event_shape=(2,))
     conditions = torch.tensor([[0.5, 0.0], [0.0, 2.0], [-1.0, 0.0]], dtype=torch.float64)
-    target = Guided(model.given(conditions), model.given(torch.zeros(1, 2, dtype=torch.float64)), 2.0)
+    target = Target.guided(model.given(conditions), model.given(torch.zeros(1, 2, dtype=torch.float64)), 2.0)
     x = torch.randn(3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = target.evaluate(x, 0.5)
     assert network.calls == [24]
@@ -55,7 +56,7 @@ def test_chunks_change_nothing():
     path = PATHS[0]
     whole, parts = Network(path, "v"), Network(path, "v")
     target = [
-        Annealed(ScoreModel(network, path, prediction="v", event_shape=(2,), max_batch=size).given(), 1.5)
+        Target.annealed(ScoreModel(network, path, prediction="v", event_shape=(2,), max_batch=size).given(), 1.5)
         for network, size in ((whole, None), (parts, 7))
     ]
     runs = [simulate(each, num_particles=10, num_groups=2, num_steps=5, dtype=torch.float64) for each in target]
@@ -67,13 +68,13 @@ def test_wrong_networks_and_conditions():
     path = PATHS[0]
     with pytest.raises(ValueError, match="prediction='noise'"):
         ScoreModel(lambda x, t: x, path, prediction="noise")
-    with pytest.raises(ValueError, match="leave time= away"):
+    with pytest.raises(ValueError, match="omit time="):
         ScoreModel(lambda x, t: x, path, prediction="edm", time=lambda path, t: t)
     x = torch.zeros(2, 3, 2)
-    with pytest.raises(ValueError, match="the network returned shape"):
+    with pytest.raises(ValueError, match="from the network"):
         ScoreModel(lambda x, t: x[:, :1], path).given().score(x, 0.5)
     with pytest.raises(ValueError, match="5 rows for 2 groups"):
         ScoreModel(lambda x, t, c: x, path).given(torch.zeros(5, 1)).score(x, 0.5)
     model = ScoreModel(lambda x, t, c: x, path, event_shape=(2,))
     with pytest.raises(ValueError, match="with and without a condition"):
-        Guided(model.given(torch.zeros(1, 1)), model.given(), 2.0).evaluate(x, 0.5)
+        Target.guided(model.given(torch.zeros(1, 1)), model.given(), 2.0).evaluate(x, 0.5)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fklit.analytic.gaussian import GaussianMixture
+from fklit.analytic import GaussianMixture
 from fklit.cli import main
-from fklit.correctors import EDM, Annealed, Guided, ScoreModel, TrainedExpert, VariancePreserving, simulate
+from fklit.correctors import EDM, ScoreModel, Target, TrainedExpert, VariancePreserving, simulate
 from fklit.correctors.targets.denoiser import DenoiserMLP
 
 DEBUG = Path(__file__).parents[3] / "configs" / "debug"
@@ -29,19 +29,19 @@ def test_it_is_the_score_model_of_its_network(folder):
     settings = {"num_particles": 50, "num_groups": 2, "num_steps": 10, "dtype": torch.float64}
     expert = TrainedExpert(folder, path, max_batch=64)
     assert expert.event_shape == (2,)
-    one, two = (simulate(Annealed(model, 2.0), **settings) for model in (expert, by_hand))
+    one, two = (simulate(Target.annealed(model, 2.0), **settings) for model in (expert, by_hand))
     torch.testing.assert_close(one.samples, two.samples)
     torch.testing.assert_close(one.log_weights, two.log_weights)
     law = GaussianMixture([[0.0, 0.0]], 1.0).on(path)  # with an analytic expert of the same path
-    assert simulate(Guided(expert, law, 1.5), **settings).samples.isfinite().all()
+    assert simulate(Target.guided(expert, law, 1.5), **settings).samples.isfinite().all()
 
 
 def test_weights_are_read_when_needed_and_said_to_be_missing(folder, tmp_path):
     expert = TrainedExpert(str(tmp_path / "none"), EDM())
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint \(looked for .*train a denoiser with ScoreModelTask"):
-        simulate(Annealed(expert, 2.0), num_particles=4)
+    with pytest.raises(FileNotFoundError, match=r"is none \(looked for .*train a denoiser with ScoreModelTask"):
+        simulate(Target.annealed(expert, 2.0), num_particles=4)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other\.ckpt is no checkpoint of ScoreModelTask"):
+    with pytest.raises(ValueError, match=r"a checkpoint of ScoreModelTask, got .*other\.ckpt"):
         DenoiserMLP.load(tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="max_batch"):
         TrainedExpert(folder, EDM(), max_batch=0)

@@ -60,10 +60,19 @@ def test_the_autoencoder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"blur": -1.0}, {"share": 2.0}, {"vae_share": -0.1}, {"jpeg_quality": 0}, {"latent_noise": -1.0}]
+    ("settings", "message"),
+    [
+        ({"blur": -1.0}, "of at least 0, got -1.0, 0.0 and 0.0"),
+        ({"noise": -1.0}, "of at least 0, got 0.0, -1.0 and 0.0"),
+        ({"latent_noise": -1.0}, "of at least 0, got 0.0, 0.0 and -1.0"),
+        ({"share": 2.0}, r"share and vae_share in \[0, 1\], got 2.0, 0.3"),
+        ({"vae_share": -0.1}, r"share and vae_share in \[0, 1\], got 0.5, -0.1"),
+        ({"jpeg_quality": 0}, "jpeg_quality from 1 to 95, got 0"),
+        ({"jpeg_quality": 96}, "jpeg_quality from 1 to 95, got 96"),
+    ],
 )
-def test_wrong_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="given"):
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         Degrade(**settings)
 
 

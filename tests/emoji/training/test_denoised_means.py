@@ -42,7 +42,7 @@ def test_without_noise_it_is_the_autoencoder(folder):
 
 @pytest.mark.parametrize("settings", [{"share": 0.0}, {"lowest": 0.5, "highest": 0.5}, {"highest": 1.5}])
 def test_wrong_settings_are_refused(folder, settings):
-    with pytest.raises(ValueError, match="given"):
+    with pytest.raises(ValueError, match=r"expected share in \(0, 1\] and 0 <= lowest < highest <= 1, got"):
         DenoisedMeans(folder, **settings)
 
 

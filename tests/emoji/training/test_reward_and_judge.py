@@ -13,11 +13,12 @@ from fklit.emoji.boxes import MAX_OBJECTS, BoxDataset, EmojiBoxesDataModule
 from fklit.emoji.distractors import distractor
 from fklit.emoji.hard_negatives import fulfills, hard_negative
 from fklit.emoji.pairs import EmojiPairsDataModule, PairDataset, collate_pairs
-from fklit.emoji.prompts import TAGS
 from fklit.emoji.scenes import place, sample_prompt, scene_rng
-from fklit.emoji.training.clip import ClipTask, contrastive_loss
+from fklit.emoji.training.clip import ClipTask
+from fklit.emoji.training.contrastive import contrastive_loss
 from fklit.emoji.training.detector import DetectorTask
 from fklit.metrics import Judge
+from fklit.metrics.geneval import TAGS
 from fklit.rewards import CLIPScore
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -34,7 +35,7 @@ def art(art_dir):
 
 
 def run(monkeypatch, *words, command="fit"):
-    """``fklit fit`` as LightningCLI runs it."""
+    """`fklit fit` as LightningCLI runs it."""
     monkeypatch.setattr(sys, "argv", ["fklit"])  # Lightning warns of words from both sides
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
@@ -92,7 +93,7 @@ def test_the_truth_of_a_batch(art):
     expected = [[fulfills(scene, other.prompt) for other in scenes] for scene in scenes]
     assert batch["truth"][:16].tolist() == expected
     assert batch["truth"].diagonal().all()
-    assert not batch["truth"][16:].any()  # nothing describes a spoilt scene
+    assert not batch["truth"][16:].any()  # nothing describes a corrupted scene
 
 
 def test_the_contrastive_loss_against_a_loop():
@@ -146,22 +147,22 @@ def test_the_judge_trains_resumes_and_is_read_by_the_judge_class(monkeypatch, tm
     assert judge.settings["threshold"] == 0.4
 
 
-def test_the_exam_asks_for_what_is_there_and_for_what_is_not(art):
+def test_the_evaluation_set_asks_for_what_is_there_and_for_what_is_not(art):
     from fklit.emoji.evaluation_set import EvaluationDataset
     from fklit.metrics import FoundObject, judge_objects
 
-    exam = EvaluationDataset(art, 60, seed=5)
-    assert {exam[index]["metadata"]["tag"] for index in range(6)} == set(TAGS)
+    evaluation = EvaluationDataset(art, 60, seed=5)
+    assert {evaluation[index]["metadata"]["tag"] for index in range(6)} == set(TAGS)
     data = EmojiBoxesDataModule("unused", num_test_images=3)
     assert data.num_test_images == 3
     for index in range(60):
-        item = exam[index]
+        item = evaluation[index]
         assert item["metadata"]["prompt"] != item["wrong"]["prompt"]
         blind = judge_objects([FoundObject("nothing known", None, (0, 0, 1, 1))], item["metadata"])
         assert not blind.correct
 
 
-def test_the_exam_runs(monkeypatch, tmp_path, art_dir):
+def test_the_evaluation_set_is_judged(monkeypatch, tmp_path, art_dir):
     words = [f"--config={CONFIGS}/debug/detector.yaml", *overrides(tmp_path, art_dir), "--data.num_test_images=6"]
     cli = run(monkeypatch, *words, command="test")
     figures = cli.trainer.callback_metrics
@@ -169,7 +170,7 @@ def test_the_exam_runs(monkeypatch, tmp_path, art_dir):
     assert float(figures["test/fooled"]) == 0
 
 
-def test_production_configurations_differ_from_their_twins_in_size_only():
+def test_production_configurations_differ_from_their_smoke_tests_in_size_only():
     import yaml
 
     for name in ("clip", "detector"):
@@ -180,17 +181,17 @@ def test_production_configurations_differ_from_their_twins_in_size_only():
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "message"),
     [
-        lambda: DetectorTask(threshold=0.0),
-        lambda: DetectorTask(learning_rate=0.0),
-        lambda: ClipTask(image_size=60),
-        lambda: ClipTask(word_dropout=1.0),
-        lambda: EmojiBoxesDataModule(distractor_share=2.0),
-        lambda: EmojiBoxesDataModule(batch_size=0),
-        lambda: EmojiPairsDataModule(num_groups=0),
+        (lambda: DetectorTask(threshold=0.0), r"expected threshold in \(0, 1\), got 0.0"),
+        (lambda: DetectorTask(learning_rate=0.0), "expected learning_rate above 0 .*, got 0.0, 10.0"),
+        (lambda: ClipTask(image_size=60), "expected image_size as a multiple of 32, got 60"),
+        (lambda: ClipTask(word_dropout=1.0), r"word_dropout in \[0, 1\), got 0.002 and 1.0"),
+        (lambda: EmojiBoxesDataModule(distractor_share=2.0), r"expected distractor_share in \[0, 1\], got 2.0"),
+        (lambda: EmojiBoxesDataModule(batch_size=0), "expected batch_size of at least 1, got 0"),
+        (lambda: EmojiPairsDataModule(num_groups=0), "expected num_groups of at least 1, got 0"),
     ],
 )
-def test_wrong_settings_are_refused(build):
-    with pytest.raises(ValueError, match="given"):
+def test_wrong_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
         build()

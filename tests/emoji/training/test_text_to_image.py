@@ -107,7 +107,7 @@ def test_a_checkpoint_gives_the_same_folder(trained, capsys):
     name = "unet/diffusion_pytorch_model.safetensors"
     one, other = load_file(root / "pipeline" / name), load_file(root / "again" / name)
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(SystemExit, match=r"no checkpoint at nowhere\.ckpt"):
+    with pytest.raises(SystemExit, match=r"expected a checkpoint, got nowhere\.ckpt"):
         main(["text_to_image", "nowhere.ckpt", "x"])
     export_text_to_image(root / "model.ckpt", root / "third", autoencoder=root / "vae")
     assert (root / "third" / "model_index.json").is_file()
@@ -122,7 +122,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
     assert trainer.global_step == 6
 
 
-def test_the_velocity_is_learnt(trained):
+def test_the_velocity_is_learned(trained):
     """One batch again and again: the error falls far below that of predicting nothing, which is about 1."""
     root, _, data = trained
     model = small_model(root / "vae")
@@ -143,7 +143,7 @@ def test_the_velocity_is_learnt(trained):
     assert model.text_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
-def test_captions_are_emptied_at_the_given_share(trained, monkeypatch):
+def test_captions_are_dropped_at_the_given_rate(trained, monkeypatch):
     root, _, _ = trained
     model = small_model(root / "vae", caption_dropout=0.25)
     model.configure_model()
@@ -158,19 +158,25 @@ def test_captions_are_emptied_at_the_given_share(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TextToImageTask("x", (16, 16), attention=(True,)), "attention has 1 entries for 2 resolutions"),
-        (lambda: TextToImageTask("x", caption_dropout=1.0), "caption_dropout is 1.0; give a share"),
-        (lambda: TextToImageTask("x", learning_rate=0.0), "learning_rate is 0.0; give a positive number"),
-        (lambda: AutoencoderTask((12, 16), norm_num_groups=8), "norm_num_groups is 8, which does not divide all of"),
-        (lambda: AutoencoderTask(kl_weight=-1.0), "kl_weight=-1.0 .* must not be negative"),
-        (lambda: EncodedScenesDataModule(batch_size=0), "batch_size is 0"),
+        (
+            lambda: TextToImageTask("x", (16, 16), attention=(True,)),
+            "attention for each of 2 resolutions, got 1",
+        ),
+        (lambda: TextToImageTask("x", caption_dropout=1.0), r"expected caption_dropout in \[0, 1\), got 1.0"),
+        (lambda: TextToImageTask("x", learning_rate=0.0), "expected learning_rate above 0, got 0.0"),
+        (
+            lambda: AutoencoderTask((12, 16), norm_num_groups=8),
+            r"divide all of block_out_channels=\(12, 16\), got 8",
+        ),
+        (lambda: AutoencoderTask(kl_weight=-1.0), "of at least 0 and learning_rate above 0, got -1.0, 0.5 and 0.002"),
+        (lambda: EncodedScenesDataModule(batch_size=0), "expected batch_size of at least 1, got 0"),
     ],
 )
-def test_bad_settings_get_a_sentence(make, message):
+def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
 def test_a_missing_autoencoder_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No autoencoder in .*configs/assets/autoencoder\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"expected an autoencoder in .*configs/assets/autoencoder\.yaml"):
         EncodedScenesDataModule(autoencoder=str(tmp_path)).prepare_data()

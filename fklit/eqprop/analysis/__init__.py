@@ -1,0 +1,1 @@
+"""Exact references for small networks, and alignment with backpropagation."""

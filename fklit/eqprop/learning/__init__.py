@@ -1,0 +1,1 @@
+"""Nudges, estimators of the response, the autograd function, and the homeostatic loss."""

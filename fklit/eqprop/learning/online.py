@@ -1,0 +1,85 @@
+"""The continuous-time estimate: the nudge oscillates slowly around zero, and two running averages are all it keeps."""
+
+import cmath
+
+import torch
+
+from fklit.eqprop.learning.phases import complex_deviation, complex_phases
+from fklit.eqprop.learning.responses import Estimator, Force, Response, check_beta, collect
+from fklit.eqprop.network.recurrent import RecurrentNetwork
+from fklit.eqprop.network.state import State
+from fklit.eqprop.relaxation.relax import relax
+from fklit.eqprop.relaxation.result import Equilibrium
+from fklit.eqprop.relaxation.settings import Relaxation
+
+
+class Online(Estimator):
+    """Averages over a slowly oscillating nudge (Laborieux & Zenke 2022, section 3.3).
+
+    The average of `s / beta` is the error vector, and the average of s itself is the free state (mean-value property),
+    at which the local gradients are taken: `Response.gradient_state`. The oscillation must be slow compared to the
+    relaxation.
+
+    Args:
+        num_phases: Points on a period of the oscillation.
+        beta: Radius.
+        iterations_per_phase: Iterations at each point.
+        num_periods: Periods averaged over, transients included.
+        from_zero: Start from activities of zero as the published code does, instead of the free state.
+        relaxation: Order, rate and bound of the iterations; its tolerance and number of iterations are not used. None
+            for undamped sequential updates.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    needs_holomorphic = True
+
+    def __init__(
+        self,
+        num_phases: int = 4,
+        beta: float = 0.2,
+        *,
+        iterations_per_phase: int = 20,
+        num_periods: int = 1,
+        from_zero: bool = False,
+        relaxation: Relaxation | None = None,
+    ) -> None:
+        if num_phases < 3 or iterations_per_phase < 1 or num_periods < 1:
+            raise ValueError(
+                f"expected num_phases of at least 3, iterations_per_phase and num_periods of at least 1, got "
+                f"num_phases={num_phases}, iterations_per_phase={iterations_per_phase}, num_periods={num_periods}."
+            )
+        self.num_phases, self.beta, self.num_periods, self.from_zero = (
+            num_phases,
+            check_beta(beta),
+            num_periods,
+            from_zero,
+        )
+        self.iterations_per_phase = iterations_per_phase
+        base = Relaxation() if relaxation is None else relaxation
+        self.relaxation = Relaxation(
+            max_iterations=iterations_per_phase, tolerance=0.0, order=base.order, rate=base.rate, bound=base.bound
+        )
+
+    def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
+        """One complex trajectory through all phases."""
+        self.check(network)
+        free = equilibrium.state
+        state: State | None = None
+        error = [torch.zeros_like(part) for part in free]
+        mean = [torch.zeros_like(part) for part in free]
+        results = []
+        count = self.num_phases * self.num_periods
+        for k in range(count):
+            beta = self.beta * cmath.exp(2j * cmath.pi * k / self.num_phases)
+            field, start = complex_phases(network, equilibrium, force, [beta], arithmetic="split")
+            if state is None:
+                state = tuple(torch.zeros_like(part) for part in start) if self.from_zero else start
+            result = relax(field, state, self.relaxation)
+            results.append(result)
+            state = result.state
+            for i, deviation in enumerate(complex_deviation(state, free, 1)):
+                error[i] += (deviation[0] / beta).real / count
+                mean[i] += (deviation[0].real + free[i]) / count
+        return collect(tuple(error), tuple(results), len(equilibrium.x), tuple(mean))

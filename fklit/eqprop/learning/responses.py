@@ -1,0 +1,94 @@
+"""Estimators of the response to a nudge, which equilibrium propagation takes for its error vector."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fklit.eqprop.learning.nudges import Nudge
+from fklit.eqprop.network.activations import is_holomorphic
+from fklit.eqprop.network.recurrent import RecurrentNetwork
+from fklit.eqprop.network.state import State, zero_rows
+from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
+
+Force = State | Nudge
+"""A constant nudge of each layer, or a loss whose gradient is followed along the trajectory."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """The response to a nudge.
+
+    Attributes:
+        error: Error vector of each layer, `(samples, *shape)`, real; zero for samples that diverged.
+        results: The relaxations behind it; rows are phase after phase of all samples.
+        diverged: Samples of which a phase diverged.
+        gradient_state: Activities at which the local gradients are to be taken; None for the free equilibrium.
+    """
+
+    error: State
+    results: tuple[RelaxationResult, ...]
+    diverged: Bool[Tensor, " samples"]
+    gradient_state: State | None = None
+
+
+class Estimator(ABC):
+    """Measures the response to a nudge at a free equilibrium."""
+
+    needs_holomorphic: ClassVar[bool] = False
+
+    @abstractmethod
+    def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
+        """Return the error vector.
+
+        Args:
+            network: The network.
+            equilibrium: Its free equilibrium.
+            force: Derivative of each sample's loss with respect to the activities of every layer, or a loss.
+        """
+
+    def check(self, network: RecurrentNetwork) -> None:
+        """Refuse networks that this estimator cannot be used with.
+
+        Raises:
+            ValueError: If it has complex phases and an activation is not holomorphic.
+        """
+        if self.needs_holomorphic and not network.holomorphic:
+            wrong = sorted({repr(a) for a in network.activations if not is_holomorphic(a)})
+            raise ValueError(
+                f"expected holomorphic activations for the complex phases of {type(self).__name__}, got "
+                f"{', '.join(wrong)}; use another activation, or OneSided, Symmetric or ExactResponse."
+            )
+
+
+def check_beta(beta: float) -> float:
+    """Return beta if it is above 0.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if not beta > 0:
+        raise ValueError(f"expected beta, the size of the nudge, above 0, got beta={beta}.")
+    return beta
+
+
+def collect(
+    error: State, results: tuple[RelaxationResult, ...], samples: int, gradient_state: State | None = None
+) -> Response:
+    """Make a response, with an error of zero for the samples that diverged in a phase."""
+    diverged = torch.stack([result.diverged.view(-1, samples).any(0) for result in results]).any(0)
+    clean = tuple(zero_rows(diverged, part) for part in error)
+    return Response(clean, results, diverged, gradient_state)
+
+
+def constant_force(network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> State:
+    """The force as a state: the gradient of a loss is taken at the free equilibrium."""
+    if not isinstance(force, Nudge):
+        return force
+    gradient = force.force(network, equilibrium.state[network.output])
+    return tuple(
+        gradient if i == network.output else torch.zeros_like(part) for i, part in enumerate(equilibrium.state)
+    )

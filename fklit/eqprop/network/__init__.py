@@ -1,0 +1,1 @@
+"""Layers, links, activations, and the recurrent network they make."""

@@ -1,0 +1,1 @@
+"""Fields, and the relaxation of their states to fixed points."""

@@ -1,0 +1,1 @@
+"""Lightning tasks, optimizers, and the backpropagation baseline."""

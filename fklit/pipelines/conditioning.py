@@ -1,0 +1,110 @@
+"""Conditioning that differs between the particles of a prompt moves with the particles when they are resampled.
+
+Pipelines make their conditions once, a row a slot. Where the rows of a prompt differ (an image embedding from a prior,
+a noised low-resolution image beside the sample), a resampled particle would be denoised under another particle's
+condition. Every argument of the denoiser is therefore compared within each prompt.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLES = ("sample", "hidden_states", "x")
+# Computed anew at every step from the samples as they lie, by a ControlNet or an adapter: already in order.
+_DERIVED = ("down_block_additional_residuals", "mid_block_additional_residual", "down_intrablock_additional_residuals",
+            "controlnet_block_samples", "controlnet_single_block_samples", "block_controlnet_hidden_states",
+            "controlnet_states", "encoder_hidden_states_controlnet")  # fmt: skip
+
+
+class PerParticleConditioning:
+    """Re-indexes the arguments of a denoiser that differ between the particles of one prompt.
+
+    Args:
+        num_rows: samples of the run, in group order.
+        group_size: K, rows of one prompt side by side.
+        refuse: raises the error of the interception with a message.
+    """
+
+    def __init__(self, num_rows: int, group_size: int, refuse: Callable[[str], Exception]) -> None:
+        self._num_rows = num_rows
+        self._group_size = group_size
+        self._refuse = refuse
+        self._origin = torch.arange(num_rows)  # slot in which the particle of each slot started
+        self._first: dict[tuple[int, str], Tensor] = {}  # what differed at the first step, by call and name
+        self._call = 0
+
+    def next_step(self) -> None:
+        """Start counting the denoiser calls of a step."""
+        self._call = 0
+
+    def select(self, ancestors: Tensor) -> None:
+        """Follow a resampling, by flat ancestors (N,)."""
+        self._origin = self._origin[ancestors.cpu()]
+
+    def arranged(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, channels: int | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one denoiser call with each condition in the row of its particle.
+
+        Args:
+            module: the denoiser, whose signature names positional arguments.
+            args: as the pipeline gives them.
+            kwargs: likewise.
+            channels: C of the samples; channels of the denoiser's input beyond these are conditions. None before the
+                first step.
+        """
+        names = [name for name in inspect.signature(module.forward).parameters if name != "self"]
+        named = dict(zip(names, args, strict=False))
+        sample_name = next((name for name in (*_SAMPLES, *named, *kwargs) if _is_sample({**named, **kwargs}, name)), "")
+        number, self._call = self._call, self._call + 1
+
+        def arrange(name: str, value: Any) -> Any:
+            if name == sample_name:
+                return self._sample(number, name, value, channels)
+            if name.split(".")[0].split("[")[0] in _DERIVED:
+                return value
+            if isinstance(value, Tensor):
+                return self._tensor(number, name, value)
+            if isinstance(value, dict):
+                return {key: arrange(f"{name}.{key}", item) for key, item in value.items()}
+            if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+                return type(value)(arrange(f"{name}[{i}]", item) for i, item in enumerate(value))
+            return value
+
+        positional = tuple(arrange(name, value) for name, value in zip(names, args, strict=False))
+        return (*positional, *args[len(positional) :]), {name: arrange(name, value) for name, value in kwargs.items()}
+
+    def _sample(self, number: int, name: str, value: Tensor, channels: int | None) -> Tensor:
+        axis = 2 if value.ndim == 3 else 1  # packed latents (N, tokens, C) of transformers, else (N, C, ...)
+        if channels is None or value.ndim < 3 or value.shape[axis] <= channels:
+            return value
+        extra = value.narrow(axis, channels, value.shape[axis] - channels)
+        arranged = self._tensor(number, f"{name} (channels from {channels})", extra)
+        return torch.cat([value.narrow(axis, 0, channels), arranged], dim=axis)
+
+    def _tensor(self, number: int, name: str, value: Tensor) -> Tensor:
+        if value.ndim == 0 or value.shape[0] % self._num_rows or not self._differs(value):
+            return value
+        known = self._first.setdefault((number, name), value)
+        if known is not value and not (known.shape == value.shape and torch.equal(known, value)):
+            raise self._refuse(
+                f"the denoiser's argument {name!r} differs between the particles of one prompt and changes from step "
+                "to step, so fklit cannot tell how to re-index it when particles are resampled"
+            )
+        copies = value.shape[0] // self._num_rows
+        if bool((self._origin == torch.arange(self._num_rows)).all()):
+            return value
+        origin = self._origin.to(value.device)
+        return torch.cat([part[origin] for part in value.chunk(copies)])
+
+    def _differs(self, value: Tensor) -> bool:
+        rows = value.reshape(value.shape[0] // self._group_size, self._group_size, -1)
+        return not torch.equal(rows, rows[:, :1].expand_as(rows))
+
+
+def _is_sample(arguments: dict[str, Any], name: str) -> bool:
+    value = arguments.get(name)
+    return isinstance(value, Tensor) and value.ndim > 1

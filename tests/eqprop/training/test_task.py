@@ -1,0 +1,186 @@
+"""The Lightning task: it trains, logs, sets rates layer by layer, and measures alignment on the way."""
+
+import math
+
+import pytest
+import torch
+from equilibria import convnet, images, mlp
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from fklit.callbacks.alignment import AlignmentCallback
+from fklit.eqprop.learning.homeostasis import Homeostasis
+from fklit.eqprop.relaxation.settings import Relaxation
+from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer, parameter_groups
+from fklit.eqprop.training.task import EqPropTask
+
+
+class Samples(torch.utils.data.Dataset):
+    def __init__(self, size=24):
+        self.x, _ = images(size, (20,), dtype=torch.float32)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return {"x": self.x[i], "y": i % 10, "index": i}
+
+
+def small(**more):
+    return mlp(inputs=20, hidden=(16, 12), dtype=torch.float32, free=Relaxation(max_iterations=40), **more)
+
+
+def trainer(tmp_path, **more):
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(
+        accelerator="cpu", devices=1, default_root_dir=tmp_path, enable_model_summary=False, **(options | more)
+    )
+
+
+def loader():
+    return DataLoader(Samples(), batch_size=8)
+
+
+@pytest.mark.parametrize("nudge", ["gradient", "loss"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_fit_with_everything(tmp_path, nudge, loss):
+    network = small(num_classes=10 if loss == "cross_entropy" else None)
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    task = EqPropTask(
+        network,
+        loss=loss,
+        nudge=nudge,
+        homeostasis=Homeostasis("squared", probes=1, warmup_steps=4),
+        optimizer=OptimizerSettings(schedule="cosine"),
+    )
+    run = trainer(tmp_path, max_epochs=2, callbacks=[AlignmentCallback()], gradient_clip_val=1.0)
+    run.fit(task, loader(), loader())
+    got = {name: float(value) for name, value in run.callback_metrics.items()}
+    names = "loss", "top1", "homeostasis", "residual_p50", "residual_p90", "iterations_p90", "unconverged", "diverged"
+    for name in names:
+        assert math.isfinite(got[f"train/{name}"]), name
+    assert got["train/homeostasis_weight"] == 1.0 and got["train/nudge_diverged"] == 0.0
+    assert 0 <= got["val/top1"] <= got["val/top5"] <= 1
+    assert -1 <= got["alignment/error/l1"] <= 1 and 0 < got["alignment/usable"] <= 1
+    assert 0.5 <= got["alignment/symmetry"] <= 1 and 0 <= got["alignment/angle/l1-l2"] <= 180
+    assert -1 <= got["alignment/gradient/links.input-l1.forward_weight"] <= 1
+    assert all(not torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+    assert run.optimizers[0].param_groups[0]["lr"] < 1e-6  # the cosine has come down
+    (test,) = run.test(task, loader(), verbose=False)
+    assert set(test) == {"test/loss", "test/top1", "test/top5", "test/unconverged"}
+
+
+def test_a_training_step_is_the_modules_own_gradient():
+    network = small()
+    task = EqPropTask(network)
+    task.log = task.log_dict = lambda *a, **k: None
+    batch = next(iter(loader()))
+    task.training_step(batch, 0).backward()
+    got = [weight.grad.clone() for weight in network.parameters()]
+    network.zero_grad()
+    torch.nn.functional.cross_entropy(network(batch["x"]), batch["y"]).backward()
+    for a, b in zip(got, (weight.grad for weight in network.parameters()), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropped_samples_teach_neither_dynamics_nor_readout():
+    network = small(unconverged="drop")
+    network.free = Relaxation(max_iterations=1, tolerance=1e-9)
+    task = EqPropTask(network)
+    task.log = task.log_dict = lambda *a, **k: None
+    task.training_step(next(iter(loader())), 0).backward()
+    assert not any(weight.grad.any() for weight in network.parameters())
+
+
+def test_rates_by_layer():
+    """Factors apply to both directions, the biases of the post layer, and the readout; every weight is in one group."""
+    network = convnet((4, 5, 6, 7), tied=False)
+    settings = OptimizerSettings(
+        "sgd", 7e-3, weight_decay=1e-4, rate_factors={"input-conv1": 25, "readout": 5}, decay_factors={"readout": 2}
+    )
+    groups = {group["name"]: group for group in parameter_groups(network, settings)}
+    assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(
+        {"input-conv1": 0.175, "conv1-conv2": 7e-3, "conv2-conv3": 7e-3, "conv3-out": 7e-3, "readout": 0.035}
+    )
+    assert groups["readout"]["weight_decay"] == 2e-4 and groups["conv3-out"]["weight_decay"] == 1e-4
+    assert [tuple(weight.shape) for weight in groups["conv1-conv2"]["params"]] == [(5, 4, 3, 3)] * 2 + [(5, 1, 1)]
+    members = [weight for group in groups.values() for weight in group["params"]]
+    assert {id(w) for w in members} == {id(w) for w in network.parameters()} and len(members) == len(set(members))
+    optimizer = build_optimizer(network, settings)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
+def test_kinds_of_optimizers(name, kind):
+    assert type(build_optimizer(small(), OptimizerSettings(name))).__name__ == kind
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="loss='hinge'"):
+        EqPropTask(small(), loss="hinge")
+    with pytest.raises(ValueError, match="got loss='cross_entropy' and no readout"):
+        EqPropTask(small(num_classes=None))
+    with pytest.raises(ValueError, match="expected num_classes=10"):
+        EqPropTask(small(), num_classes=12)
+    with pytest.raises(ValueError, match="expected labels from 0 to 9, got labels from 0 to 12"):
+        EqPropTask(small()).training_step({"x": torch.zeros(2, 20), "y": torch.tensor([0, 12]), "index": None}, 0)
+    for batch, message in (
+        (
+            (torch.zeros(2, 20), torch.tensor([0, 1])),
+            "expected a batch as a dictionary .*, got tuple",
+        ),
+        ({"x": torch.zeros(2, 20), "y": torch.tensor([0, 1])}, r"got \['x', 'y'\]"),
+        ({"x": torch.zeros(2, 20), "y": torch.rand(2), "index": None}, "got labels of type torch.float32"),
+        (
+            {"x": torch.zeros(2, 20), "y": torch.zeros(3, dtype=int), "index": None},
+            r"each of 2 samples, .* \(3,\)",
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            EqPropTask(small()).training_step(batch, 0)
+    with pytest.raises(ValueError, match=r"got factors for \['l1'\]"):
+        build_optimizer(small(), OptimizerSettings(rate_factors={"l1": 2.0}))
+    with pytest.raises(ValueError, match=r"momentum=1\.0"):
+        OptimizerSettings(momentum=1.0)
+    with pytest.raises(ValueError, match="schedule='linear'"):
+        OptimizerSettings(schedule="linear")
+    with pytest.raises(ValueError, match="every_n_epochs=0"):
+        AlignmentCallback(0)
+    with pytest.raises(TypeError, match="expected an EqPropTask for AlignmentCallback, got LightningModule"):
+        AlignmentCallback().setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
+
+
+def test_alignment_in_every_other_epoch(tmp_path):
+    seen = []
+
+    class Spy(AlignmentCallback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                seen.append(self._metric is not None)
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    trainer(tmp_path, max_epochs=4, callbacks=[Spy(every_n_epochs=2)]).fit(EqPropTask(small()), loader(), loader())
+    assert seen == [True, False, True, False]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
+def test_precisions(tmp_path, precision):
+    """Mixed precision trains to the same weights: the dynamics stay in single. The others train."""
+    weights = []
+    for chosen in ("32-true", precision):
+        task = EqPropTask(small(), nudge="loss", homeostasis=Homeostasis(probes=1))
+        run = trainer(tmp_path, precision=chosen, gradient_clip_val=1.0, accumulate_grad_batches=2)
+        run.fit(task, loader(), loader())
+        weights.append(torch.cat([weight.detach().flatten().double() for weight in task.parameters()]))
+    tolerance = {"bf16-mixed": 1e-5, "64-true": 1e-3, "bf16-true": 0.05}[precision]
+    assert float((weights[0] - weights[1]).abs().max()) < tolerance
+
+
+def test_predict(tmp_path):
+    task = EqPropTask(small())
+    batches = trainer(tmp_path).predict(task, loader())
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(24))
+    x = torch.stack([Samples()[i]["x"] for i in range(24)])
+    scores = torch.cat([batch["scores"] for batch in batches])
+    torch.testing.assert_close(scores, task.network(x).detach())
+    assert torch.equal(torch.cat([batch["prediction"] for batch in batches]), scores.argmax(1))
