@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fklit.cli.renamed import KEYS, renamed_path
+from fklit.cli.renamed import renamed_key, renamed_path
 
 # What jsonargparse says around its findings when a value fits no member of a union.
 _FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
@@ -105,8 +105,7 @@ def _renamed(finding: _Finding) -> str | None:
     where = ".".join(finding.where)
     place = f"{where}: " if where else ""
     if option := _OPTION.fullmatch(finding.text):
-        new = KEYS.get(option[1])
-        if new in _arguments(finding.owner):
+        if new := renamed_key(option[1], _arguments(finding.owner)):
             owner = (finding.owner or where).rpartition(".")[2]
             return f"{place}{option[1]!r} of {owner} was renamed to {new!r}."
         return None
