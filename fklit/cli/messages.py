@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fklit.cli.renamed import renamed_key, renamed_path
+from fklit.cli.renamed import KEYS, VALUES, renamed_path, renamed_word
 
 # What jsonargparse says around its findings when a value fits no member of a union.
 _FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*(.*)')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
-_OPTION = re.compile(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected).*")
+_OPTION = re.compile(r"(?:(?:Option|Key) '(\w+)\S*' is not (?:accepted|expected)|unrecognized arguments: --(\w+)).*")
 _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LITERAL = re.compile(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.*))?")
 _TYPE = re.compile(r"Expected an? <class '(?:[\w.]+\.)?(\w+)'>(?:\. Got value: (.*))?")
@@ -104,11 +104,13 @@ def _renamed(finding: _Finding) -> str | None:
     """The line for a name of an earlier version."""
     where = ".".join(finding.where)
     place = f"{where}: " if where else ""
-    if option := _OPTION.fullmatch(finding.text):
-        if new := renamed_key(option[1], _arguments(finding.owner)):
-            owner = (finding.owner or where).rpartition(".")[2]
-            return f"{place}{option[1]!r} of {owner} was renamed to {new!r}."
-        return None
+    if option := _option(finding):
+        new = renamed_word(option, _arguments(finding.owner), KEYS)
+        return f"{place}{option!r} of {_owner(finding)} was renamed to {new!r}." if new else None
+    if literal := _LITERAL.fullmatch(finding.text):
+        given, accepted = literal[2] or finding.given, re.findall(r"'([^']*)'", literal[1])
+        new = renamed_word(given, accepted, VALUES)
+        return f"{place}{given!r} was renamed to {new!r}." if new else None
     missing = _NO_CLASS.fullmatch(finding.text)
     old = missing[1] if missing else finding.owner
     new = renamed_path(old) if old else None
@@ -117,11 +119,10 @@ def _renamed(finding: _Finding) -> str | None:
 
 def _describe(finding: _Finding, classes: list[str]) -> str:
     where = ".".join(finding.where)
-    if option := _OPTION.fullmatch(finding.text):
-        owner = (finding.owner or where).rpartition(".")[2]
+    if option := _option(finding):
         accepted = _arguments(finding.owner)
-        fix = _near(option[1], accepted) or (f"it takes {', '.join(accepted)}." if accepted else "see --help.")
-        return f"{where}: expected an argument of {owner}, got {option[1]!r}; {fix}"
+        fix = _near(option, accepted) or (f"it takes {', '.join(accepted)}." if accepted else "see --help.")
+        return f"{where}: expected an argument of {_owner(finding)}, got {option!r}; {fix}"
     if missing := _NO_CLASS.fullmatch(finding.text):
         fix = _near(missing[1], classes, cutoff=0.6) or "give the full path of a class, such as my_package.MyClass."
         return f"{where}: expected a class, got {missing[1]!r}; {fix}"
@@ -133,6 +134,17 @@ def _describe(finding: _Finding, classes: list[str]) -> str:
         return f"{where}: expected a value of type {_PLAIN.get(kind[1], kind[1])}, got {kind[2] or finding.given!r}."
     # A message of a constructor stands for itself; anything short gets its place in front.
     return finding.text if not where or finding.text.endswith(".") else f"{where}: {finding.text}"
+
+
+def _option(finding: _Finding) -> str | None:
+    """The argument that the class of the finding does not take."""
+    option = _OPTION.fullmatch(finding.text) if finding.where else None
+    return option and (option[1] or option[2])
+
+
+def _owner(finding: _Finding) -> str:
+    """Short name of the class that the finding is about."""
+    return (finding.owner or finding.where[-1]).rpartition(".")[2]
 
 
 def _arguments(owner: str | None) -> list[str]:

@@ -11,7 +11,7 @@ def _table(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((old.replace("-", ""), new) for old, new in rows)
 
 
-# YAML key -> new key, of whichever class takes the new one.
+# YAML key -> new key. Of several rows with one old key that counts whose new key the class takes, the first of these.
 KEYS = _table(
     ("blocks", "weights"),
     ("call", "pipeline_kwargs"),
@@ -28,8 +28,8 @@ KEYS = _table(
     ("populations", "layers"),
     ("resample", "resample_schedule"),
     ("rub-bish_share", "distractor_share"),
-    ("schedule", "reward_scale"),
     ("schedule", "reward_schedule"),
+    ("schedule", "reward_scale"),
     ("standard-ise", "standardize"),
     ("start", "initial"),
     ("steps_per_phase", "iterations_per_phase"),
@@ -39,6 +39,9 @@ KEYS = _table(
     ("un-settled", "unconverged"),
     ("weigh", "weight_schedule"),
 )
+
+# Value of a choice -> new value, where the choice has the new one.
+VALUES = _table(("sweep", "sequential"))
 
 # What only checkpoints of EqPropTask in version 0.1 hold.
 OLD_CHECKPOINT_KEY = "optim-iser_settings".replace("-", "")
@@ -200,15 +203,16 @@ MODULES = _table(
 )
 
 
-def renamed_key(old: str, accepted: Iterable[str]) -> str | None:
-    """The key that a class takes instead of one of an earlier version, or None.
+def renamed_word(old: str, accepted: Iterable[str], table: Iterable[tuple[str, str]]) -> str | None:
+    """The key or value that is accepted instead of one of an earlier version, or None.
 
     Args:
-        old: The key that was given.
-        accepted: The keys that the class takes.
+        old: The word that was given.
+        accepted: The words that are accepted.
+        table: `KEYS` or `VALUES`.
     """
-    taken = set(accepted)
-    return next((new for key, new in KEYS if key == old and new in taken), None)
+    accepted = set(accepted)
+    return next((new for word, new in table if word == old and new in accepted), None)
 
 
 def renamed_path(old: str) -> str | None:

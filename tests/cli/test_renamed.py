@@ -73,6 +73,29 @@ def test_old_class_paths_on_the_command_line(word, new, capsys):
     assert new in refused(capsys, word)
 
 
+@pytest.mark.parametrize(
+    ("word", "new"),
+    [
+        ("--model.call=1", "model: 'call' of SteeringTask was renamed to 'pipeline_kwargs'."),
+        ("--model.schedule.start=1", "model: 'schedule' of SteeringTask was renamed to 'reward_schedule'."),
+    ],
+)
+def test_old_keys_on_the_command_line(word, new, capsys):
+    assert new in refused(capsys, word)
+
+
+def test_old_keys_in_a_configuration(capsys):
+    schedule = {"start": 1, "stop": 4, "every": 1}
+    Path("old.yaml").write_text(
+        json.dumps({"model": {"class_path": "SteeringTask", "init_args": {"schedule": schedule}}})
+    )
+    assert "'schedule' of SteeringTask was renamed to 'reward_schedule'" in refused(capsys, "--config=old.yaml")
+
+
+def test_a_key_that_the_class_never_had_is_no_old_key(capsys):
+    assert "expected an argument of SteeringTask, got 'weigh'" in refused(capsys, "--model.weigh=1")
+
+
 def test_old_class_paths_in_a_configuration(capsys):
     old = {"model": {"class_path": "fklit.correctors.CorrectorTask", "init_args": {"weigh": None}}}
     Path("old.yaml").write_text(json.dumps(old))
