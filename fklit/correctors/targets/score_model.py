@@ -14,10 +14,10 @@ from fklit.correctors.targets.paths.noise_path import NoisePath
 class ScoreModel:
     """A network on a noise path; `given` makes experts of it that share its calls.
 
-    ::
-
-        model = ScoreModel(unet, VariancePreserving(), prediction="epsilon", time=lambda path, t: 1000 * t)
-        target = Target.guided(model.given(prompts), model.given(empty), 4.0)  # one call of the network a step
+    ```python
+    model = ScoreModel(unet, VariancePreserving(), prediction="epsilon", time=lambda path, t: 1000 * t)
+    target = Target.guided(model.given(prompts), model.given(empty), 4.0)  # one call of the network a step
+    ```
 
     Args:
         network: called as `network(x, time)` or, for an expert with a condition, `network(x, time, condition)`; x is
