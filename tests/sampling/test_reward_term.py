@@ -138,12 +138,15 @@ def test_what_is_not_finite_is_named_or_gets_nan():
     term.begin(2)
     with pytest.raises(NonFiniteError, match=r"at step 0 the decoder .*particle 1 of prompt 'b'"):
         term.score(latents, where="at step 0")
+    seen = []
+
+    def darkness(images):
+        seen.append(images)
+        return 1 - images[:, 0, 0, 0]
+
     particles = ParticleSettings(num_particles=3, on_nan="drop")
     settings = RewardSettings(
-        reward=lambda images: 1 - images[:, 0, 0, 0],
-        reward_scale=2.0,
-        decode=lambda x: x,
-        reward_schedule=Schedule(0, 0),
+        reward=darkness, reward_scale=2.0, decode=lambda x: x, reward_schedule=Schedule(indices=(0,))
     )
     term = RewardTerm(None, ["a", "b"], settings, particles)
     term.begin(2)
@@ -152,6 +155,7 @@ def test_what_is_not_finite_is_named_or_gets_nan():
         rewards, torch.tensor([[1.0, 0.75, 0.5], [0.0, math.nan, 0.5]]).double(), rtol=0, atol=0, equal_nan=True
     )
     assert torch.equal(images, latents)
+    assert torch.equal(seen[0], _samples(0.0, 0.25, 0.5, 1.0, 0.0, 0.5)), "the reward sees zeros in its place"
     term.update(rewards.nan_to_num(0.0), torch.zeros(2, 3).double())
     broken = torch.tensor([False, False, True, False, False, False])
     last, log_potential = term.close(_samples(*[0.0] * 6), broken)

@@ -102,5 +102,5 @@ def test_bad_settings_and_batches():
         ScoreModelTask(DenoiserMLP(2), learning_rate=0.0)
     with pytest.raises(ValueError, match="expected vectors"):
         ScoreModelTask(DenoiserMLP(2)).training_step(torch.zeros(2, 3, 4), 0)
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="batch_size of at least 1, got 0"):
         MixtureDataModule(MEANS, VARIANCES, batch_size=0)
