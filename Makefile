@@ -46,7 +46,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-all: lint types
-	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tests notebooks
+	$(ONE_THREAD) $(BIN)/python -m pytest --durations=25 --nbmake --nbmake-timeout=900 tests notebooks
 
 format: setup
 	$(BIN)/ruff check --fix .

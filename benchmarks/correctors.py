@@ -12,7 +12,7 @@ variance    standard deviation over seeds of log Z, and terminal ESS / N without
 throughput  seconds for N = 4000, 400 steps, two analytic experts.
 overhead    a corrected call of the shipped pipeline over a plain one, in seconds.
 emoji       one weighted draw from each group of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
-information nats that the prompts of the text-to-image model tell at each step, against the prompts' entropy.
+mutual_information  of the text-to-image model's prompts and samples, step by step, against the prompts' entropy.
 summaries   what a linear drift control on summaries of its latents explains of the weights.
 pictures    guidance with exact denoisers of 1,800 pictures (needs `python -m fklit.data fetch emoji`).
 
@@ -25,306 +25,27 @@ import json
 import math
 import os
 import platform
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import correctors_pipelines
+import correctors_simulation
 import torch
+from correctors_simulation import Figures, Part
 from rich.console import Console
 from rich.table import Table
 
-from fklit.analytic import GaussianMixture
-from fklit.analytic.mixture_pipeline import MixturePipeline
-from fklit.analytic.mixtures import forty_gaussians, power
-from fklit.correctors import (
-    EulerMaruyama,
-    FittedControl,
-    GaussianControl,
-    KernelWeight,
-    LinearFlow,
-    NoisePath,
-    Ramp,
-    ReverseKernel,
-    Target,
-    Uncorrected,
-    VarianceExploding,
-    VariancePreserving,
-    correct,
-    simulate,
-)
-from fklit.feynman_kac.resampling import systematic
-from fklit.metrics.distributions import (
-    energy_wasserstein,
-    mmd,
-    mode_masses,
-    total_variation,
-    w1_to_density,
-    wasserstein,
-)
-
-FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
-SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
-THIRD = GaussianMixture([[0.4]], 1.0)
-GRID = torch.linspace(-8, 8, 16001, dtype=torch.float64)
-Figures = dict[str, float]
-Part = Iterator[tuple[dict[str, Any], Callable[[int], Figures]]]
-
-
-def targets(path: NoisePath) -> dict[str, Target]:
-    """The 1-D targets."""
-    first, second, third = (law.on(path) for law in (FIRST, SECOND, THIRD))
-    return {
-        "annealing 2.5": Target.annealed(first, 2.5),
-        "annealing 0.5": Target.annealed(first, 0.5),
-        "guidance 2": Target.guided(second, first, 2.0),
-        "geometric average": Target.geometric_average([first, second]),
-        "product": Target.product([first, second]),
-        "product squared": Target.annealed(Target.product([first, second]), 2.0),
-        "exponents 1.2, 0.8, -0.5": Target.product([first, second, third], [1.2, 0.8, -0.5]),
-    }
-
-
-def density(target: Target) -> tuple[torch.Tensor, float]:
-    """Masses on the grid and log Z of a target's law of data, by quadrature."""
-    log_gamma = target.log_gamma(GRID[None, :, None], 0.0)[0]
-    spacing = float(GRID[1] - GRID[0])
-    return torch.softmax(log_gamma, dim=0), float(torch.logsumexp(log_gamma, dim=0)) + math.log(spacing)
-
-
-def one_dimensional(target: Target, seed: int, **options: Any) -> Figures:
-    """W1, errors of the variance and of log Z, and the final ESS of a run of 4,000 particles and 400 steps."""
-    mass, log_z = density(target)
-    settings = {"num_particles": 4000, "num_steps": 400, "dtype": torch.float64, **options}
-    start = time.process_time()
-    run = simulate(target, seed=seed, **settings)
-    seconds = time.process_time() - start
-    x, weights = run.samples[0, :, 0], torch.softmax(run.log_weights[0], dim=0)
-    mean = float((weights * x).sum())
-    truth = float((mass * (GRID - (mass * GRID).sum()).square()).sum())
-    return {
-        "w1": w1_to_density(x, weights, GRID, mass),
-        "variance_error": float((weights * (x - mean).square()).sum()) - truth,
-        "log_z_error": float(run.log_z[0]) - log_z,
-        "ess": float(run.ess[-1, 0]) / settings["num_particles"],
-        "resamplings": float(run.resampled.sum()),
-        "cpu_seconds": seconds,
-    }
-
-
-def mixtures() -> Part:
-    """W1 of the heuristic, of plain correctors and with control; few steps; other paths."""
-    ways: dict[str, dict[str, Any]] = {
-        "heuristic": {"increment": Uncorrected()},
-        "corrected": {"ess_threshold": 1.0},
-        "corrected, fitted control": {"control": FittedControl(), "ess_threshold": 0.5},
-    }
-    for name, target in targets(VariancePreserving()).items():
-        for way, options in ways.items():
-            yield {"target": name, "method": way}, lambda seed, t=target, o=options: one_dimensional(t, seed, **o)
-    flow = targets(LinearFlow(stop=0.002))["guidance 2"]
-    for way in ("heuristic", "corrected"):
-        yield (
-            {"target": "guidance 2, flow path", "method": way},
-            lambda seed, o=ways[way]: one_dimensional(flow, seed, num_steps=300, **o),
-        )
-    guided = targets(VariancePreserving())["guidance 2"]
-    for steps in (15, 30, 60):
-        few: dict[str, dict[str, Any]] = {
-            "heuristic": {"increment": Uncorrected()},
-            "corrected, rate": {"ess_threshold": 0.5},
-            "corrected, kernel weight": {
-                "ess_threshold": 0.5,
-                "proposal": ReverseKernel(),
-                "increment": KernelWeight(),
-            },
-        }
-        for way, options in few.items():
-            yield (
-                {"target": f"guidance 2, {steps} steps", "method": way},
-                lambda seed, n=steps, o=options: one_dimensional(guided, seed, num_steps=n, **o),
-            )
-
-
-def variance() -> Part:
-    """Log Z over seeds, and the ESS that is left when nothing is resampled."""
-    ways: dict[str, dict[str, Any]] = {
-        "plain, no resampling": {"ess_threshold": 0.0},
-        "Gaussian control, no resampling": {"ess_threshold": 0.0, "control": GaussianControl()},
-        "fitted control, no resampling": {"ess_threshold": 0.0, "control": FittedControl()},
-        "plain, ESS < 0.9": {"ess_threshold": 0.9},
-        "fitted control, ESS < 0.5": {"ess_threshold": 0.5, "control": FittedControl()},
-    }
-    known = targets(VariancePreserving())
-    for name in ("annealing 2.5", "product", "guidance 2"):
-        for way, options in ways.items():
-            yield (
-                {"target": name, "method": way},
-                lambda seed, t=known[name], o=options: one_dimensional(t, seed, num_particles=2000, **o),
-            )
-    # Two modes along the first of 39 axes; Gaussian, and so favorable, in the others.
-    means = torch.zeros(2, 39)
-    means[:, 0] = torch.tensor([-1.5, 1.2])
-    spreads = torch.ones(2, 39)
-    spreads[:, 0] = torch.tensor([0.15, 0.30])
-    wide = Target.annealed(GaussianMixture(means, spreads, [0.35, 0.65]).on(VariancePreserving()), 2.0)
-    for way, options in ways.items():
-        if "no resampling" in way:
-            yield {"target": "annealing 2, 39 axes", "method": way}, lambda seed, o=options: spread(wide, seed, **o)
-
-
-def spread(target: Target, seed: int, **options: Any) -> Figures:
-    """Final ESS / N and standard deviation of the log weights where no density on a grid exists."""
-    run = simulate(target, num_particles=2000, num_steps=250, seed=seed, dtype=torch.float64, **options)
-    return {"ess": float(run.ess[-1, 0]) / 2000, "log_weight_std": float(run.log_weights[0].std())}
-
-
-def gmm40(particles: int = 10_000, steps: int = 1_000) -> Part:
-    """Annealing the forty Gaussians to beta = 3."""
-    law = forty_gaussians()
-    expert = law.on(VarianceExploding(sigma_min=0.01, sigma_max=10.0))
-    annealed = Target.annealed(expert, 3.0)
-    late, late_ito = (Target.annealed(expert, Ramp.late(3.0, start=0.6), log_density=kind) for kind in ("exact", "ito"))
-    always: dict[str, Any] = {"ess_threshold": 1.0}
-    ways: dict[str, tuple[Target, dict[str, Any]]] = {
-        "late ramp, FKC": (late, always),
-        "target score": (annealed, {"increment": Uncorrected()}),
-        "tempered noise": (annealed, {"increment": Uncorrected(), "proposal": EulerMaruyama("tempered_noise")}),
-        "target score, FKC": (annealed, always),
-        "late ramp, FKC, Ito log densities": (late_ito, always),
-        "fitted control, ESS < 0.5": (annealed, {"ess_threshold": 0.5, "control": FittedControl()}),
-        "tempered noise, FKC": (annealed, {**always, "proposal": EulerMaruyama("tempered_noise")}),
-    }
-    truth = power(law, 3)
-    yield {"method": "truth against truth"}, lambda seed: forty_figures(truth, law, draw(truth, seed, particles), seed)
-    for way, (target, options) in ways.items():
-
-        def cell(seed: int, target: Target = target, options: dict[str, Any] = options) -> Figures:
-            start = time.process_time()
-            run = simulate(target, num_particles=particles, num_steps=steps, seed=seed, dtype=torch.float64, **options)
-            seconds = time.process_time() - start
-            generator = torch.Generator().manual_seed(seed)
-            x = run.samples[0][systematic(run.log_weights, generator)[0]]
-            return {
-                **forty_figures(truth, law, x, seed),
-                "resamplings": float(run.resampled.sum()),
-                "cpu_seconds": seconds,
-            }
-
-        yield {"method": way}, cell
-
-
-def draw(law: GaussianMixture, seed: int, count: int) -> torch.Tensor:
-    """Exact samples of a law."""
-    return law.sample((count,), torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def forty_figures(truth: GaussianMixture, law: GaussianMixture, x: torch.Tensor, seed: int) -> Figures:
-    """Every distance between samples and fresh draws of the truth, in the units of the data."""
-    y = draw(truth, 10_000 + seed, len(x))
-    first, second = wasserstein(50 * x, 50 * y, seed=seed)
-    energy_1, energy_2 = energy_wasserstein(x, y, lambda z: -truth.log_density(z))
-    return {
-        "w1": first,
-        "w2": second,
-        "tv": total_variation(50 * x, 50 * y, low=-50.0, high=50.0),
-        "mmd": mmd(50 * x, 50 * y, bandwidths=(1.0, 4.0, 16.0), seed=seed),
-        "energy_w1": energy_1,
-        "energy_w2": energy_2,
-        "mode_tv": 0.5 * float((mode_masses(x, law.means) - mode_masses(draw(truth, 1, 10**6), law.means)).abs().sum()),
-    }
-
-
-def throughput() -> Part:
-    """The figure of the issue: N = 4000, 400 steps, two experts."""
-    target = targets(VariancePreserving())["guidance 2"]
-    for way, options in {"plain": {}, "fitted control": {"control": FittedControl()}}.items():
-
-        def cell(seed: int, options: dict[str, Any] = options) -> Figures:
-            start, cpu = time.perf_counter(), time.process_time()
-            simulate(target, num_particles=4000, num_steps=400, seed=seed, **options)
-            return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
-
-        yield {"method": way}, cell
-
-
-def overhead() -> Part:
-    """A corrected call of the shipped pipeline over a plain one of the same samples, seeds as repetitions."""
-    from fklit.pipelines.source import PipelineSource
-
-    loaded: list[Any] = []
-
-    def cell(seed: int) -> Figures:
-        if not loaded:
-            loaded.append(PipelineSource("fklit:emoji_scenes").pipeline)
-            loaded[0].set_progress_bar_config(disable=True)
-            cell(seed)  # the first calls warm up
-        options = {"num_inference_steps": 30, "eta": 1.0}
-        generators = [torch.Generator().manual_seed(seed)] * 8
-        start = time.perf_counter()
-        loaded[0]("a dog", guidance_scale=2.0, num_images_per_prompt=8, generator=generators, **options)
-        middle = time.perf_counter()
-        correct(loaded[0], "a dog", guidance_scale=2.0, num_particles=8, scheduler="keep", seed=seed, call=options)
-        end = time.perf_counter()
-        return {"plain": middle - start, "corrected": end - middle, "ratio": (end - middle) / (middle - start)}
-
-    yield {"method": "shipped text-to-image model, K = 8, 30 steps"}, cell
-
-
-def through_schedulers() -> Part:
-    """Guidance through diffusers' schedulers and the interception: what a user's pipeline gets."""
-    import diffusers
-
-    first, second = (law.on(VariancePreserving()) for law in (FIRST, SECOND))
-    mass, _ = density(Target.guided(second, first, 2.0))
-    for name in ("DDIMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler"):
-        options = {} if name.startswith("Euler") else {"clip_sample": False}
-        call = {"eta": 1.0} if name.startswith("DDIM") else {}
-        for steps in (15, 30, 60):
-            for way, correction, increment in (
-                ("heuristic", 0.0, "net_interval"),
-                ("corrected, net interval", 1.0, "net_interval"),
-                ("corrected, kernel", 1.0, "kernel"),
-            ):
-
-                def cell(
-                    seed: int,
-                    name: str = name,
-                    options: dict[str, Any] = options,
-                    call: dict[str, Any] = call,
-                    steps: int = steps,
-                    correction: float = correction,
-                    increment: Any = increment,
-                ) -> Figures:
-                    pipeline = MixturePipeline({"second": SECOND}, FIRST, getattr(diffusers, name)(**options))
-                    result = correct(
-                        pipeline,
-                        "second",
-                        guidance_scale=2.0,
-                        num_particles=4000,
-                        correction=correction,
-                        increment=increment,
-                        scheduler="keep",
-                        seed=seed,
-                        call={"num_inference_steps": steps, **call},
-                    )
-                    x, weights = result.samples.flatten().double(), result.log_weights[0].exp()
-                    return {"w1": w1_to_density(x, weights, GRID, mass), "ess": float(result.ess[-1, 0]) / 4000}
-
-                yield {"scheduler": name, "steps": str(steps), "method": way}, cell
-
-
 PARTS: dict[str, Callable[[], Part]] = {
-    "mixtures": mixtures,
-    "pipelines": through_schedulers,
-    "gmm40": gmm40,
-    "variance": variance,
-    "throughput": throughput,
-    "overhead": overhead,
+    "mixtures": correctors_simulation.mixtures,
+    "pipelines": correctors_pipelines.through_schedulers,
+    "gmm40": correctors_simulation.gmm40,
+    "variance": correctors_simulation.variance,
+    "throughput": correctors_simulation.throughput,
+    "overhead": correctors_pipelines.overhead,
 }
-IMAGE_PARTS = ("information", "summaries", "pictures", "emoji")  # in files of their own
+IMAGE_PARTS = ("mutual_information", "summaries", "pictures", "emoji")  # in files of their own
 
 
 def run_part(name: str, seeds: Sequence[int], folder: Path, console: Console) -> list[dict[str, Any]]:
@@ -373,8 +94,8 @@ def show(name: str, rows: list[dict[str, Any]], seeds: int, console: Console) ->
         cells = []
         for figure in figures:
             found = row["figures"].get(figure)
-            spread = "" if found is None or found["se"] is None else f" ± {found['se']:.3f}"
-            cells.append("" if found is None else f"{found['mean']:.3f}{spread}")
+            error = "" if found is None or found["se"] is None else f" ± {found['se']:.3f}"
+            cells.append("" if found is None else f"{found['mean']:.3f}{error}")
         table.add_row(*[row[label] for label in labels], *cells)
     console.print(table)
 
@@ -394,15 +115,14 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def run_image_part(name: str, given: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Compute and print a part about pictures."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import correctors_emoji
     import correctors_exact_pictures
     import correctors_why
 
     seeds = range(given.seeds)
-    if name == "information":
-        rows = correctors_why.information(given.pipeline, seeds=seeds, prompts=given.prompts, steps=given.steps)
-        correctors_why.show(rows, "information, in nats", console, hidden={"by_step"})
+    if name == "mutual_information":
+        rows = correctors_why.mutual_information(given.pipeline, seeds=seeds, prompts=given.prompts, steps=given.steps)
+        correctors_why.show(rows, "mutual information of prompts and samples, in nats", console, hidden={"by_step"})
     elif name == "pictures":
         rows = correctors_exact_pictures.run(seeds=seeds, steps=given.steps)
         correctors_exact_pictures.show(rows, console)

@@ -6,15 +6,15 @@ a group is sampled for each prompt and seed, at the denoiser calls of best of K.
 weight, in expectation over the draw. The ways:
 
 exact     every step's weight, the target of the method
-early     the weights of the steps in which the prompts tell less than their entropy (see `information`)
+early     the weights of the steps in which the mutual information is below the prompts' entropy
 tempered  a fifth of the early weights
 
 Diversity is the mean `1 - cosine` of CLIP embeddings between draws of one prompt with different seeds. Intervals: 95 %
 bootstrap over prompts, of means over seeds; differences to one plain draw are paired by prompt. Guidance was trained
 with the prompts that the reward and the judge know; reward (CLIP) and judge (a detector) are different models.
 
-The parts `information` and `summaries` say why: how many nats the prompts tell at each step against how many they can,
-and how much of the weights' variance a linear drift control on summaries of the latents could take away.
+The parts `mutual_information` and `summaries` say why: how far the mutual information of prompts and samples exceeds
+the prompts' entropy, and how much of the weights' variance a linear drift control on summaries of the latents explains.
 """
 
 import json
@@ -37,7 +37,7 @@ from fklit.report.charts import bootstrap_interval
 
 Cell = dict[str, Any]
 Models = tuple[Any, Any, Any]
-EARLY = 0.48  # of the run: the steps in which the shipped model's prompts tell less than their entropy
+EARLY = 0.48  # of the run: the steps in which the mutual information is below the prompts' entropy
 
 
 def load(pipeline: str, reward: str) -> Models:
@@ -51,8 +51,8 @@ def load(pipeline: str, reward: str) -> Models:
 
 WAYS: dict[str, dict[str, Any]] = {
     "exact": {"correction": 1.0},
-    "early": {"correction": 1.0, "weigh": Schedule(stop=EARLY)},
-    "tempered": {"correction": 0.2, "weigh": Schedule(stop=EARLY)},
+    "early": {"correction": 1.0, "weight_schedule": Schedule(stop=EARLY)},
+    "tempered": {"correction": 0.2, "weight_schedule": Schedule(stop=EARLY)},
     "plain": {"correction": 0.0},
 }
 
@@ -80,11 +80,11 @@ def sample(models: Models, prompts: Sequence[ScenePrompt], seed: int, arm: Arm, 
         # Noise follows from the prompt, not from its place in a list.
         prompt_indices=[zlib.crc32(text.encode()) for text in texts],
         scheduler="keep",
-        call={"num_inference_steps": steps, "eta": 1.0},
+        pipeline_kwargs={"num_inference_steps": steps, "eta": 1.0},
         **WAYS[arm.way],
     )
     cells = []
-    slots = [row[0] for row in result.sample_slots(1, seed=seed)]
+    slots = result.sample_index(1, seed=seed)[:, 0].tolist()
     for b, prompt in enumerate(prompts):
         images = result.samples[b]
         with torch.no_grad():
@@ -100,7 +100,7 @@ def sample(models: Models, prompts: Sequence[ScenePrompt], seed: int, arm: Arm, 
                 "rewards": rewards.tolist(),
                 "right": right.tolist(),
                 "ess": float(result.ess[-1, b]),
-                "spread": float(result.spread[:, b].mean()),
+                "log_weight_std": float(result.log_weight_std[:, b].mean()),
                 "resamplings": int(result.resampled[:, b].sum()),
                 "unique_roots": int(result.unique_roots[b]),
                 "drawn": slots[b],
@@ -169,7 +169,7 @@ def run(
             return {}
         cells = [[known[key(arm, p, s)] for s in seeds] for p in chosen]
         features = [[cell["features"][slot(cell)] for cell in row] for row in cells]
-        return {"diversity": spread_of(pairwise_distance(torch.tensor(features)).numpy())}
+        return {"diversity": mean_with_interval(pairwise_distance(torch.tensor(features)).numpy())}
 
     rows = []
     for scale in scales:
@@ -192,20 +192,20 @@ def run(
                 ours = {figure: of(arm, lambda cell, f=figure: cell[f]) for figure in ("judge", "reward")}
                 less = {**_less(ours, ones, "plain"), **_less(ours, best, "best of K")}
                 rows.append({"guidance": scale, "k": k, "way": way, **_means(ours), **less, **diversity(arm)})
-                for figure in ("ess", "spread", "resamplings", "unique_roots", "calls", "seconds"):
+                for figure in ("ess", "log_weight_std", "resamplings", "unique_roots", "calls", "seconds"):
                     rows[-1][figure] = {"mean": float(of(arm, lambda cell, f=figure: cell[f]).mean())}
     return rows
 
 
 def _means(figures: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {name: spread_of(values) for name, values in figures.items()}
+    return {name: mean_with_interval(values) for name, values in figures.items()}
 
 
 def _less(figures: dict[str, np.ndarray], others: dict[str, np.ndarray], what: str) -> dict[str, Any]:
-    return {f"{name} - {what}": spread_of(values - others[name]) for name, values in figures.items()}
+    return {f"{name} - {what}": mean_with_interval(values - others[name]) for name, values in figures.items()}
 
 
-def spread_of(values: np.ndarray) -> dict[str, float]:
+def mean_with_interval(values: np.ndarray) -> dict[str, float]:
     """Mean with its 95 % interval over prompts."""
     low, high = bootstrap_interval(values)
     return {"mean": float(values.mean()), "low": low, "high": high}

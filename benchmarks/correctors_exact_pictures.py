@@ -20,8 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fklit.analytic import GaussianMixture
-from fklit.analytic.mixture_pipeline import MixturePipeline
+from fklit.analytic import GaussianMixture, MixturePipeline
 from fklit.correctors import correct, prompt_divergence
 from fklit.emoji.art import load_art
 from fklit.emoji.prompts import ScenePrompt, Wanted
@@ -80,12 +79,12 @@ def run(
     def pipeline() -> MixturePipeline:
         return MixturePipeline({"a heart": hearts}, everything, diffusers.DDIMScheduler(clip_sample=False))
 
-    told = [
-        prompt_divergence(pipeline(), ["a heart"], num_samples=256, seed=seed, scheduler="keep", call=call).mean
-        for seed in seeds
+    settings: dict[str, Any] = {"scheduler": "keep", "pipeline_kwargs": call}
+    divergences = [
+        prompt_divergence(pipeline(), ["a heart"], num_samples=256, seed=seed, **settings).mean for seed in seeds
     ]
     rows: list[dict[str, Any]] = [
-        {"guidance": 1.0, "k": 1, "nats": sum(told) / len(told), "exact_nats": -math.log(SHARE)}
+        {"guidance": 1.0, "k": 1, "nats": sum(divergences) / len(divergences), "exact_nats": -math.log(SHARE)}
     ]
     for scale in scales:
         for k in particles:
@@ -99,8 +98,7 @@ def run(
                     num_particles=k,
                     ess_threshold=0.5,
                     prompt_indices=indices,
-                    scheduler="keep",
-                    call=call,
+                    **settings,
                 )
                 shares.append(color_shares(found.samples, found.log_weights.exp(), hearts.means))
                 ess += found.ess.amin(dim=0).tolist()

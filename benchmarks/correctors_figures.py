@@ -13,9 +13,7 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from fklit.analytic import GaussianMixture
-from fklit.analytic.mixture_pipeline import MixturePipeline
-from fklit.analytic.mixtures import forty_gaussians, power
+from fklit.analytic import GaussianMixture, MixturePipeline, forty_gaussians, power
 from fklit.correctors import (
     FittedControl,
     Ramp,
@@ -85,30 +83,30 @@ def forty(folder: Path) -> None:
     figure.savefig(folder / "correctors_forty.png", dpi=80, bbox_inches="tight")
 
 
-def information(folder: Path) -> None:
-    """Nats that a prompt tells, step by step: of exact denoisers, and of the shipped text-to-image model."""
+def mutual_information(folder: Path) -> None:
+    """The divergence of a prompt's law, step by step: of exact denoisers, and of the shipped text-to-image model."""
     import diffusers
 
     pipeline = MixturePipeline({"second": SECOND}, FIRST, diffusers.DDIMScheduler(clip_sample=False))
     call = {"num_inference_steps": 100, "eta": 1.0}
-    exact = prompt_divergence(pipeline, ["second"], num_samples=4000, scheduler="keep", call=call)
+    exact = prompt_divergence(pipeline, ["second"], num_samples=4000, scheduler="keep", pipeline_kwargs=call)
     logs = [law.log_density(GRID[:, None]) for law in (SECOND, FIRST)]
     divergence = float((logs[0].exp() * (logs[0] - logs[1])).sum() * (GRID[1] - GRID[0]))
-    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["information"]["rows"]
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["mutual_information"]["rows"]
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.2))
-    axes[0].plot(exact.nats.sum(dim=1).cumsum(dim=0), color="C0", label="sum over steps")
+    axes[0].plot(exact.stepwise_kl.sum(dim=1).cumsum(dim=0), color="C0", label="sum over steps")
     axes[0].axhline(divergence, color="k", lw=1, label="divergence, by quadrature")
     axes[0].set(title="two exact mixtures", xlabel="step", ylabel="nats")
     for number, row in enumerate(rows):
         label = f"sum over steps, {len(rows)} seeds" if number == 0 else None
         axes[1].plot(torch.tensor(row["by_step"]).cumsum(dim=0), color="C1", label=label)
-    axes[1].axhline(rows[0]["entropy"], color="k", lw=1, label="entropy of the prompts: no more is possible")
+    axes[1].axhline(rows[0]["entropy"], color="k", lw=1, label="entropy of the prompts, the upper bound")
     axes[1].axvspan(-0.5, rows[0]["steps_within"] - 0.5, color="0.9", label="early steps")
     axes[1].set(title="the shipped text-to-image model", xlabel="step", xlim=(-0.5, None))
     for axis in axes:
         axis.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(folder / "correctors_information.png", dpi=80)
+    figure.savefig(folder / "correctors_mutual_information.png", dpi=80)
 
 
 if __name__ == "__main__":
@@ -116,4 +114,4 @@ if __name__ == "__main__":
     where.mkdir(parents=True, exist_ok=True)
     densities(where)
     forty(where)
-    information(where)
+    mutual_information(where)

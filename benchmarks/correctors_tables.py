@@ -18,7 +18,7 @@ PARTS = (
     "gmm40",
     "throughput",
     "overhead",
-    "information",
+    "mutual_information",
     "summaries",
     "pictures",
     "emoji",
@@ -129,7 +129,7 @@ def _pictures(rows: list[Row]) -> str:
              f"{row['distance']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", shares,
              f"{row['least_ess']:.1f}", f"{row['unique_roots']:.1f}"]
         )  # fmt: skip
-    return _table(["w", "way", "distance", "shares of the five colors", "least ESS", "roots"], body)
+    return _table(["w", "method", "distance", "shares of the five colors", "least ESS", "roots"], body)
 
 
 def _emoji(rows: list[Row]) -> str:
@@ -140,7 +140,7 @@ def _emoji(rows: list[Row]) -> str:
         sizes = [f"{row[name]['mean']:.2f}" if name in row else "" for name in ("ess", "unique_roots")]
         body.append([f"{row['guidance']:g}", str(row["k"]), row["way"], *cells, *sizes])
     heads = ["judge", "less plain", "less best of K", "reward less plain", "reward less best of K", "diversity"]
-    return _table(["w", "K", "way", *heads, "ESS", "roots"], body)
+    return _table(["w", "K", "method", *heads, "ESS", "roots"], body)
 
 
 def _grouped(rows: list[Row], name: str) -> dict[str, dict[str, Row]]:

@@ -1,7 +1,8 @@
-"""Why weights of learned guidance vary: `python benchmarks/correctors.py --only information summaries`.
+"""Why weights of learned guidance vary: `python benchmarks/correctors.py --only mutual_information summaries`.
 
-information  nats that the prompts tell at each step of a plain conditional run, for prompts drawn as in training,
-             against the entropy of that draw (`fklit.correctors.guidance.prompt_divergence`).
+mutual_information  what each step of a plain conditional run adds to the divergence of conditional and unconditional
+             law, in nats, for prompts drawn as in training: their mean is the mutual information of prompts and
+             samples, which the entropy of that draw bounds (`fklit.correctors.prompt_divergence`).
 summaries    share of the variance of one step's log weight, between particles of one prompt, that a linear drift
              control explains if its coefficients are shared by all coordinates, by the coordinates of a channel, or by
              low spatial frequencies. Fitted by ridge regression on other prompts, or on other particles of the same
@@ -42,7 +43,7 @@ def prompt_entropy(draws: int = 50_000) -> float:
     return sum(n / draws * (math.log(texts[tag]) - math.log(n / draws)) for tag, n in shares.items())
 
 
-def information(pipeline: str, *, seeds: Sequence[int], prompts: int, steps: int) -> list[dict[str, Any]]:
+def mutual_information(pipeline: str, *, seeds: Sequence[int], prompts: int, steps: int) -> list[dict[str, Any]]:
     """One row a seed."""
     loaded = PipelineSource(pipeline).pipeline
     entropy = prompt_entropy()
@@ -50,8 +51,8 @@ def information(pipeline: str, *, seeds: Sequence[int], prompts: int, steps: int
     for seed in seeds:
         rng = np.random.default_rng(seed)  # as training draws them: the bound is on the mean over that draw
         texts = [sample_prompt(rng).text for _ in range(prompts)]
-        call = {"num_inference_steps": steps, "eta": 1.0}
-        found = prompt_divergence(loaded, texts, num_samples=4, seed=seed, scheduler="keep", max_batch=32, call=call)
+        settings = {"scheduler": "keep", "pipeline_kwargs": {"num_inference_steps": steps, "eta": 1.0}, "max_batch": 32}
+        found = prompt_divergence(loaded, texts, num_samples=4, seed=seed, **settings)
         rows.append(
             {
                 "seed": seed,
@@ -59,8 +60,8 @@ def information(pipeline: str, *, seeds: Sequence[int], prompts: int, steps: int
                 "nats": found.mean,
                 "error": found.error,
                 "steps_within": found.steps_within(entropy),
-                "last_step": float(found.nats[-1].mean()),
-                "by_step": [round(float(n), 3) for n in found.nats.mean(dim=1)],
+                "last_step": float(found.stepwise_kl[-1].mean()),
+                "by_step": [round(float(n), 3) for n in found.stepwise_kl.mean(dim=1)],
             }
         )
     return rows
@@ -113,15 +114,15 @@ class _Recorder:
 
     def step(self, call: StepCall) -> None:
         """Record one step; changes nothing."""
-        halves = guidance_predictions(call, self.guidance)
-        assert halves is not None
-        pair = (halves.unconditional, halves.conditional)
-        nothing, given = (denoised(call.scheduler, half, call.timestep, call.sample).double() for half in pair)
+        found = guidance_predictions(call, self.guidance)
+        assert found is not None
+        pair = (found.unconditional, found.conditional)
+        uncond, cond = (denoised(call.scheduler, output, call.timestep, call.sample).double() for output in pair)
         levels = step_levels(call.scheduler, call.timestep)
-        weights = guidance_weight([nothing, given], (1 - self.guidance, self.guidance), levels)
+        weights = guidance_weight([uncond, cond], (1 - self.guidance, self.guidance), levels)
         x = call.sample.double() / levels.scale
-        score = (nothing + self.guidance * (given - nothing) - x) / (levels.sigma / levels.scale) ** 2
-        self.steps.append(({kind: _centerd(_features(x, score, kind)) for kind in KINDS}, _centerd(weights)))
+        score = (uncond + self.guidance * (cond - uncond) - x) / (levels.sigma / levels.scale) ** 2
+        self.steps.append(({kind: _centered(_features(x, score, kind)) for kind in KINDS}, _centered(weights)))
 
 
 def _features(x: Tensor, score: Tensor, kind: str) -> Tensor:
@@ -141,7 +142,7 @@ def _waves(size: int, count: int) -> Tensor:
     return torch.stack([torch.cos(math.pi * number * places) for number in range(count)], dim=1) / size**0.5
 
 
-def _centerd(values: Tensor) -> Tensor:
+def _centered(values: Tensor) -> Tensor:
     return values - values.mean(dim=0)
 
 

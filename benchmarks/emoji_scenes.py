@@ -1,9 +1,9 @@
-"""How often the shipped text-to-image model draws what it is asked for, by the judge, and the pictures of its card.
+"""How often the shipped text-to-image model draws what it is asked for, by the judge, and the images of its card.
 
     python benchmarks/emoji_scenes.py --prompts 210 --samples 4 --out outputs/emoji_scenes
 
 A third of the prompts ask for one kind of object, a third for pairs of nouns that training saw together, a third for
-pairs that are held out. Prints JSON: shares of correct pictures by task, for pairs seen and held out, and seconds.
+pairs that are held out. Prints JSON: shares of correct images by task, for pairs seen and held out, and seconds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PAIRS = ("two_object", "position", "color_attr")
 
 
 def draw(pipeline, prompts: list[str], *, steps: int, guidance: float, eta: float, seed: int, batch: int = 64):
-    """Pictures `(N, 3, 64, 64)`, each from the noise of its own number."""
+    """Images `(N, 3, 64, 64)`, each from the noise of its own number."""
     images = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
@@ -48,7 +48,7 @@ def choose(number: int) -> list[ScenePrompt]:
 
 
 def report(prompts: list[ScenePrompt], correct: list[bool]) -> dict[str, float]:
-    """Shares of correct pictures."""
+    """Shares of correct images."""
     groups = defaultdict(list)
     for prompt, right in zip(prompts, correct, strict=True):
         groups[prompt.tag].append(right)
@@ -58,7 +58,7 @@ def report(prompts: list[ScenePrompt], correct: list[bool]) -> dict[str, float]:
 
 
 def save_grid(images, prompts: list[str], path: Path, columns: int) -> None:
-    """A grid with the prompts above the pictures."""
+    """A grid with the prompts above the images."""
     from matplotlib.figure import Figure
 
     rows = -(-len(images) // columns)

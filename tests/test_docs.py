@@ -29,6 +29,9 @@ SPHINX = {
     "a literal block": re.compile(r"::[ \t]*$", re.MULTILINE),
     "a directive or field": re.compile(r"^[ \t]*(?:\.\. \w+::|:(?:param|returns?|raises|type|rtype)\b)", re.MULTILINE),
     "an underlined section": re.compile(r"^[ \t]*(?:Parameters|Returns|Raises)[ \t]*\n[ \t]*---", re.MULTILINE),
+    "a colon in the first line of Returns, which reads as a type": re.compile(
+        r"^[ \t]*Returns:[ \t]*\n[^\n:]*\w [^\n:]*:\s", re.MULTILINE
+    ),
     "two names in one entry": re.compile(r"^ {4,}[a-z_]\w*, [a-z_]\w*: ", re.MULTILINE),
 }
 
@@ -59,7 +62,15 @@ def test_docstrings_and_comments_have_one_dialect() -> None:
 
 
 def test_the_dialect_check_finds_what_it_should() -> None:
-    bad = ("see :class:`Reward`", "``x``", "like this::", ":param x: y", "Returns\n-------", "        a, b: two things")
+    bad = (
+        "see :class:`Reward`",
+        "``x``",
+        "like this::",
+        ":param x: y",
+        "Returns\n-------",
+        "Returns:\n    What x holds: y.",
+        "        a, b: two things",
+    )
     assert [[what for what, pattern in SPHINX.items() if pattern.search(text)] for text in bad] == [
         [what] for what in SPHINX
     ]
@@ -71,6 +82,20 @@ def test_what_contributing_names_exists() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for name in re.findall(r"`((?:fklit|tests|docs|data|configs)/[\w./]+|[\w./]+\.toml|\w+\.txt)`", text):
         assert "NAME" in name or (ROOT / name).exists(), f"CONTRIBUTING names {name}"
+
+
+def test_new_names_of_the_changelog_exist() -> None:
+    """What an old name is said to have become can be imported."""
+    text = (ROOT / "CHANGELOG.md").read_text().partition("## [0.2.0]")[2].partition("## [0.1.0]")[0]
+    rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    names = {name for row in rows for name in re.findall(r"`(fklit(?:\.\w+)+)", row[-1])}
+    assert len(names) > 100
+    for name in sorted(names):
+        found, parts = importlib.import_module("fklit"), name.split(".")
+        for number, part in enumerate(parts[1:], 2):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(parts[:number]))
+            found = getattr(found, part)
 
 
 def test_every_package_has_a_page() -> None:

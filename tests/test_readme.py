@@ -12,7 +12,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 def test_there_are_three_examples():
     assert len(EXAMPLES) == 3
-    assert all(len(example.strip().splitlines()) <= 8 for example in EXAMPLES)
+    assert all(len(example.strip().splitlines()) <= 12 for example in EXAMPLES)
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ from fklit.atomic import write_atomically
 class ClassificationWriter(BasePredictionWriter):
     """Writes what an `EqPropTask` predicts to one file, the same for any number of processes.
 
-    ::
-
-        torch.load(path, weights_only=True) == {
-            "index": int64 (N,),         where each image is in the files of its split, ascending
-            "prediction": int64 (N,),    its class, from 0
-            "scores": (N, classes),      logits, or without a readout the output's activities
-        }
+    ```python
+    torch.load(path, weights_only=True) == {
+        "index": int64 (N,),         where each image is in the files of its split, ascending
+        "prediction": int64 (N,),    its class, from 0
+        "scores": (N, classes),      logits, or without a readout the output's activities
+    }
+    ```
 
     Args:
         path: The file; its folder is made if it does not exist. An older file is replaced when the new one is whole.

@@ -15,10 +15,10 @@ from fklit.atomic import write_atomically
 class SimulationWriter(BasePredictionWriter):
     """Writes each group of a `SimulationTask` into two files, each atomically.
 
-    ::
-
-        output_dir/00007.npz     "samples" (K, *event) and "log_weights" (K,), "ess" (S,) and "log_weight_std" (T,)
-        output_dir/00007.json    log Z, final ESS, resamplings, cost; written last
+    ```text
+    output_dir/00007.npz     "samples" (K, *event) and "log_weights" (K,), "ess" (S,) and "log_weight_std" (T,)
+    output_dir/00007.json    log Z, final ESS, resamplings, cost; written last
+    ```
 
     Args:
         output_dir: Folder; created if it does not exist. Groups of the same index are replaced.

@@ -90,7 +90,7 @@ class Demo:
             console: Where progress is shown; standard output if not given.
 
         Returns:
-            What `metrics.json` holds: `base`, `best_of_n` and `fk` with `reward_mean`, `reward_best`,
+            What `metrics.json` holds, `base`, `best_of_n` and `fk` with `reward_mean`, `reward_best`,
             `judge_mean`, `denoiser_calls`, `decodes`, `reward_calls`, `seconds`, `unique_roots` and
             `peak_memory_bytes`; what they mean; and the hardware, versions, settings and prompts.
         """

@@ -1,4 +1,4 @@
-"""The emoji scenes: pictures with captions, on which the models that ship with fklit are trained and judged."""
+"""The emoji scenes: images with captions, on which the models that ship with fklit are trained and judged."""
 
 from fklit.emoji.boxes import EmojiBoxesDataModule
 from fklit.emoji.pairs import EmojiPairsDataModule

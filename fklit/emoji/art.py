@@ -38,7 +38,7 @@ class EmojiArt:
     """Sprites of every object in every style.
 
     Attributes:
-        sprites: RGBA pictures, square, uint8 `(S, S, 4)`, by `(object name, style)`.
+        sprites: RGBA images, square, uint8 `(S, S, 4)`, by `(object name, style)`.
     """
 
     sprites: Mapping[tuple[str, Style], npt.NDArray[np.uint8]]

@@ -19,7 +19,7 @@ _CLASS_OF = {thing.name: index for index, thing in enumerate(OBJECTS)}
 
 
 class BoxItem(TypedDict):
-    """A picture in [0, 1], float32 (3, 64, 64), and its objects.
+    """An image in [0, 1], float32 (3, 64, 64), and its objects.
 
     `classes` is int64 (6,), the index in `OBJECTS`, -1 where there is no object; `boxes` float32 (6, 4), left,
     top, right, bottom in pixels.
@@ -31,16 +31,16 @@ class BoxItem(TypedDict):
 
 
 class BoxDataset(Dataset[BoxItem]):
-    """`length` pictures of stream `seed`; item `i` is the same whatever the order, batch size or process.
+    """`length` images of stream `seed`; item `i` is the same whatever the order, batch size or process.
 
     Half of them are scenes of the prompts; the others hold up to five objects anywhere, in one or both styles, any
-    pairs, 22 to 34 pixels large. `distractor_share` of all pictures get one or two distractor patches where they fit,
+    pairs, 22 to 34 pixels large. `distractor_share` of all images get one or two distractor patches where they fit,
     and 0.4 times as many of the objects are replaced by distractors. A third of the objects are warped a little,
     by up to 6 % of their size, as generators do.
 
     Args:
         art: The sprites.
-        length: Number of pictures.
+        length: Number of images.
         seed: Of the stream.
         distractor_share: In [0, 1].
     """
@@ -130,17 +130,17 @@ def _gap(a: Box, b: Box) -> int:
 
 
 class EmojiBoxesDataModule(LightningDataModule):
-    """Emoji pictures with boxes, drawn without end.
+    """Emoji images with boxes, drawn without end.
 
     Args:
         data_dir: Where the emoji art is.
-        batch_size: Pictures in a batch.
-        num_images: Pictures in a training epoch.
-        num_val_images: Pictures of the validation stream, without distractors.
+        batch_size: Images in a batch.
+        num_images: Images in a training epoch.
+        num_val_images: Images of the validation stream, without distractors.
         num_test_images: Scenes of the evaluation set, see `fklit.emoji.evaluation_set.EvaluationDataset`.
-        distractor_share: Share of the training pictures with distractor patches, in [0, 1].
+        distractor_share: Share of the training images with distractor patches, in [0, 1].
         seed: Of the training stream; validation uses `seed + 1`, the evaluation set `seed + 2`.
-        num_workers: Processes that draw pictures.
+        num_workers: Processes that draw images.
 
     Raises:
         ValueError: A number is out of its range.

@@ -1,4 +1,4 @@
-"""The objects of the emoji scenes: what they are called, their colors, and where their pictures come from."""
+"""The objects of the emoji scenes: what they are called, their colors, and where their images come from."""
 
 from dataclasses import dataclass
 

@@ -16,17 +16,17 @@ from fklit.emoji.scenes import Scene, compose, place, sample_prompt, scene_rng
 
 
 class PairGroup(NamedTuple):
-    """Pictures float32 (3, 3, 64, 64) in [0, 1]: a scene, one of a hard negative prompt, the first one corrupted."""
+    """Images float32 (3, 3, 64, 64) in [0, 1]: a scene, one of a hard negative prompt, the first one corrupted."""
 
     images: torch.Tensor
     scenes: tuple[Scene, Scene]
 
 
 class PairBatch(TypedDict):
-    """A batch of N pictures and P captions.
+    """A batch of N images and P captions.
 
-    `images` is float32 (N, 3, 64, 64) in [0, 1]; `prompts` are the P captions, those of the first P pictures;
-    the other pictures have none. `truth` is bool (N, P): the picture shows what the caption says and nothing else.
+    `images` is float32 (N, 3, 64, 64) in [0, 1]; `prompts` are the P captions, those of the first P images;
+    the other images have none. `truth` is bool (N, P): the image shows what the caption says and nothing else.
     """
 
     images: torch.Tensor
@@ -91,7 +91,7 @@ class EmojiPairsDataModule(LightningDataModule):
 
     Args:
         data_dir: Where the emoji art is.
-        batch_size: Groups in a batch; each has three pictures and two captions.
+        batch_size: Groups in a batch; each has three images and two captions.
         num_groups: Groups in a training epoch.
         num_val_groups: Groups of the validation stream.
         seed: Of the training stream; validation uses `seed + 1`.

@@ -1,6 +1,6 @@
 """The prompts of the emoji scenes and the pairs of objects that are held out from training.
 
-A prompt carries what it asks for (objects, colors, counts, relation), so that a judge can check a picture against it.
+A prompt carries what it asks for (objects, colors, counts, relation), so that a judge can check an image against it.
 The six tags are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513): single_object, two_object, counting, colors,
 position, color_attr.
 """
@@ -61,7 +61,7 @@ class ScenePrompt:
 
     Attributes:
         tag: The GenEval task.
-        wanted: One or two wanted things; nothing else should be in the picture.
+        wanted: One or two wanted things; nothing else should be in the image.
         relation: With two things, `wanted[0] <relation> wanted[1]`; None when any arrangement will do.
     """
 

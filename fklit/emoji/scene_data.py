@@ -14,14 +14,14 @@ from fklit.emoji.scenes import Scene, caption, compose, sample_crowd, sample_sce
 
 
 class SceneItem(TypedDict):
-    """One training example: a picture in [0, 1], float32 `(3, 64, 64)`, and its caption."""
+    """One training example: an image in [0, 1], float32 `(3, 64, 64)`, and its caption."""
 
     image: torch.Tensor
     prompt: str
 
 
 def to_tensor(picture: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """A uint8 picture `(H, W, 3)` as float32 `(3, H, W)` in [0, 1]."""
+    """A uint8 image `(H, W, 3)` as float32 `(3, H, W)` in [0, 1]."""
     return torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0
 
 

@@ -1,4 +1,4 @@
-"""Emoji scenes: 64x64 pictures of one to four emoji on white, each with a prompt that says exactly what is in it.
+"""Emoji scenes: 64x64 images of one to four emoji on white, each with a prompt that says exactly what is in it.
 
 Everything is a pure function of `(seed, index)`: `sample_scene` draws what is where, `compose` paints it,
 `caption` names it.
@@ -60,7 +60,7 @@ def compose(scene: Scene, art: EmojiArt) -> npt.NDArray[np.uint8]:
         art: The sprites.
 
     Returns:
-        RGB picture, `(64, 64, 3)`.
+        RGB image, `(64, 64, 3)`.
     """
     canvas = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255.0)
     for thing in scene.objects:
@@ -169,7 +169,7 @@ def sample_scene(seed: int, index: int) -> Scene:
 
 
 def sample_crowd(seed: int, index: int) -> Scene:
-    """Four unrelated objects, one in each quarter, in mixed styles: a dense picture for training an autoencoder.
+    """Four unrelated objects, one in each quarter, in mixed styles: a dense image for training an autoencoder.
 
     Held-out pairs do not meet here either. The prompt is that of the first object only: not for training captions.
     """

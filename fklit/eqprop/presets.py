@@ -26,9 +26,9 @@ class MLP(EquilibriumNetwork):
         gain: Factor on the first weights between layers.
         activation: Of all neurons; None for the shifted sigmoid.
         free: As in `EquilibriumNetwork`.
-        estimator: As there.
-        unconverged: As there.
-        execution: As there.
+        estimator: As in `EquilibriumNetwork`.
+        unconverged: As in `EquilibriumNetwork`.
+        execution: As in `EquilibriumNetwork`.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class LoopNet(EquilibriumNetwork):
         gain: Factor on the first weights between layers.
         activation: Of all neurons; None for the shifted sigmoid.
         free: As in `EquilibriumNetwork`.
-        estimator: As there.
-        unconverged: As there.
-        execution: As there.
+        estimator: As in `EquilibriumNetwork`.
+        unconverged: As in `EquilibriumNetwork`.
+        execution: As in `EquilibriumNetwork`.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class ConvNet(EquilibriumNetwork):
         gain: Factor on the first kernels between layers.
         activation: Of all neurons; None for the double SiLU.
         free: As in `EquilibriumNetwork`; None for up to 250 iterations.
-        estimator: As there.
-        unconverged: As there.
-        execution: As there.
+        estimator: As in `EquilibriumNetwork`.
+        unconverged: As in `EquilibriumNetwork`.
+        execution: As in `EquilibriumNetwork`.
     """
 
     def __init__(

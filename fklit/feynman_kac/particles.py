@@ -103,7 +103,7 @@ class ParticleSystem:
                 finished sample is lost.
 
         Returns:
-            Ancestors (B, K), int64, on the device of `log_potential`: slot k now descends from slot `ancestors[b,
+            Ancestors (B, K), int64, on the device of `log_potential`; slot k now descends from slot `ancestors[b,
             k]`; rows of groups that did not resample are 0 .. K-1. None if no group resampled. Re-index everything
             per particle by them.
 

@@ -14,14 +14,13 @@ class Alignment(Metric):
 
     A single cosine of the flattened gradient hides that hidden layers get no useful signal, so there is none here.
 
+    `compute` returns `error/<layer>`, the mean cosine over samples, and `gradient/<weight>`, the cosine of the
+    gradients summed over all samples; NaN where there was nothing to compare. All are in [-1, 1], and the same however
+    the samples were spread over batches and processes.
+
     Args:
         layers: Names of the layers.
         weights: Names of the weights, and how many numbers each has.
-
-    Returns:
-        From `compute`: `error/<layer>`, the mean cosine over samples, and `gradient/<weight>`, the cosine
-        of the gradients summed over all samples; NaN where there was nothing to compare. All in [-1, 1], and the same
-        however the samples were spread over batches and processes.
     """
 
     full_state_update = False

@@ -9,6 +9,8 @@ Tag = Literal["single_object", "two_object", "counting", "colors", "position", "
 """The six tasks of GenEval (Ghosh et al. 2023, arXiv:2310.11513), as its metadata call them."""
 
 TAGS: tuple[Tag, ...] = get_args(Tag)
+"""The values of `Tag`."""
+
 _MARGIN = 0.1  # GenEval's: of the summed box sides, an offset below it counts as none
 
 

@@ -71,7 +71,7 @@ def thin(ancestors: Integers, resampled: npt.NDArray[np.bool_], limit: int) -> t
         limit: most columns that fit.
 
     Returns:
-        The kept columns `(s,)` in order, and their ancestors `(s, K)`: for each slot of the next kept column the
+        The kept columns `(s,)` in order, and their ancestors `(s, K)`; for each slot of the next kept column the
         slot of its parent in this one.
     """
     steps = len(ancestors)

@@ -110,13 +110,11 @@ class SamplingTask(NoTraining):
         Returns:
             The result, or an empty tuple if all prompts of the batch are done (Lightning warns of None).
         """
-        columns = _columns(batch)
-        todo = [place for place, index in enumerate(columns[1]) if index not in self.done]
+        todo = [row for row in zip(*_columns(batch), strict=True) if row[1] not in self.done]
         if not todo:
             return ()
-        prompts, indices, metadata = ([column[place] for place in todo] for column in columns)
         with pinned_threads(self.num_threads):
-            return self.sample(prompts, indices, metadata)
+            return self.sample([row[0] for row in todo], [row[1] for row in todo], [row[2] for row in todo])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Sample the prompts of a batch and add them to the metrics."""

@@ -22,7 +22,13 @@ def _load(name):
 
 
 @pytest.fixture(scope="module")
-def benchmark():
+def simulation():
+    return _load("correctors_simulation")
+
+
+@pytest.fixture(scope="module")
+def benchmark(simulation):
+    _load("correctors_pipelines")  # which finds the parts before it among the loaded modules
     return _load("correctors")
 
 
@@ -53,13 +59,13 @@ def test_cells_are_computed_once(benchmark, tmp_path, monkeypatch):
     assert "NaN" not in (tmp_path / "variance.json").read_text(), "one seed has no error, and JSON no NaN"
 
 
-def test_figures_of_a_small_run(benchmark):
-    target = benchmark.targets(benchmark.VariancePreserving())["guidance 2"]
-    found = benchmark.one_dimensional(target, 0, num_particles=200, num_steps=20)
+def test_figures_of_a_small_run(simulation):
+    target = simulation.targets(simulation.VariancePreserving())["guidance 2"]
+    found = simulation.one_dimensional(target, 0, num_particles=200, num_steps=20)
     assert 0 < found["w1"] < 1 and 0 < found["ess"] <= 1
-    _, log_z = benchmark.density(target)
+    _, log_z = simulation.density(target)
     assert log_z == pytest.approx(0.961, abs=1e-3)
-    labels, cell = next(iter(benchmark.gmm40(particles=200, steps=10)))
+    labels, cell = next(iter(simulation.gmm40(particles=200, steps=10)))
     assert labels == {"method": "truth against truth"} and cell(0)["mode_tv"] < 0.5
 
 
@@ -86,7 +92,7 @@ def test_emoji_part(tmp_path, monkeypatch):
     ways = ["best of K", "exact", "early", "tempered"]
     assert rows == again and [row["way"] for row in rows] == ["one plain draw", *ways, *ways]
     exact = rows[2]
-    assert exact["k"] == 2 and exact["judge - plain"]["mean"] == 0 and exact["spread"]["mean"] > 0
+    assert exact["k"] == 2 and exact["judge - plain"]["mean"] == 0 and exact["log_weight_std"]["mean"] > 0
     assert exact["calls"]["mean"] == 2 * 2 * 3, "rows of a step, both halves of guidance"
     assert rows[1]["reward - plain"]["mean"] >= 0
     assert torch.isfinite(torch.tensor(exact["diversity"]["mean"]))
@@ -106,7 +112,7 @@ def test_best_of_k_is_the_mean_over_all_choices():
 def test_why_parts(monkeypatch):
     module = _load("correctors_why")
     monkeypatch.setattr(module, "PipelineSource", lambda name: SimpleNamespace(pipeline=tiny_stable_diffusion()))
-    row = module.information("", seeds=(0,), prompts=2, steps=3)[0]
+    row = module.mutual_information("", seeds=(0,), prompts=2, steps=3)[0]
     assert len(row["by_step"]) == 3 and sum(row["by_step"]) == pytest.approx(row["nats"], abs=1e-2)
     assert 7 < row["entropy"] < 8
     found = module.summaries("", prompts=2, steps=2, k=8)

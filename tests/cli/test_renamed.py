@@ -29,14 +29,13 @@ def resolve(path):
 
 
 def test_every_new_name_exists():
-    assert [old for old, new in {**NAMES, **MODULES}.items() if resolve(new) is None] == []
+    assert [old for old, new in (*NAMES, *MODULES) if resolve(new) is None] == []
 
 
 def test_no_old_name_exists():
     packages = [resolve(f"fklit.{name}") for name in fklit._MODULES]
     exported = {name for package in packages for name in getattr(package, "__all__", ())} | set(fklit.__all__)
-    assert not exported & set(NAMES)
-    assert not any(old in new.split(".") for old in NAMES for new in NAMES.values())
+    assert not exported & set(dict(NAMES))
 
 
 def test_paths_of_moved_modules_are_found():
@@ -74,6 +73,29 @@ def test_old_class_paths_on_the_command_line(word, new, capsys):
     assert new in refused(capsys, word)
 
 
+@pytest.mark.parametrize(
+    ("word", "new"),
+    [
+        ("--model.call=1", "model: 'call' of SteeringTask was renamed to 'pipeline_kwargs'."),
+        ("--model.schedule.start=1", "model: 'schedule' of SteeringTask was renamed to 'reward_schedule'."),
+    ],
+)
+def test_old_keys_on_the_command_line(word, new, capsys):
+    assert new in refused(capsys, word)
+
+
+def test_old_keys_in_a_configuration(capsys):
+    schedule = {"start": 1, "stop": 4, "every": 1}
+    Path("old.yaml").write_text(
+        json.dumps({"model": {"class_path": "SteeringTask", "init_args": {"schedule": schedule}}})
+    )
+    assert "'schedule' of SteeringTask was renamed to 'reward_schedule'" in refused(capsys, "--config=old.yaml")
+
+
+def test_a_key_that_the_class_never_had_is_no_old_key(capsys):
+    assert "expected an argument of SteeringTask, got 'weigh'" in refused(capsys, "--model.weigh=1")
+
+
 def test_old_class_paths_in_a_configuration(capsys):
     old = {"model": {"class_path": "fklit.correctors.CorrectorTask", "init_args": {"weigh": None}}}
     Path("old.yaml").write_text(json.dumps(old))
@@ -87,4 +109,4 @@ def test_old_attributes_say_where_they_are():
         fklit.Digits  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         fklit.nothing  # noqa: B018
-    assert all(isinstance(old, str) and "-" not in old for old in {**KEYS, **NAMES, **MODULES})
+    assert all(isinstance(old, str) and "-" not in old for old in dict((*KEYS, *NAMES, *MODULES)))

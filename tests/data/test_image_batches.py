@@ -222,6 +222,17 @@ def test_subsets_are_fixed_disjoint_and_keep_their_index():
     assert np.array_equal(module(num_train=100, holdout=30, seed=1).train_rows, part.train_rows)
 
 
+def test_predictions_come_in_the_order_of_the_files():
+    data = module(num_test=20, batch_size=8)
+    batches = list(data.predict_dataloader())
+    assert [len(batch["y"]) for batch in batches] == [8, 8, 4]
+    index = torch.cat([batch["index"] for batch in batches])
+    assert index.tolist() == data.test_rows.tolist() == sorted(index.tolist())
+    reference = ImageDataset(data.test_images, data.normalization())[Draw(0, index.numpy())]
+    assert torch.equal(torch.cat([batch["x"] for batch in batches]), reference["x"])
+    assert torch.equal(torch.cat([batch["y"] for batch in batches]), reference["y"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -83,8 +83,43 @@ def test_every_prompt_can_be_arranged(tag):
         assert len(place(prompt, np.random.default_rng(0)).objects) == sum(item.count for item in prompt.wanted)
 
 
-def test_every_tag_is_trained():
-    assert {scene.prompt.tag for scene in SCENES} == set(TAGS)
+def test_every_tag_is_trained_as_often_as_the_shipped_models_were():
+    shares = {
+        "single_object": 0.08,
+        "colors": 0.16,
+        "counting": 0.16,
+        "two_object": 0.15,
+        "color_attr": 0.10,
+        "position": 0.35,
+    }
+    assert set(shares) == set(TAGS)
+    for tag, share in shares.items():
+        number = sum(scene.prompt.tag == tag for scene in SCENES)
+        assert abs(number - 2000 * share) < 4 * np.sqrt(2000 * share * (1 - share))
+
+
+def test_the_draws_are_those_of_the_shipped_models():
+    """Their cards name the streams they were trained on: another draw would silently be another data set."""
+    drawn = [
+        (caption(scene), [(thing.name, thing.style, thing.box) for thing in scene.objects]) for scene in SCENES[:3]
+    ]
+    assert drawn == [
+        (
+            "a red square and a red circle",
+            [("red square", "google", (0, 15, 26, 41)), ("red circle", "google", (33, 22, 63, 52))],
+        ),
+        (
+            "a blue square left of a rocket",
+            [("blue square", "twitter", (0, 11, 30, 41)), ("rocket", "twitter", (33, 22, 60, 49))],
+        ),
+        ("a red circle", [("red circle", "google", (19, 23, 46, 50))]),
+    ]
+    assert [(thing.name, thing.style, thing.box) for thing in sample_crowd(0, 0).objects] == [
+        ("sun", "twitter", (1, 5, 27, 31)),
+        ("cat", "twitter", (33, 1, 63, 31)),
+        ("green heart", "twitter", (2, 34, 31, 63)),
+        ("yellow heart", "twitter", (32, 34, 62, 64)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,10 @@ CASES = {
 
 
 def reference(inputs, act, weights, shapes, x, y):
-    """Fixed point of one sample and its gradients ``(du/dw)^T e``: for EP's error vector, and for the true one.
+    """Fixed point of one sample and its gradients `(du/dw)^T e`: for EP's error vector, and for the true one.
 
-    ``s = act(u(s) + beta f)`` gives ``e = (1 - D H)^-1 D f`` with ``H = du/ds`` and ``D = act'``; the true error vector
-    has ``H^T`` in place of H.
+    `s = act(u(s) + beta f)` gives `e = (1 - D H)^-1 D f` with `H = du/ds` and `D = act'`; the true error vector
+    has `H^T` in place of H.
     """
     sizes = [torch.Size(shape).numel() for shape in shapes]
 
@@ -152,7 +152,7 @@ ESTIMATORS = [
 
 @pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-def test_a_batch_teaches_what_its_samples_teach_alone(estimator, live):
+def test_the_gradient_of_a_batch_is_the_sum_of_its_samples_alone(estimator, live):
     """Samples stop at different iterations and leave the batch; none of it shows in another sample's gradient."""
     network = mlp(inputs=30, hidden=(20, 15), gain=1.0, free=Relaxation(150, 1e-4), estimator=estimator)
     x, y = images(7, (30,))

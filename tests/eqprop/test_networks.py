@@ -154,3 +154,70 @@ A, B = Layer("a", (2,)), Layer("b", (3,))
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_first_kernels(tied):
+    """Variance one over fan-in in both directions, no weight beyond two standard deviations, gain on both."""
+    torch.manual_seed(0)
+    link = Convolution("a", "b", kernel_size=5, padding=2, tied=tied, gain=0.5).build((30, 8, 8), (40, 4, 4))
+    std = 0.5 / math.sqrt(30 * 25)
+    for weight in (link.forward_weight, link.aligned_backward_weight()):
+        assert weight.shape == (40, 30, 5, 5)
+        assert float(weight.detach().std()) == pytest.approx(std, rel=0.02)
+        cut = 2 * std / 0.87962566103423978
+        assert 0.98 * cut < float(weight.detach().abs().max()) <= cut * (1 + 1e-6)
+    assert (link.backward_weight is None) == tied and link.reciprocal
+
+
+def test_gains_are_for_weights_between_layers():
+    for make in (
+        lambda gain: MLP((50,), (40, 30), gain=gain, angle=20.0),
+        lambda gain: LoopNet((50,), (40, 30), gain=gain),
+        lambda gain: ConvNet((2, 16, 16), (3, 4, 5), gain=gain, angle=20.0),
+    ):
+        torch.manual_seed(0)
+        one = make(1.0).state_dict()
+        torch.manual_seed(0)
+        for name, weight in make(0.25).state_dict().items():
+            factor = 0.25 if "links" in name and "input" not in name else 1.0
+            torch.testing.assert_close(weight, factor * one[name])
+
+
+def test_angles_mix_the_random_and_the_transposed_weights():
+    for degrees in (0.0, 50.0, 120.0):
+        found = []
+        for angle in (90.0, degrees):
+            torch.manual_seed(0)
+            found.append(Dense("a", "b", angle=angle).build((6,), (5,)))
+        random, mixed = (link.backward_weight.detach() for link in found)
+        a = math.radians(degrees)
+        wanted = math.sin(a) * random + math.cos(a) * found[1].forward_weight.detach().T
+        torch.testing.assert_close(mixed, wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_largest_accepted_settings(tied):
+    Dense("a", "b", angle=180.0, tied=tied)
+    Dense("a", "b", angle=0.0, gain=1e-9)
+    assert Convolution("a", "b", kernel_size=1, padding=0, pool=1).build((2, 3, 3), (2, 3, 3))
+    assert Convolution("a", "b", kernel_size=3, padding=2, pool=1).build((2, 3, 3), (2, 5, 5))
+    for options in ({"kernel_size": 0, "padding": 0}, {"padding": 3}, {"padding": -1}):
+        with pytest.raises(ValueError, match="expected kernel_size and pool"):
+            Convolution("a", "b", **options)
+    for angle in (-0.1, 180.1):
+        with pytest.raises(ValueError, match="angle in degrees"):
+            Dense("a", "b", angle=angle)
+    assert not Dense("input", "b").reciprocal and not Dense("input", "b", tied=True).build((2,), (3,)).reciprocal
+
+
+def test_states_have_the_weights_precision_and_single_for_half():
+    network = MLP((9,), (5,))
+    for dtype, wanted in (
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ):
+        network.to(dtype)
+        assert network.dtype == wanted and all(part.dtype == wanted for part in network.zero_state(2))
+        assert network(torch.rand(2, 9, dtype=dtype)).dtype == wanted

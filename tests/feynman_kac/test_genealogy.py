@@ -57,3 +57,25 @@ def test_lineages_recover_what_the_particles_carried() -> None:
 def test_a_trace_of_another_run_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ancestors has shape \(1, 3\) but the run has 1 groups of 4 particles"):
         lineages(TREE, num_groups=1, num_particles=4)
+
+
+def test_a_tree_lives_on_the_device_of_its_ancestors() -> None:
+    there = (None, torch.zeros(2, 3, dtype=torch.int64, device="meta"))
+    for function in (lineages, roots, unique_roots, coalescence):
+        assert function(there, num_groups=2, num_particles=3).device.type == "meta"
+        assert function((None,), num_groups=2, num_particles=3).device.type == "cpu"
+
+
+def test_an_empty_trace() -> None:
+    shape = {"num_groups": 2, "num_particles": 3}
+    assert torch.equal(lineages((), **shape), torch.arange(3).expand(1, 2, 3))
+    assert roots((), **shape).shape == (0, 2, 3)
+    assert coalescence((), **shape).tolist() == [-1, -1] and coalescence(
+        (), num_groups=2, num_particles=1
+    ).tolist() == [
+        0,
+        0,
+    ]
+    for wrong in ({"num_groups": 0, "num_particles": 3}, {"num_groups": 2, "num_particles": 0}):
+        with pytest.raises(ValueError, match=r"=0 is too small"):
+            roots((), **wrong)

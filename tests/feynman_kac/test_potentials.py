@@ -212,3 +212,22 @@ def test_wrong_inputs_are_refused() -> None:
         RewardPath(Difference(), 1, 0)
     with pytest.raises(TypeError, match=r"potential"):
         RewardPath("difference", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (Difference(), [1.0, 1.0, 1.0]),
+        (Max(), [1.0, 1.0, 1.0]),
+        (Sum(), [0.0, 1.0, 4.0]),
+        (Difference("statistic"), [0.0, 1.0, 4.0]),
+        (Max("statistic"), [0.0, 1.0, 4.0]),
+        (Sum("statistic"), [0.0, 1.0, 10.0]),
+        (Terminal(), [0.0, 0.0, 0.0]),
+    ],
+)
+def test_how_far_intermediate_targets_overshoot(rule: Potential, expected: list[float]) -> None:
+    """Similar rewards r: the product of the potentials is exp(m c r), so m is the sum of log G at r = c = 1."""
+    assert [rule.overshoot(points) for points in (0, 1, 4)] == expected
+    assert sum(_log_potentials(rule, [1.0] * 4, scale=1.0)) == expected[2]
+    assert rule.scores_intermediate == (not isinstance(rule, Terminal))

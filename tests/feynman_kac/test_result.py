@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fklit.feynman_kac import Budget, ParticleResult
+from fklit.feynman_kac.result import json_numbers
 
 INF, NAN = math.inf, math.nan
 
@@ -121,3 +122,42 @@ def test_budgets_add_up() -> None:
     assert total == Budget(denoiser_calls=9, decodes=4, reward_calls=2, seconds=2.0, peak_memory_bytes=300)
     with pytest.raises(ValueError, match=r"decodes=-1 is negative"):
         Budget(decodes=-1)
+
+
+def test_numbers_for_json() -> None:
+    values = torch.tensor([[1.5, INF], [-INF, NAN]])
+    assert json_numbers(values) == [[1.5, None], [None, None]]
+    assert json_numbers(torch.tensor(2.0)) == 2.0 and json_numbers(torch.tensor(NAN)) is None
+
+
+def test_a_record_holds_the_row_of_its_group() -> None:
+    result = replace(
+        _run(torch.tensor([[0.0, -INF], [-1.0, 2.0]])),
+        log_z=torch.tensor([-INF, 3.0]).double(),
+        steps=(-1, 4),
+        ess=torch.tensor([[2.0, 1.5], [1.0, 1.25]]).double(),
+        ancestors=(torch.tensor([[0, 1], [1, 1]]), None),
+        resampled=torch.tensor([[False, True], [False, False]]),
+        degenerate=torch.tensor([True, False]),
+        dropped=torch.tensor([4, 0]),
+        rewards=torch.tensor([[1.0, 2.0], [3.0, NAN]]).double(),
+    )
+    spent = {"denoiser_calls": 0, "decodes": 0, "reward_calls": 0, "seconds": 0.0, "peak_memory_bytes": 0}
+    assert result.record(0) == {
+        **{"log_weights": [0.0, None], "log_z": None, "steps": [-1, 4], "ess": [2.0, 1.0], "min_ess": 1.0},
+        **{"resampled": [False, False], "unique_roots": 1, "degenerate": True, "dropped": 4, "best": 0},
+        **{"rewards": [1.0, 2.0], "budget": spent},
+    }
+    assert result.record(1) == {
+        **{"log_weights": [-1.0, 2.0], "log_z": 3.0, "steps": [-1, 4], "ess": [1.5, 1.25], "min_ess": 1.25},
+        **{"resampled": [True, False], "unique_roots": 1, "degenerate": False, "dropped": 0, "best": 0},
+        **{"rewards": [3.0, None], "budget": spent},
+    }
+
+
+def test_one_draw_by_weight_unless_told_otherwise() -> None:
+    result = _run(torch.tensor([[-INF, 0.0]]))
+    assert result.sample_index().tolist() == [[1]] and result.sample().tolist() == [[1.0]]
+    assert torch.equal(result.sample_index(9), result.sample_index(9, seed=0))
+    shape = (result.num_groups, result.num_particles, list(result.group_indices))
+    assert shape == (1, 2, [0])

@@ -87,3 +87,27 @@ def test_impossible_settings_are_refused_at_once() -> None:
         Schedule(indices=(-3,))
     with pytest.raises(ValueError, match=r"num_steps=0 is too small"):
         Schedule().resolve(0)
+
+
+def test_rounding_of_fractions_is_forgiven_and_no_more() -> None:
+    """On 1000 steps a fraction may miss a step by 1e-9 of one, which rounding explains, not by 1.5e-9."""
+    for miss, expected in ((0.5e-9, 300), (1.5e-9, 299)):
+        assert Schedule(indices=((300 - miss) / 1000,)).resolve(1000) == (expected,)
+        assert Schedule(start=0, stop=(300 - miss) / 1000, every=1).resolve(1000)[-1] == expected
+    for miss, expected in ((0.5e-9, 300), (1.5e-9, 301)):
+        assert Schedule(start=(300 + miss) / 1000, stop=999).resolve(1000)[0] == expected
+
+
+def test_ends_of_what_is_accepted() -> None:
+    assert Schedule(every=1.0).resolve(4) == (0,) and Schedule(every=4).resolve(4) == (0,)
+    assert Schedule(start=2, stop=2).resolve(3) == (2,) and Schedule(start=0.5, stop=0.5).resolve(4) == (2,)
+    assert Schedule(indices=(0, 3, 0.0)).resolve(4) == (0, 3)
+    assert Schedule(start=0.0, stop=1.0).resolve(1) == (0,)
+    with pytest.raises(TypeError, match=r"every=True is not a number"):
+        Schedule(every=True)
+    with pytest.raises(ValueError, match=r"every=inf is not accepted"):
+        Schedule(every=float("inf"))
+    with pytest.raises(ValueError, match=r"a step of resample_at=1.5 is not a fraction"):
+        Schedule(resample_at=(1.5,))
+    with pytest.raises(TypeError, match=r"indices=3 is not a list"):
+        Schedule(indices=3)

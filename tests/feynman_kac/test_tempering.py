@@ -99,3 +99,26 @@ def test_impossible_settings_are_refused() -> None:
         _scale(Linear(), path, zeros, zeros, 1.0, point=4)
     with pytest.raises(ValueError, match=r"reward_scale=-1.0 is not accepted"):
         _scale(Constant(), path, zeros, zeros, -1.0)
+
+
+def test_ends_of_what_is_accepted() -> None:
+    path, zeros = RewardPath(Difference(), 1, 2), torch.zeros(1, 2)
+    for rule in (Constant(), Linear(), Adaptive()):
+        for point, n, message in ((-1, 4, "point=-1 is too small"), (0, 0, "num_points=0 is too small")):
+            with pytest.raises(ValueError, match=message):
+                _scale(rule, path, zeros, zeros, 1.0, point=point, n=n)
+        with pytest.raises(ValueError, match=r"point=1 but the run has 1 intermediate scores"):
+            _scale(rule, path, zeros, zeros, 1.0, point=1, n=1)
+        assert float(_scale(rule, path, zeros, zeros, 3.0, point=0, n=1)) == (1.5 if rule == Linear() else 3.0)
+    for target in (0, 1, 0.0):
+        with pytest.raises(ValueError, match=r"leaves nothing to solve"):
+            Adaptive(target)
+    with pytest.raises(ValueError, match=r"log_weights has shape \(1, 3\) but the run has 1 groups of 2 particles"):
+        _scale(Adaptive(), path, zeros, torch.zeros(1, 3), 1.0)
+
+
+def test_scales_are_float64_and_one_a_group() -> None:
+    path, zeros = RewardPath(Difference(), 3, 2), torch.zeros(3, 2)
+    for rule in (Constant(), Linear(), Adaptive()):
+        scale = _scale(rule, path, zeros, zeros, 2)
+        assert scale.shape == (3,) and scale.dtype == torch.float64

@@ -56,3 +56,24 @@ def test_wrong_leaves_are_refused() -> None:
         check_leaves([torch.zeros(2, 3)], 2, 4)
     with pytest.raises(TypeError, match=r"holds a Generator; .*method selected\(ancestors\)"):
         tree_map(lambda leaf: leaf, {"rng": torch.Generator()})
+
+
+def test_leaves_with_the_right_axes_pass() -> None:
+    check_leaves({"x": torch.zeros(2, 4), "y": [torch.zeros(2, 4, 1), 3, None]}, 2, 4)
+    for shape in ((2, 3), (3, 4), (2,), (4, 2)):
+        with pytest.raises(ValueError, match=r"must be \(groups, particles\) = \(2, 4\)"):
+            check_leaves({"x": torch.zeros(shape)}, 2, 4)
+    with pytest.raises(ValueError, match=r"shape \(3, 3\); give leading axes"):
+        select(torch.zeros(3, 3), torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"ancestors has shape \(3,\)"):
+        select(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
+
+
+def test_trees_keep_their_types() -> None:
+    doubled = tree_map(lambda leaf: 2 * leaf, {"a": (torch.ones(1), [torch.ones(1)]), "b": Pair(torch.ones(1), 1.5)})
+    assert type(doubled["a"]) is tuple and type(doubled["a"][1]) is list and type(doubled["b"]) is Pair
+    assert doubled["a"][1][0].item() == doubled["b"].left.item() == 2.0 and doubled["b"].right == 1.5
+    with pytest.raises(TypeError, match=r"holds a type"):
+        tree_map(lambda leaf: leaf, Solver)
+    with pytest.raises(TypeError, match=r"holds a set"):
+        tree_map(lambda leaf: leaf, {torch.ones(1)})

@@ -110,3 +110,24 @@ def test_wrong_inputs_are_refused() -> None:
         ess(torch.zeros(2, 0))
     with pytest.raises(TypeError, match=r"dtype torch.bool"):
         normalize(torch.ones(1, 2, dtype=torch.bool))
+
+
+def test_only_the_first_five_dead_groups_are_named() -> None:
+    values = torch.full((7, 2), -INF)
+    values[0] = 0.0
+    with pytest.raises(DegenerateGroupError, match=r"All 2 particles of 6 of 7 groups .*\(groups \[1, 2, 3, 4, 5\]\)"):
+        apply_degeneracy_policy(values, on_degenerate="error")
+
+
+def test_policies_have_names() -> None:
+    values, living = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"on_nan='keep' is not known; use one of 'error', 'drop'"):
+        apply_nan_policy(values, living, on_nan="keep")
+    with pytest.raises(ValueError, match=r"on_degenerate='drop' is not known; use one of 'error', 'keep'"):
+        apply_degeneracy_policy(values, on_degenerate="drop")
+
+
+def test_the_first_of_several_invalid_values_is_named() -> None:
+    values = torch.tensor([[0.0, 1.0, 2.0], [3.0, INF, NAN]])
+    with pytest.raises(InvalidWeightError, match=r"2 of 6 .*\(first: group 1, particle 1, value inf\)"):
+        apply_nan_policy(values, torch.ones(2, 3, dtype=torch.bool), on_nan="error")

@@ -180,7 +180,10 @@ def _named(images):
 
 
 REFUSED = [
-    (_named, r"expected 3 score\(s\) from [\w.]*test_returned\._named, got None; return them \(is a `return` missing\?\)"),
+    (
+        _named,
+        r"expected 3 score\(s\) from [\w.]*test_returned\._named, got None; return them \(is a `return` missing\?\)",
+    ),
     (lambda x: {"score": 1.0, "label": "x"}, r"got a dict with keys \['score', 'label'\]; return the entry"),
     (lambda x: [{"score": 1.0}] * 3, r"got a dict with keys \['score'\] as entry 0; return numbers"),
     (lambda x: "high", "got a str; return a tensor, an array or a list of numbers"),

@@ -31,7 +31,7 @@ def masked_weight(
     weight = torch.where(masked, site, 0.0).sum(dim=-1)
     if total != 1.0 and alpha_from > 0:
         # A site that is not masked contributes only by the forward kernel to the power 1 - B.
-        kept = (~masked).sum(dim=-1)
+        kept = (~masked).sum(dim=-1, dtype=torch.float64)
         weight = weight + (1 - total) * math.log(alpha_from / alpha_to) * kept
     return weight, (go - site).exp()
 
@@ -46,4 +46,4 @@ def masked_exit_weight(
     """
     ratio = alpha / (1 - alpha)
     site = ratio**total * log_normalizer.to(torch.float64).exp() - total * ratio
-    return torch.where(masked, site, 0.0).sum(dim=-1) + (total - 1) * (~masked).sum(dim=-1)
+    return torch.where(masked, site, 0.0).sum(dim=-1) + (total - 1) * (~masked).sum(dim=-1, dtype=torch.float64)

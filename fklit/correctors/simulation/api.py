@@ -46,11 +46,11 @@ def simulate(
 ) -> SimulationResult:
     """Sample a target: B groups of K particles from noise to data, corrected by weights and resampling.
 
-    ::
-
-        law = GaussianMixture([[-1.5], [1.2]], [0.15, 0.3], [0.35, 0.65]).on(VariancePreserving())
-        result = simulate(Target.annealed(law, 2.5), control=FittedControl(), dtype=torch.float64)
-        result.mean(), result.log_z, result.ess[-1]
+    ```python
+    law = GaussianMixture([[-1.5], [1.2]], [0.15, 0.3], [0.35, 0.65]).on(VariancePreserving())
+    result = simulate(Target.annealed(law, 2.5), control=FittedControl(), dtype=torch.float64)
+    result.mean(), result.log_z, result.ess[-1]
+    ```
 
     With `increment=Uncorrected()` it is the heuristic sampler, and with one particle a group the same, bit for bit.
 

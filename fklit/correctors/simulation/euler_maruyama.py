@@ -51,7 +51,7 @@ class EulerMaruyama(Proposal):
             if min(exponents) <= 0 or max(exponents) - min(exponents) > 1e-9 * max(exponents):
                 raise ProposalError(
                     f"expected exponents that are the same positive number with zeta='tempered_noise', got {exponents} "
-                    f"at t={t:g}; give zeta as a number instead."
+                    f"at t={t:g}; pass zeta as a number instead."
                 )
             return 1.0 / math.sqrt(exponents[0])
         value = float(self.zeta(t)) if callable(self.zeta) else float(self.zeta)

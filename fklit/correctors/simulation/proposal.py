@@ -1,4 +1,4 @@
-"""Proposals: how particles take one step from noise to data. None of them knows about weights.
+"""Proposals: how particles take one step from noise to data. None of them depends on weights.
 
 ==================  ==============================================================  ===============================
 proposal            step                                                            its kernel
@@ -37,7 +37,8 @@ class Move:
         interval: the net interval of the step; the one that weights count.
         x: the new samples, (B, K, *event).
         denoising_interval: the interval from the evaluation to the new samples; longer than `interval` after a churn.
-        mean, variance: of the Gaussian kernel the samples were drawn from, or None.
+        mean: of the Gaussian kernel that the samples were drawn from, (B, K, *event), or None.
+        variance: of that kernel, or None.
         after: Heun's second evaluation, or None.
         previous_dispersion: `score_dispersion` of the previous step's second evaluation, (B, K), or None.
         shift_weight: what the drift control adds to the log weight, (B, K), or None.

@@ -38,7 +38,7 @@ class Ramp:
 
         Annealing at a constant exponent is decided at high noise levels, where the score is not informative; with a
         late ramp the target is the base model's own marginal there, so that the base model sets the masses of the
-        modes. The price is a weight with log densities.
+        modes. It needs a weight with log densities.
 
         Args:
             last: value at the data end.

@@ -30,11 +30,11 @@ LogDensities = Literal["auto", "exact", "ito"]
 class Target:
     """Experts with exponents, and a tilt.
 
-    ::
-
-        Target.annealed(expert, 2.5)
-        Target.guided(conditional, unconditional, 4.0)
-        Target.tilted(Target.product([first, second]), reward, Ramp(0.0, 1.0))
+    ```python
+    Target.annealed(expert, 2.5)
+    Target.guided(conditional, unconditional, 4.0)
+    Target.tilted(Target.product([first, second]), reward, Ramp(0.0, 1.0))
+    ```
 
     In YAML the class methods are class paths: `class_path: fklit.Target.annealed`.
 

@@ -12,15 +12,15 @@ from fklit.correctors.targets.score_model import ModelExpert, ScoreModel
 class TrainedExpert:
     """A denoiser that `fklit fit` trained with `ScoreModelTask`, on any noise path.
 
-    ::
-
-        target:
-          class_path: fklit.Target.annealed
-          init_args:
-            model:
-              class_path: fklit.correctors.TrainedExpert
-              init_args: {checkpoint: outputs/score_model/folder, path: {class_path: fklit.correctors.EDM}}
-            beta: 2.5
+    ```yaml
+    target:
+      class_path: fklit.Target.annealed
+      init_args:
+        model:
+          class_path: fklit.correctors.TrainedExpert
+          init_args: {checkpoint: outputs/score_model/folder, path: {class_path: fklit.correctors.EDM}}
+        beta: 2.5
+    ```
 
     The weights are read when they are first needed, and follow the device of the samples. A network of another kind is
     an expert by a class of your own with a `path`, an `event_shape` and `score(x, t)`; see `Expert` and `ScoreModel`.

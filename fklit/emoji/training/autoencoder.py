@@ -24,24 +24,24 @@ def latent_scale(autoencoder: Any, images: Tensor) -> float:
 
 
 class AutoencoderTask(LightningModule):
-    """Trains diffusers' `AutoencoderKL` on pictures.
+    """Trains diffusers' `AutoencoderKL` on images.
 
     The loss is the absolute error of the pixels and of their differences to the right and below (which keeps edges
     sharp), plus a little of the Kullback-Leibler divergence to a standard normal (Rombach et al. 2022,
     arXiv:2112.10752, section 3.1). No attention in the middle, so that the cost is in proportion to the pixels.
 
     Args:
-        block_out_channels: Channels of each resolution; each after the first halves the picture.
+        block_out_channels: Channels of each resolution; each after the first halves the image.
         latent_channels: Channels of the latent.
         layers_per_block: Residual blocks of each resolution.
         norm_num_groups: Of the group normalizations; must divide every number of channels.
-        sample_size: Side of the pictures in pixels.
+        sample_size: Side of the images in pixels.
         kl_weight: Weight of the divergence (mean over latent entries).
         edge_weight: Weight of the error of the differences.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
         export_dir: Folder of the autoencoder, written at the end of `fit` with the scale of the latents of the
-            validation pictures; None for none.
+            validation images; None for none.
 
     Batches are `{"image": (N, 3, H, W) in [0, 1]}`.
 

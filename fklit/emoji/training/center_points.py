@@ -24,7 +24,7 @@ def center_targets(
 
     Returns:
         Heat maps (n, classes, side, side), 1 at the cell of a center, deviation an eighth of the box; the geometry
-        (m, 4) of the m objects; their places (m, 3) as picture, row, column.
+        (m, 4) of the m objects; their places (m, 3) as image, row, column.
     """
     count = len(classes)
     heat = torch.zeros(count, num_classes, side, side)

@@ -31,13 +31,13 @@ class ClipTask(LightningModule):
 
     Args:
         embed_dim: Size of the common embedding.
-        image_size: Side to which pictures are resized.
+        image_size: Side to which images are resized.
         vision_layers: Blocks of each of the four stages.
         vision_width: Channels of the stem; the features are 32 times as many.
         text_width: Channels of the text tower.
         text_layers: Its blocks.
         context_length: Longest caption, in words, with its end.
-        degrade: What is done to training pictures.
+        degrade: What is done to training images.
         denoised: What replaces some of them by denoised predictions; None for nothing.
         word_dropout: Probability of reading a word as unknown.
         typical_range: Written to the folder for `fklit.rewards.CLIPScore`; None omits it.
@@ -122,7 +122,7 @@ class ClipTask(LightningModule):
         self.start_from = None
 
     def embed(self, images: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Unit embeddings of pictures (n, d) and captions (p, d), float32."""
+        """Unit embeddings of images (n, d) and captions (p, d), float32."""
         tokens = torch.tensor(
             self.tokenizer(
                 prompts,
@@ -157,7 +157,7 @@ class ClipTask(LightningModule):
             self.model.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs how often a caption prefers its own picture to another one.
+        """Logs how often a caption prefers its own image to another one.
 
         To that of its hard negative: `val/wrong_scene`, and `val/blurred` if all are blurred with 3 pixels;
         to its own corrupted copy: `val/corrupted`.

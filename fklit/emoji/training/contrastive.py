@@ -11,7 +11,7 @@ def contrastive_loss(
 ) -> Tensor:
     """Symmetric cross-entropy of Radford et al. 2021 (arXiv:2103.00020, figure 3) with any number of true pairs.
 
-    Of several positives each counts the same (Khosla et al. 2020, arXiv:2004.11362, equation 2). A picture
+    Of several positives each counts the same (Khosla et al. 2020, arXiv:2004.11362, equation 2). An image
     that no caption fits takes part as a negative only.
 
     Args:

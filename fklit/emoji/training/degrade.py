@@ -1,4 +1,4 @@
-"""What happens to a picture on its way through a generator: blur, noise, compression, an autoencoder."""
+"""What happens to an image on its way through a generator: blur, noise, compression, an autoencoder."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ def _folder(name: str) -> Path:
 
 
 def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-    """Blurs each picture with its own `sigma` (pixels; 0 leaves it as it is); the border is continued."""
+    """Blurs each image with its own `sigma` (pixels; 0 leaves it as it is); the border is continued."""
     count, channels = images.shape[:2]
     reach = max(int(3 * float(sigma.max())), 1)
     steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
@@ -32,7 +32,7 @@ def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) 
 
 
 class Degrade(nn.Module):
-    """Degrades pictures at random, each by its own draw, from torch's global random state.
+    """Degrades images at random, each by its own draw, from torch's global random state.
 
     In this order: an autoencoder with noise on its latents (as imperfect sampling leaves it), blur, JPEG, noise.
     Amounts are drawn as `max * u**2` with uniform `u`, so that small ones are common.
@@ -100,7 +100,7 @@ class Degrade(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """The pictures through the autoencoder, with noise on the latents."""
+        """The images through the autoencoder, with noise on the latents."""
         if not self._vae:
             from diffusers import AutoencoderKL
 

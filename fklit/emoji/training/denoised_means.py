@@ -1,4 +1,4 @@
-"""Pictures as a diffusion model sees them half way: its denoised prediction from a noised latent."""
+"""Images as a diffusion model sees them half way: its denoised prediction from a noised latent."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from fklit.pipelines.denoised import denoised
 
 
 class DenoisedMeans(nn.Module):
-    """Replaces some pictures of a batch by a pipeline's denoised predictions `E[x_0 | x_t]`, `x_t` drawn from them.
+    """Replaces some images of a batch by a pipeline's denoised predictions `E[x_0 | x_t]`, `x_t` drawn from them.
 
     Steering scores such predictions. A contrastive model that sees them with the captions of the originals learns
-    `p(caption | x_t)`: what the prediction says about the picture that will come of it. Half of the batches are
+    `p(caption | x_t)`: what the prediction says about the image that will come of it. Half of the batches are
     predicted without a caption, half with the given ones (no guidance). One timestep a batch.
 
     Args:
         folder: The pipeline's folder, or a shipped model ("fklit:emoji_scenes").
-        share: Share of the pictures that are replaced, in (0, 1].
+        share: Share of the images that are replaced, in (0, 1].
         lowest: Lowest timestep, as a share of all, in [0, 1).
         highest: Highest one, above `lowest`, at most 1.
 
@@ -49,8 +49,8 @@ class DenoisedMeans(nn.Module):
         """Copies in [0, 1], a share of them replaced; draws from torch's global random state.
 
         Args:
-            images: Pictures in [0, 1].
-            prompts: One caption a picture.
+            images: Images in [0, 1].
+            prompts: One caption an image.
         """
         pipeline = self._load(images.device)
         count = max(round(self.share * len(images)), 1)

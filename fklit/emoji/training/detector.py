@@ -1,4 +1,4 @@
-"""Training of the detector: objects as center points, on degraded emoji pictures with distractors in them."""
+"""Training of the detector: objects as center points, on degraded emoji images with distractors in them."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class DetectorTask(LightningModule):
 
     Args:
         widths: Channels of the network.
-        degrade: What is done to the training pictures; mild enough that a person would still name every object.
+        degrade: What is done to the training images; mild enough that a person would still name every object.
         threshold: Lowest probability of an object, kept with the weights.
         min_distance: Smallest distance of two objects' centers in pixels, kept with the weights.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
@@ -92,7 +92,7 @@ class DetectorTask(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Logs `val/wrong`: the share of pictures with an object missed, invented, or more than 6 pixels off."""
+        """Logs `val/wrong`: the share of images with an object missed, invented, or more than 6 pixels off."""
         images = batch["image"]
         if self.degrade.vae_folder is not None:
             images = self.degrade.reconstruct(images)

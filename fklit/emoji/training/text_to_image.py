@@ -58,7 +58,7 @@ class TextToImageTask(LightningModule):
         caption_dropout: Probability of training on an empty caption instead of the given one, in [0, 1).
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        num_samples: Pictures drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
+        num_samples: Images drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
         export_dir: Folder of the pipeline, written at the end of `fit`; None for none.
 
     Batches are `{"latent": (N, C, h, w) scaled, "prompt": list of str}`.
@@ -178,7 +178,7 @@ class TextToImageTask(LightningModule):
         self.log("val/loss", loss, batch_size=len(latent), prog_bar=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Draws a few pictures from fixed prompts and noise for the loggers."""
+        """Draws a few images from fixed prompts and noise for the loggers."""
         if self.num_samples == 0 or self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
         pipeline = self.pipeline().to(self.device)

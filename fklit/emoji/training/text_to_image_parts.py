@@ -85,7 +85,7 @@ def build_scheduler() -> Any:
     """A `DDIMScheduler` for velocity prediction.
 
     The noise schedule is the scaled-linear one of Stable Diffusion with a higher end, so that a fully noised latent
-    keeps 1.5 % of its amplitude instead of 7 %: sampling starts from pure noise, and white pictures would turn gray
+    keeps 1.5 % of its amplitude instead of 7 %: sampling starts from pure noise, and white images would turn gray
     otherwise.
     """
     from diffusers import DDIMScheduler

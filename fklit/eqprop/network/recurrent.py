@@ -111,19 +111,12 @@ class RecurrentNetwork(nn.Module):
         """
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"expected samples of shape {self.input_shape}, got a batch of shape {tuple(x.shape)}.")
-        total: list[Tensor | None] = [None] * len(self.names)
-        for name, (pre, post) in self.ends.items():
-            if pre < 0:
-                given = self.link(name).to_post(x)
-                earlier = total[post]
-                total[post] = given if earlier is None else earlier + given
-        return tuple(self._with_bias(i, part, x) for i, part in enumerate(total))
-
-    def _with_bias(self, i: int, part: Tensor | None, x: Tensor) -> Tensor:
-        layer = self.layers[i]
-        if part is None:
-            part = self._zeros(len(x), layer)
-        return part + self.biases[layer.name] if layer.bias else part
+        given = {post: self.link(name).to_post(x) for name, (pre, post) in self.ends.items() if pre < 0}
+        parts = (given[i] if i in given else self._zeros(len(x), layer) for i, layer in enumerate(self.layers))
+        return tuple(
+            part + self.biases[layer.name] if layer.bias else part
+            for part, layer in zip(parts, self.layers, strict=True)
+        )
 
     def recurrent(self, state: State, layers: Sequence[int] | None = None, *, split: bool = False) -> dict[int, Tensor]:
         """Input H(s) that layers get from one another, without the static drive.

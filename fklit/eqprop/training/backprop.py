@@ -41,11 +41,11 @@ class BackpropTask(EqPropTask):
     Args:
         network: Its layers are in the order of the pass.
         num_classes: As in `fklit.eqprop.EqPropTask`.
-        loss: As there.
-        optimizer: As there.
+        loss: As in `fklit.eqprop.EqPropTask`.
+        optimizer: As in `fklit.eqprop.EqPropTask`.
 
     Raises:
-        ValueError: As there.
+        ValueError: As in `fklit.eqprop.EqPropTask`.
     """
 
     def __init__(

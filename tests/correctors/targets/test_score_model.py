@@ -77,12 +77,30 @@ def test_the_debug_configuration_trains_and_exports(tmp_path, monkeypatch):
     assert (tmp_path / "outputs/debug/score_model/checkpoints/last.ckpt").is_file()
 
 
+def test_a_checkpoint_holds_network_and_settings(tmp_path):
+    torch.manual_seed(0)
+    task = ScoreModelTask(DenoiserMLP(2, 8, 1, data_std=0.5), learning_rate=1e-3)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(accelerator="cpu", devices=1, max_steps=2, max_epochs=-1, default_root_dir=tmp_path, **quiet)
+    trainer.fit(task, MixtureDataModule(MEANS, VARIANCES, num_train=64, num_val=32, batch_size=32))
+    trainer.save_checkpoint(tmp_path / "task.ckpt")
+    loaded = ScoreModelTask.load_from_checkpoint(tmp_path / "task.ckpt", weights_only=True)
+    assert loaded.learning_rate == 1e-3 and loaded.denoiser.settings() == task.denoiser.settings()
+    for name, value in task.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
 def test_bad_settings_and_batches():
     with pytest.raises(ValueError, match="dim=0"):
         DenoiserMLP(0)
     with pytest.raises(ValueError, match="learning_rate=0"):
         ScoreModelTask(DenoiserMLP(2), learning_rate=0.0)
-    with pytest.raises(ValueError, match="give vectors"):
+    with pytest.raises(ValueError, match="expected vectors"):
         ScoreModelTask(DenoiserMLP(2)).training_step(torch.zeros(2, 3, 4), 0)
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="batch_size of at least 1, got 0"):
         MixtureDataModule(MEANS, VARIANCES, batch_size=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fake_art import write_fake_art
+from lightning.pytorch import Trainer
 
 from fklit.emoji.art import load_art
 from fklit.emoji.boxes import MAX_OBJECTS, BoxDataset, EmojiBoxesDataModule
@@ -16,6 +17,7 @@ from fklit.emoji.pairs import EmojiPairsDataModule, PairDataset, collate_pairs
 from fklit.emoji.scenes import place, sample_prompt, scene_rng
 from fklit.emoji.training.clip import ClipTask
 from fklit.emoji.training.contrastive import contrastive_loss
+from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.detector import DetectorTask
 from fklit.metrics import Judge
 from fklit.metrics.geneval import TAGS
@@ -131,6 +133,8 @@ def test_the_reward_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, 
         embedded, texts = task.embed(images, prompts)
     assert torch.allclose(scores, (embedded * texts).sum(-1), atol=2e-3)  # the folder holds float16
     assert reward.suggested_scale == pytest.approx(float(task.model.logit_scale.detach().exp()), rel=1e-2)
+    loaded = same_after_loading(task, tmp_path / "checkpoints" / "last.ckpt")
+    assert loaded.model_config == task.model_config and vars(loaded.degrade)["blur"] == 6.0
 
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
@@ -145,6 +149,45 @@ def test_the_judge_trains_resumes_and_is_read_by_the_judge_class(monkeypatch, tm
     heat, _ = judge.load()(torch.rand(1, 3, 64, 64))
     assert heat.shape == (1, 40, 16, 16)
     assert judge.settings["threshold"] == 0.4
+    loaded = same_after_loading(cli.model, tmp_path / "checkpoints" / "last.ckpt")
+    assert loaded.widths == (8, 8, 8, 8) and loaded.degrade.jpeg_quality == 40
+
+
+def same_after_loading(task, path):
+    """The task that a checkpoint gives without any argument."""
+    averaged = torch.load(path, weights_only=True)["state_dict"]
+    loaded = type(task).load_from_checkpoint(path, weights_only=True)
+    assert loaded.state_dict().keys() == averaged.keys() == task.state_dict().keys()
+    assert all(torch.equal(value, averaged[name]) for name, value in loaded.state_dict().items())
+    assert loaded.learning_rate == task.learning_rate and loaded.warmup_steps == task.warmup_steps
+    assert type(task).load_from_checkpoint(path, learning_rate=0.5, weights_only=True).learning_rate == 0.5
+    return loaded
+
+
+@pytest.mark.parametrize("kind", ["clip", "detector"])
+def test_tasks_made_in_python_load_from_their_checkpoints_and_start_from_weights(tmp_path, kind):
+    """What is in a checkpoint goes before `start_from`, which only gives the weights of a training that begins."""
+    degrade = Degrade(1.0, share=0.25)
+    if kind == "clip":
+        make, name = ClipTask, "open_clip_model.safetensors"
+        settings = {"embed_dim": 8, "image_size": 32, "vision_layers": (1, 1, 1, 1), "vision_width": 4}
+        settings |= {"text_width": 16, "text_layers": 1}
+    else:
+        make, name, settings = DetectorTask, "model.safetensors", {"widths": (8, 8, 8, 8)}
+    first, second = make(degrade=degrade, **settings), make(degrade=degrade, **settings)
+    first.save_folder(tmp_path)
+    second.start_from = str(tmp_path / name)
+    second.setup("fit")
+    halves = {key: value.half() for key, value in first.state_dict().items() if value.ndim > 1}
+    assert all(torch.equal(second.state_dict()[key].half(), value) for key, value in halves.items())
+    task = make(degrade=degrade, start_from=str(tmp_path / name), **settings)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=0)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "task.ckpt")
+    loaded = make.load_from_checkpoint(tmp_path / "task.ckpt", weights_only=True)
+    loaded.setup("test")
+    assert all(torch.equal(value, task.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert loaded.degrade.blur == 1.0 and loaded.degrade.share == 0.25
 
 
 def test_the_evaluation_set_asks_for_what_is_there_and_for_what_is_not(art):

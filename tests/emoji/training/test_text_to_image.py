@@ -1,6 +1,7 @@
 """The recipe of the shipped model, small: autoencoder, latents, text encoder and U-Net, the pipeline folder."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from fake_art import write_fake_art
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from fklit.emoji.art import load_art
 from fklit.emoji.latents import EncodedScenesDataModule
-from fklit.emoji.scene_data import EmojiScenesDataModule
+from fklit.emoji.scene_data import EmojiScenesDataModule, SceneDataset
 from fklit.emoji.training.autoencoder import AutoencoderTask
 from fklit.emoji.training.export import export_text_to_image, main
 from fklit.emoji.training.text_to_image import TextToImageTask
@@ -74,6 +76,28 @@ def test_latents_are_encoded_once_and_follow_the_weights(trained):
     data.prepare_data()
     assert {path: path.stat().st_mtime_ns for path in stored} == stored and len(stored) == 2
     assert data.train_set[3]["prompt"] and data._store(0, 16) in stored
+    assert len({data._store(0, 16), data._store(1, 16), data._store(0, 8)}) == 3
+    shutil.copytree(root / "vae", root / "other")
+    with open(root / "other" / "diffusion_pytorch_model.safetensors", "ab") as file:
+        file.write(b" ")
+    other = EncodedScenesDataModule(str(root / "emoji"), autoencoder=str(root / "other"))
+    assert other._store(0, 16) not in stored
+
+
+def test_latents_are_those_of_the_captioned_scenes(trained):
+    from diffusers import AutoencoderKL
+
+    root, _, data = trained
+    vae = AutoencoderKL.from_pretrained(root / "vae").eval()
+    scenes = EmojiScenesDataModule(str(root / "emoji"), num_scenes=16, num_val_scenes=8)
+    scenes.setup("fit")
+    for mine, theirs in ((data.train_set, scenes.train_set), (data.val_set, scenes.val_set)):
+        for index in (0, 5):
+            with torch.no_grad():
+                latent = vae.encode(theirs[index]["image"][None] * 2 - 1).latent_dist.mode()[0]
+            assert mine[index]["prompt"] == theirs[index]["prompt"]
+            # encoded in bfloat16
+            assert (mine[index]["latent"] - latent * vae.config.scaling_factor).abs().max() < 0.1
 
 
 def test_the_folder_is_a_pipeline_that_draws(trained):
@@ -111,6 +135,27 @@ def test_a_checkpoint_gives_the_same_folder(trained, capsys):
         main(["text_to_image", "nowhere.ckpt", "x"])
     export_text_to_image(root / "model.ckpt", root / "third", autoencoder=root / "vae")
     assert (root / "third" / "model_index.json").is_file()
+
+
+def test_an_autoencoder_is_exported_from_its_checkpoint(trained, capsys, monkeypatch):
+    from diffusers import AutoencoderKL
+
+    root, _, _ = trained
+    task = small_autoencoder(learning_rate=5e-3)
+    trainer = Trainer(max_steps=1, enable_checkpointing=False, **QUIET)
+    trainer.fit(task, EmojiScenesDataModule(str(root / "emoji"), 4, num_scenes=4, num_val_scenes=4))
+    trainer.save_checkpoint(root / "autoencoder.ckpt")
+    loaded = AutoencoderTask.load_from_checkpoint(root / "autoencoder.ckpt", weights_only=True)
+    assert loaded.learning_rate == 5e-3 and loaded.block_out_channels == (8, 8, 8)
+    main(["autoencoder", str(root / "autoencoder.ckpt"), str(root / "exported"), "--data_dir", str(root / "emoji")])
+    written = AutoencoderKL.from_pretrained(root / "exported").eval()
+    assert f"scaling_factor {written.config.scaling_factor:.4f}" in capsys.readouterr().out
+    assert all(torch.equal(value, task.vae.state_dict()[key]) for key, value in written.state_dict().items())
+    scenes = SceneDataset(load_art(root / "emoji"), 200, seed=2)
+    with torch.no_grad():
+        images = torch.stack([scenes[index]["image"] for index in range(200)])
+        latents = written.encode(images * 2 - 1).latent_dist.mode() * written.config.scaling_factor
+    assert float(latents.square().mean()) == pytest.approx(1, rel=0.05)
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained):

@@ -237,7 +237,7 @@ def test_a_sample_does_not_depend_on_its_neighbors():
     assert relative(error, tuple(part[2:3] for part in together)) < 1e-12
 
 
-def test_diverged_phases_teach_nothing():
+def test_diverged_phases_have_an_error_of_zero():
     network = mlp(inputs=30, hidden=(20, 15))
     equilibrium, _, force = free_equilibrium(network, 3)
     force = tuple(part * torch.tensor([1.0, 1e6, 1.0])[:, None] for part in force)
@@ -280,3 +280,24 @@ def test_complex_step_converges_in_single_precision(arithmetic):
         ComplexStep(1e-3, arithmetic=arithmetic, relaxation=relaxation).respond(network, equilibrium, nudge).results
     )
     assert result.converged.all() and result.iterations.max() < 50
+
+
+@pytest.mark.parametrize("phases", [3, 4])
+@pytest.mark.parametrize("periods", [1, 2])
+@pytest.mark.parametrize("from_zero", [False, True])
+def test_a_slow_oscillation_is_the_contour(tied, phases, periods, from_zero):
+    """With enough iterations at each point there are no transients left; the mean state is that of the phases."""
+    network, equilibrium, nudge, _, _ = tied
+    online = Online(phases, 0.3, iterations_per_phase=80, num_periods=periods, from_zero=from_zero)
+    response = online.respond(network, equilibrium, nudge)
+    wanted = contour(network, equilibrium, nudge, num_phases=phases, beta=0.3, relaxation=NUDGED)
+    assert relative(response.error, wanted.error) < 1e-9
+    assert len(response.results) == phases * periods
+    assert all(result.iterations.eq(80).all() for result in response.results)
+    total = [torch.zeros_like(part) for part in equilibrium.state]
+    for k in range(phases):
+        beta = 0.3 * complex(torch.exp(torch.tensor(2j * torch.pi * k / phases, dtype=torch.complex128)))
+        field, start = complex_phases(network, equilibrium, nudge, [beta], arithmetic="native")
+        for i, part in enumerate(relax(field, start, NUDGED).state):
+            total[i] = total[i] + part.real / phases
+    assert relative(response.gradient_state, total) < 1e-9

@@ -4,7 +4,7 @@ import pytest
 import torch
 from equilibria import convnet, images, mlp
 
-from fklit.eqprop.analysis.references import recurrent_jacobian
+from fklit.eqprop.analysis.references import flatten_state, recurrent_jacobian
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
 from fklit.eqprop.learning.homeostasis import Homeostasis, closed_form, draw_probes, squared, two_term
 from fklit.eqprop.network.connections import Dense
@@ -174,3 +174,48 @@ def test_bad_arguments():
         Homeostasis("closed")(network, equilibrium, sample_ids=[0, 1])
     with pytest.raises(ValueError, match="for each of 2 samples, got 1"):
         Homeostasis()(network, equilibrium, sample_ids=[0])
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_each_form_is_its_formula_for_every_probe(kind):
+    """Against dense Jacobians: `|J v|^2 - v^T J J v` and `1/2 |(J - J^T) v|^2`, and the loss is their mean."""
+    network = mlp(inputs=20, hidden=(12, 9)) if kind == "mlp" else convnet((3, 4), tied=False, shape=(2, 8, 8))
+    equilibrium = network.free_equilibrium(images(3, network.input_shape)[0])
+    size = network.num_neurons
+    jacobian = recurrent_jacobian(network, equilibrium.state) - torch.eye(size, dtype=torch.float64)
+    drawn = draw_probes(network, [7, 2, 5], probes=2, seed=4, step=9)
+    v = flatten_state(tuple(part.double() for part in drawn))[..., None]
+    j = torch.cat([jacobian] * 2)
+    sensitivity = (j @ v).square().sum((1, 2))
+    reconstruction = (v.mT @ j @ j @ v).flatten()
+    skew = 0.5 * ((j - j.mT) @ v).square().sum((1, 2))
+    linear = LinearizedRecurrence(network, equilibrium.state)
+    probe = tuple(part.double() for part in drawn)
+    torch.testing.assert_close(two_term(linear, probe).detach(), sensitivity - reconstruction)
+    torch.testing.assert_close(squared(linear, probe).detach(), skew)
+    for settings, values in (
+        ({}, sensitivity - reconstruction),
+        ({"reconstruction": False}, sensitivity),
+        ({"sensitivity": False}, -reconstruction),
+        ({"form": "squared"}, skew),
+    ):
+        for normalize, scale in ((True, 1 / size), (False, 1.0)):
+            loss = Homeostasis(probes=2, seed=4, normalize=normalize, **settings)
+            got = loss(network, equilibrium, sample_ids=[7, 2, 5], step=9)
+            assert float(got.detach()) == pytest.approx(float(values.mean()) * scale, rel=1e-10)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_closed_form_in_the_loss(normalize):
+    network = mlp(inputs=20, hidden=(12, 9))
+    equilibrium = network.free_equilibrium(images(3, (20,))[0])
+    got = Homeostasis("closed", normalize=normalize)(network, equilibrium, sample_ids=range(3))
+    scale = network.num_neurons if normalize else 1
+    assert float(got.detach()) == pytest.approx(float(exact(network, equilibrium.state)) / scale, rel=1e-12)
+
+
+def test_accepted_limits():
+    Homeostasis(weight=0.0, warmup_steps=0, probes=1)
+    for settings in ({"weight": -0.1}, {"warmup_steps": -1}):
+        with pytest.raises(ValueError, match="of at least 0"):
+            Homeostasis(**settings)

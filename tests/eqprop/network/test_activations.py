@@ -138,3 +138,35 @@ def test_pooling_adds_a_constant_and_bounds():
     torch.testing.assert_close(softmax_pool(z + 3, 2), softmax_pool(z, 2) + 3)
     top = torch.nn.functional.max_pool2d(z, 2)
     assert (softmax_pool(z, 2) <= top).all() and (softmax_pool(z, 2) >= torch.nn.functional.avg_pool2d(z, 2)).all()
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_the_test_covers_inputs_from_minus_20_to_20(side):
+    def kink(place):
+        class Kink(Activation):
+            def __call__(self, z):
+                beyond = side * (z.real if z.is_complex() else z) > place
+                return torch.where(beyond, 0.0, z)
+
+        return Kink()
+
+    assert not is_holomorphic(kink(19.95)) and is_holomorphic(kink(20.2))
+
+
+def test_slope_is_the_derivative():
+    z = torch.linspace(-2, 3, 11, dtype=torch.float64)
+    torch.testing.assert_close(Tanh().slope(z), 1 - torch.tanh(z) ** 2)
+    torch.testing.assert_close(ShiftedSigmoid().slope(torch.tensor([0.5])), torch.tensor([1.0]))
+    assert not Tanh().slope(z).requires_grad
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("last", [True, False])
+def test_pooling_keeps_the_memory_format(channels, last):
+    z = torch.rand(2, channels, 4, 6)
+    if last:
+        z = z.contiguous(memory_format=torch.channels_last)
+    pooled = softmax_pool(z, 2)
+    wanted = torch.rand(2, channels, 2, 3)
+    assert pooled.stride() == (wanted.contiguous(memory_format=torch.channels_last) if last else wanted).stride()
+    assert softmax_pool_transpose(z, pooled, 2).stride() == z.stride()

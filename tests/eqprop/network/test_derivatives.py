@@ -96,3 +96,11 @@ def test_a_link_of_the_users_own_needs_no_derivatives():
         a, b = getattr(got, name)(direction), getattr(wanted, name)(direction)
         for i in b:
             torch.testing.assert_close(a[i], b[i], rtol=1e-9, atol=1e-12)
+
+
+def test_only_derivatives_by_autograd_must_compute_the_asymmetry_of_the_curvature():
+    for connection, pre, post in links():
+        link = connection.build(pre, post)
+        lower, upper = torch.zeros(1, *pre), torch.zeros(1, *post)
+        assert link.derivative(lower, upper).symmetric_curvature
+        assert not AutogradDerivative(link.to_post, link.to_pre, lower, upper).symmetric_curvature

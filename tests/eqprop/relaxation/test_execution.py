@@ -8,7 +8,8 @@ from equilibria import convnet, images, mlp, relative
 from fklit.eqprop.learning.estimators import Cauchy, Symmetric
 from fklit.eqprop.learning.nudges import CrossEntropyNudge
 from fklit.eqprop.network.execution import Execution
-from fklit.eqprop.relaxation import fields
+from fklit.eqprop.relaxation import fields, free_phase
+from fklit.eqprop.relaxation.relax import relax
 from fklit.eqprop.relaxation.settings import Relaxation
 
 FREE = Relaxation(max_iterations=200, tolerance=1e-5)
@@ -111,3 +112,26 @@ def test_compiled_iterations():
 def test_refused():
     with pytest.raises(ValueError, match="expected free_precision 'full', 'bfloat16' or 'float16', got 'int8'"):
         Execution(free_precision="int8")
+
+
+@pytest.mark.parametrize(("low", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])
+def test_the_low_precision_runs_to_its_rounding_for_half_of_the_iterations(monkeypatch, low, dtype):
+    asked = []
+
+    def recording(field, start, relaxation, **more):
+        asked.append((start[0].dtype, relaxation, more))
+        return relax(field, start, relaxation, **more)
+
+    monkeypatch.setattr(free_phase, "relax", recording)
+    for tolerance, iterations in ((1e-5, 7), (0.5, 8)):
+        free = Relaxation(max_iterations=iterations, tolerance=tolerance)
+        network = make("mlp", Execution(free_precision=low), free=free)
+        x, _ = images(3, network.input_shape, dtype=torch.float32)
+        coarse = max(tolerance, 2 * torch.finfo(dtype).eps)
+        asked.clear()
+        result = network.free_equilibrium(x).result
+        assert asked == [
+            (dtype, Relaxation(max_iterations=4, tolerance=coarse), {}),
+            (torch.float32, free, {"detect_period_two": True}),
+        ]
+        assert result.iterations.min() > (0 if tolerance < 0.5 else 1)  # those of both are counted

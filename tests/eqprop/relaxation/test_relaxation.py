@@ -14,7 +14,7 @@ from fklit.eqprop.relaxation.settings import Relaxation
 
 
 class Scalar:
-    """``s <- factor s`` for one number a sample."""
+    """`s <- factor s` for one number a sample."""
 
     parts = 1
     colors = ((0,),)
@@ -41,7 +41,7 @@ def run(factors, **options):
 
 @pytest.mark.parametrize("check_every", [1, 5, 1000])
 def test_every_sample_stops_at_its_own_step(check_every):
-    """``0.5^n`` changes by ``0.5^n`` in step n: below 1e-3 first at n = 10; when is checked changes nothing."""
+    """`0.5^n` changes by `0.5^n` in step n: below 1e-3 first at n = 10; when is checked changes nothing."""
     out = run([0.5, 0.0, 0.9, -1.0, 3.0], max_iterations=40, tolerance=1e-3, check_every=check_every)
     assert out.iterations.tolist() == [10, 2, 40, 40, 9]  # 3^9 is beyond the bound
     assert out.converged.tolist() == [True, True, False, False, False]
@@ -147,8 +147,8 @@ def test_unconverged_samples(policy):
             network.free_equilibrium(x)
         return
     network(x).sum().backward()
-    taught = any(link.forward_weight.grad.abs().sum() > 0 for link in network.links.values())
-    assert taught == (policy == "keep")
+    trained = any(link.forward_weight.grad.abs().sum() > 0 for link in network.links.values())
+    assert trained == (policy == "keep")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +178,126 @@ def test_an_empty_batch():
     network = mlp(inputs=20, hidden=(8,))
     equilibrium = network.free_equilibrium(torch.zeros(0, 20))
     assert equilibrium.state[0].shape == (0, 8) and equilibrium.result.counts()["samples"] == 0
+
+
+def test_limits_are_exact():
+    """Changes equal to the tolerance are not below it, and activities equal to the bound do not exceed it."""
+    assert run([0.5], tolerance=2.0**-10).iterations.tolist() == [11]
+    out = run([10.0], bound=1e4)
+    assert out.iterations.tolist() == [5] and out.diverged.all() and float(out.state[0]) == 1e4
+
+
+def test_cycles_of_two_may_drift_by_a_hundredth_of_their_change_or_by_the_tolerance():
+    out = run([-0.995, -0.98], max_iterations=5, tolerance=1e-9)
+    assert out.period_two.tolist() == [True, False]
+    start = (torch.full((1, 1), 0.025, dtype=torch.float64),)
+    for tolerance, found in ((1e-3, True), (5e-4, False)):  # it drifts by 7.8e-4 and changes by 0.049
+        relaxation = Relaxation(max_iterations=1, tolerance=tolerance)
+        out = relax(Scalar(torch.tensor([-0.984])), start, relaxation, detect_period_two=True)
+        assert out.period_two.tolist() == [found]
+    assert not relax(
+        Scalar(torch.tensor([-1.0])), start, Relaxation(max_iterations=4)
+    ).period_two.any()  # not asked for
+
+
+def test_damping_moves_by_the_rate_towards_the_new_value():
+    start = (torch.ones(1, 1, dtype=torch.float64),)
+    after = iterate(Scalar(torch.tensor([0.2])), start, Relaxation(rate=0.25))
+    torch.testing.assert_close(after[0], torch.full((1, 1), 0.8, dtype=torch.float64))
+    out = run([0.2], rate=0.25, max_iterations=1)
+    assert float(out.residual) == pytest.approx(0.8)  # as if undamped
+
+
+class Spiral:
+    """`s <- factor s` for a split complex number a sample."""
+
+    parts = 2
+    colors = ((0,),)
+
+    def __init__(self, factors):
+        self.factors = factors
+
+    def update(self, state, layers):
+        real, imaginary = state[0].chunk(2)
+        a, b = self.factors.real[:, None], self.factors.imag[:, None]
+        return {0: torch.cat([a * real - b * imaginary, a * imaginary + b * real])}
+
+    def select(self, samples):
+        return Spiral(self.factors[samples])
+
+
+@pytest.mark.parametrize("check_every", [1, 4])
+def test_split_samples_stop_by_the_modulus_of_their_change(check_every):
+    factors = torch.tensor([0.5j, 0.9, 2j, 0.25], dtype=torch.complex128)
+    start = (torch.cat([torch.ones(4, 1), torch.zeros(4, 1)]).double(),)
+    out = relax(Spiral(factors), start, Relaxation(60, 1e-3, bound=100.0, check_every=check_every))
+    change = (1 - factors).abs()
+    for i, factor in enumerate(factors):
+        steps = next((n for n in range(1, 61) if change[i] * factor.abs() ** (n - 1) < 1e-3), 60)
+        if i == 2:
+            assert int(out.iterations[i]) == 7 and out.diverged[i]  # 2^7 is beyond the bound
+            steps = 6
+        else:
+            assert int(out.iterations[i]) == steps and bool(out.converged[i]) == (steps < 60)
+        reached = torch.complex(out.state[0][i, 0], out.state[0][4 + i, 0])
+        torch.testing.assert_close(reached, factor**steps)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_the_imaginary_residual_ignores_real_parts(split):
+    """A real part that keeps changing does not keep a sample from converging if only the imaginary part counts."""
+
+    class Drift:
+        parts = 2 if split else 1
+        colors = ((0,),)
+
+        def update(self, state, layers):
+            if split:
+                return {0: torch.cat([state[0][:1] + 1, 0.5 * state[0][1:]])}
+            return {0: torch.complex(state[0].real + 1, 0.5 * state[0].imag)}
+
+        def select(self, samples):
+            return self
+
+    one = torch.ones(1, 1, dtype=torch.float64)
+    start = (torch.cat([one, one]) if split else torch.complex(one, one),)
+    assert not relax(Drift(), start, Relaxation(30, 1e-3)).converged.any()
+    out = relax(Drift(), start, Relaxation(30, 1e-3), imaginary=True)
+    assert out.converged.all() and out.iterations.tolist() == [10]
+    assert float(out.residual) == pytest.approx(2.0**-10)
+
+
+def test_accepted_limits():
+    Relaxation(max_iterations=1, tolerance=0.0, rate=1.0, bound=1e-9, check_every=1)
+    with pytest.raises(ValueError, match=r"bound=0\.0"):
+        Relaxation(bound=0.0)
+
+
+def test_the_policy_raise_accepts_samples_that_converge():
+    network = mlp(inputs=20, hidden=(8,), unconverged="raise")
+    assert network.free_equilibrium(images(3, (20,))[0]).result.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("factors", "check_every", "rows"),
+    [
+        ([0.5, 0.0, 0.0, 0.9], None, [4] * 2 + [2] * 8 + [1] * 30),  # on a CPU every iteration is checked
+        ([0.5, 0.0, 0.0, 0.9], 5, [4] * 5 + [2] * 5 + [1] * 30),
+        ([0.0, 0.9, 0.9, 0.9], None, [4] * 40),
+        ([0.0, 0.0], None, [2] * 2),
+    ],
+)
+def test_stopped_samples_leave_when_half_of_the_batch_has_stopped(factors, check_every, rows):
+    seen = []
+
+    class Counting(Scalar):
+        def update(self, state, layers):
+            seen.append(len(state[0]))
+            return super().update(state, layers)
+
+        def select(self, samples):
+            return Counting(self.factors[samples])
+
+    start = (torch.ones(len(factors), 1, dtype=torch.float64),)
+    relax(Counting(torch.tensor(factors)), start, Relaxation(40, 1e-3, check_every=check_every))
+    assert seen == rows

@@ -94,3 +94,19 @@ def test_typos_name_the_key(run, capsys):
     assert "max_iterations" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"expected holomorphic activations .*, got HardSigmoid"):
         run("--model.network.activation=fklit.eqprop.HardSigmoid")
+
+
+@pytest.mark.parametrize(
+    ("words", "renamed"),
+    [
+        (["--model.network.free.max_steps=3"], "'max_steps' of Relaxation was renamed to 'max_iterations'"),
+        (["--model.network.populations=[]"], "'populations' of EquilibriumNetwork was renamed to 'layers'"),
+        (["--model.network.unset" + "tled=drop"], "of EquilibriumNetwork was renamed to 'unconverged'"),
+        (["--model=fklit.eqprop.task.EqPropTask"], "was renamed to 'fklit.eqprop.EqPropTask'"),
+        (["--model=fklit.eqprop.backprop.BackpropTask"], "was renamed to 'fklit.eqprop.BackpropTask'"),
+    ],
+)
+def test_names_of_the_first_version_are_told_the_new_ones(run, capsys, words, renamed):
+    with pytest.raises(SystemExit):
+        run(*words)
+    assert renamed in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``fklit predict`` with labeled images: every test image once, in order, and one file whatever the processes."""
+"""`fklit predict` with labeled images: every test image once, in order, and one file whatever the processes."""
 
 import os
 import subprocess

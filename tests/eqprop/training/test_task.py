@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
-from equilibria import convnet, images, mlp
+from equilibria import images, mlp
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.eqprop.learning.homeostasis import Homeostasis
 from fklit.eqprop.relaxation.settings import Relaxation
-from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer, parameter_groups
+from fklit.eqprop.training.batches import check_batch
+from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer
 from fklit.eqprop.training.task import EqPropTask
 
 
@@ -26,8 +27,9 @@ class Samples(torch.utils.data.Dataset):
         return {"x": self.x[i], "y": i % 10, "index": i}
 
 
-def small(**more):
-    return mlp(inputs=20, hidden=(16, 12), dtype=torch.float32, free=Relaxation(max_iterations=40), **more)
+def small(*, free_phase=None, **more):
+    free = Relaxation(max_iterations=40) if free_phase is None else free_phase
+    return mlp(inputs=20, hidden=(16, 12), dtype=torch.float32, free=free, **more)
 
 
 def trainer(tmp_path, **more):
@@ -83,36 +85,13 @@ def test_a_training_step_is_the_modules_own_gradient():
         torch.testing.assert_close(a, b)
 
 
-def test_dropped_samples_teach_neither_dynamics_nor_readout():
+def test_dropped_samples_train_neither_dynamics_nor_readout():
     network = small(unconverged="drop")
     network.free = Relaxation(max_iterations=1, tolerance=1e-9)
     task = EqPropTask(network)
     task.log = task.log_dict = lambda *a, **k: None
     task.training_step(next(iter(loader())), 0).backward()
     assert not any(weight.grad.any() for weight in network.parameters())
-
-
-def test_rates_by_layer():
-    """Factors apply to both directions, the biases of the post layer, and the readout; every weight is in one group."""
-    network = convnet((4, 5, 6, 7), tied=False)
-    settings = OptimizerSettings(
-        "sgd", 7e-3, weight_decay=1e-4, rate_factors={"input-conv1": 25, "readout": 5}, decay_factors={"readout": 2}
-    )
-    groups = {group["name"]: group for group in parameter_groups(network, settings)}
-    assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(
-        {"input-conv1": 0.175, "conv1-conv2": 7e-3, "conv2-conv3": 7e-3, "conv3-out": 7e-3, "readout": 0.035}
-    )
-    assert groups["readout"]["weight_decay"] == 2e-4 and groups["conv3-out"]["weight_decay"] == 1e-4
-    assert [tuple(weight.shape) for weight in groups["conv1-conv2"]["params"]] == [(5, 4, 3, 3)] * 2 + [(5, 1, 1)]
-    members = [weight for group in groups.values() for weight in group["params"]]
-    assert {id(w) for w in members} == {id(w) for w in network.parameters()} and len(members) == len(set(members))
-    optimizer = build_optimizer(network, settings)
-    assert optimizer.param_groups[0]["momentum"] == 0.9
-
-
-@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
-def test_kinds_of_optimizers(name, kind):
-    assert type(build_optimizer(small(), OptimizerSettings(name))).__name__ == kind
 
 
 def test_refused():
@@ -150,19 +129,6 @@ def test_refused():
         AlignmentCallback().setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
 
 
-def test_alignment_in_every_other_epoch(tmp_path):
-    seen = []
-
-    class Spy(AlignmentCallback):
-        def on_validation_epoch_end(self, trainer, pl_module):
-            if not trainer.sanity_checking:
-                seen.append(self._metric is not None)
-            super().on_validation_epoch_end(trainer, pl_module)
-
-    trainer(tmp_path, max_epochs=4, callbacks=[Spy(every_n_epochs=2)]).fit(EqPropTask(small()), loader(), loader())
-    assert seen == [True, False, True, False]
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
 def test_precisions(tmp_path, precision):
     """Mixed precision trains to the same weights: the dynamics stay in single. The others train."""
@@ -184,3 +150,36 @@ def test_predict(tmp_path):
     scores = torch.cat([batch["scores"] for batch in batches])
     torch.testing.assert_close(scores, task.network(x).detach())
     assert torch.equal(torch.cat([batch["prediction"] for batch in batches]), scores.argmax(1))
+
+
+def test_a_cosine_needs_an_end(tmp_path):
+    task = EqPropTask(small(), optimizer=OptimizerSettings(schedule="cosine"))
+    with pytest.raises(ValueError, match="expected max_epochs or max_steps"):
+        trainer(tmp_path, max_epochs=-1, limit_val_batches=0).fit(task, loader(), loader())
+    trainer(tmp_path, max_epochs=-1, max_steps=1, limit_val_batches=0).fit(task, loader(), loader())
+
+
+def test_labels_at_the_ends():
+    x = torch.zeros(2, 20)
+    for labels in ([0, 9], [9, 0]):
+        check_batch({"x": x, "y": torch.tensor(labels), "index": None}, 10)
+    check_batch({"x": x[:0], "y": torch.zeros(0, dtype=torch.long), "index": None}, 10)
+    for labels in ([0, 10], [-1, 3]):
+        with pytest.raises(ValueError, match="expected labels from 0 to 9"):
+            check_batch({"x": x, "y": torch.tensor(labels), "index": None}, 10)
+    with pytest.raises(ValueError, match=r"shape \(2, 1\)"):
+        check_batch({"x": x, "y": torch.zeros(2, 1, dtype=torch.long), "index": None}, 10)
+
+
+@pytest.mark.parametrize("num_classes", [5, 6])
+def test_the_best_five_are_counted_for_more_than_five_classes(num_classes):
+    task = EqPropTask(small(num_classes=num_classes), num_classes)
+    assert ("val_top5" in task.accuracies) == ("test_top5" in task.accuracies) == (num_classes > 5)
+
+
+def test_losses_of_samples():
+    out, y = torch.tensor([[0.5, 0.25], [1.0, 0.0]]), torch.tensor([0, 1])
+    task = EqPropTask(small(num_classes=None, num_outputs=2), 2, loss="mse")
+    assert task.sample_losses(out, y).tolist() == [0.5 * (0.25 + 0.0625), 1.0]
+    task = EqPropTask(small(num_classes=2), 2)
+    torch.testing.assert_close(task.sample_losses(out, y), torch.nn.functional.cross_entropy(out, y, reduction="none"))
