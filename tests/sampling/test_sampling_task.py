@@ -54,7 +54,7 @@ class Task(SamplingTask):
         super().__init__(Source(notes), settings, reported=("ten",), **options)
         self.notes = notes
 
-    def sample(self, prompts, indices):
+    def sample(self, prompts, indices, metadata=None):
         self.notes.append((list(prompts), list(indices), torch.get_num_threads()))
         size = len(prompts)
         return PipelineResult(

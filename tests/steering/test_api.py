@@ -375,7 +375,7 @@ def test_nan_can_be_dropped_and_minus_infinity_kills(pipeline):
 
     def nan_for_slot_1(images):
         rewards = brightness(images)
-        return torch.where(torch.arange(4) == 1, math.nan, rewards)
+        return torch.where(torch.arange(len(images)) == 1, math.nan, rewards)
 
     result = _steer(pipeline, reward=nan_for_slot_1, on_nan="drop", ess_threshold=0.0)
     assert result.log_weights[0, 1] == -math.inf
