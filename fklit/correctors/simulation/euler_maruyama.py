@@ -33,7 +33,7 @@ class EulerMaruyama(Proposal):
         if isinstance(self.zeta, str):
             check_choice("zeta", self.zeta, ("target_score", "tempered_noise", "ode"))
         elif not callable(self.zeta):
-            check_non_negative("zeta", self.zeta)
+            object.__setattr__(self, "zeta", check_non_negative("zeta", self.zeta))
 
     @property
     def has_kernel(self) -> bool:  # type: ignore[override]
