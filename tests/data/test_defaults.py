@@ -1,4 +1,4 @@
-"""What the data modules of labeled images say about their data sets, and their defaults, which are the published runs'."""
+"""What the data modules of labeled images say about their data sets, and their defaults: the published runs'."""
 
 from inspect import signature
 
