@@ -31,7 +31,7 @@ class ConsistencyCheck:
         self._pictures_differ = False
 
     def alone(self, scores: Tensor, score_alone: Callable[[], Tensor]) -> str | None:
-        """Compare the score of the first sample in its batch, `scores[0]`, which is finite, with that of the sample alone.
+        """Compare the score of the first sample in its batch, `scores[0]`, which is finite, with its score alone.
 
         Returns:
             What to warn of, or None.

@@ -168,7 +168,7 @@ def test_the_reward_adds_to_the_budget_and_is_loaded_before_the_call():
     run._reward.score(samples, where="here")
     run._reward.close(samples, torch.zeros(6, dtype=torch.bool))
     budget = run._shared_results(0)["budget"]
-    assert (budget.decodes, budget.reward_calls) == (6, 12 + 1)
+    assert (budget.decodes, budget.reward_calls, budget.reward_checks) == (6, 12, 1)
 
 
 def test_a_run_is_closed_once_and_after_the_call():
