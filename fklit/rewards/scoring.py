@@ -63,8 +63,8 @@ class Scorer:
         metadata: What is known about each of the B prompts, for rewards that use it; None for nothing.
 
     Attributes:
-        reward_calls: Images scored so far (without padding); with more than one sample one more than the particles
-            needed, which the first of them is scored alone for, see `ConsistencyCheck`.
+        reward_calls: Images scored so far, without padding and without the one image that a run scores again alone
+            (see `ConsistencyCheck`): a prompt's count must not depend on how many are run together.
     """
 
     def __init__(
@@ -120,7 +120,6 @@ class Scorer:
         self._check(rewards.reshape(len(self._prompts), self._num_particles), where)
         self._consistency.watch(images, rewards)
         if first and min(rows, size, self.reward.max_batch or size) > 1:
-            self.reward_calls += 1
             _warn(self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long))))
         return rewards.reshape(len(self._prompts), self._num_particles)
 
