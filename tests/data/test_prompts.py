@@ -78,6 +78,7 @@ def test_geneval_metadata_is_preserved(tmp_path):
 
 
 def test_list_of_texts_and_of_dictionaries():
+    assert PromptDataModule(prompts=["a"]).batch_size == 1
     assert [item["prompt"] for item in PromptDataModule(prompts=["a", "b"]).items] == ["a", "b"]
     (item,) = PromptDataModule(prompts=[{"prompt": "a", "id": 3}]).items
     assert item == {"prompt": "a", "index": 0, "metadata": {"prompt": "a", "id": 3}}

@@ -32,7 +32,10 @@ COUPLED = {
 def test_a_reward_that_couples_rows_is_found(name):
     with pytest.warns(InconsistentRewardWarning, match=r"gave a sample .* in a batch of 6 and .* alone") as caught:
         _scorer(COUPLED[name])(IMAGES, where="now")
-    assert "depend on what else is in the batch" in str(caught[0].message)
+    ours = [
+        str(item.message) for item in caught if item.category is InconsistentRewardWarning
+    ]  # torch warns of std, too
+    assert len(ours) == 1 and "depend on what else is in the batch" in ours[0]
 
 
 def test_a_reward_that_cannot_score_one_sample_is_found():
