@@ -42,7 +42,7 @@ class ConsistencyCheck:
         except Exception as error:  # whatever a function of a user raises
             return (
                 f"{self._name} expected to score one sample alone, got {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; write it so that it takes any number of samples."
+                f"{' '.join(str(error).split()).rstrip('.')}; write it so that it takes any number of samples."
             )
         size = max(float(scores[torch.isfinite(scores)].abs().max()), abs(outside))
         if abs(inside - outside) <= _TOLERANCE * size:
