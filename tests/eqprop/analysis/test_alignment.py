@@ -11,6 +11,7 @@ from fklit.eqprop.analysis.alignment import error_vectors, symmetry_score, weigh
 from fklit.eqprop.analysis.references import dense_errors, flatten_state, recurrent_jacobian
 from fklit.eqprop.learning.estimators import ExactResponse, RecurrentBackprop
 from fklit.eqprop.learning.homeostasis import draw_probes
+from fklit.eqprop.network.state import row_norms
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
@@ -112,3 +113,20 @@ def test_a_dense_jacobian_is_refused_for_large_networks():
     network = mlp(inputs=5, hidden=(1991,), num_outputs=10, dtype=torch.float32)
     with pytest.raises(ValueError, match="expected at most 2000 neurons for a dense Jacobian, got 2001"):
         recurrent_jacobian(network, network.zero_state(1))
+
+
+def test_the_reference_takes_400_iterations_to_1e_6_for_a_cotangent_of_norm_1(monkeypatch):
+    asked = []
+    respond = RecurrentBackprop.respond
+
+    def recording(self, network, equilibrium, force):
+        asked.append((self.relaxation, row_norms(force)))
+        return respond(self, network, equilibrium, force)
+
+    monkeypatch.setattr(RecurrentBackprop, "respond", recording)
+    network = mlp(inputs=50, hidden=(32, 24))
+    equilibrium, _, force = free_equilibrium(network, 3)
+    error_vectors(network, equilibrium, tuple(7 * part for part in force))
+    ((relaxation, norms),) = asked
+    assert relaxation == Relaxation(max_iterations=400, tolerance=1e-6)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
