@@ -52,7 +52,7 @@ class PromptDataModule(LightningDataModule):
 
     Raises:
         ValueError: Both or neither of `path` and `prompts` are given, there are no prompts, one of them is not a
-            text, or a number is below 1.
+            text or is empty, or a number is below 1.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
         console: Where to.
     """
     title = f"{len(metrics['prompts'])} prompts, K = {metrics['settings']['num_particles']}"
-    table = Table(title=title, box=SIMPLE_HEAD)  # fits 80 characters
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # fits 80 characters
     table.add_column("", no_wrap=True)
     for name in ("reward", "(mean)", "judge", "denoiser", "decodes", "seconds", "ancestors"):
         table.add_column(name, justify="right")

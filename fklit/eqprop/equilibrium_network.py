@@ -17,6 +17,7 @@ from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State
 from fklit.eqprop.relaxation.free_phase import relax_free
+from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import Equilibrium, UnconvergedPolicy
 from fklit.eqprop.relaxation.settings import Relaxation
 from fklit.hyperparameters import RecordsArguments
@@ -104,7 +105,7 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
             ValueError: If x or the start has a wrong shape.
             RuntimeError: If `unconverged="raise"` and a sample has not converged.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), full_precision():
             x = x.to(self.dtype)
             if self.execution.channels_last and x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)

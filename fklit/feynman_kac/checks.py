@@ -2,36 +2,61 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
+def as_number(value: object) -> int | float | None:
+    """Return a number of Python: of an integer or a float of any library, or of the one element of a tensor or array.
+
+    NumPy's scalars register as numbers, and tensors and arrays of one element give theirs by `item()`.
+
+    Returns:
+        The number, or None for everything else. A bool is no number here.
+    """
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    elif not isinstance(value, Real) and getattr(value, "size", None) == 1 and hasattr(value, "item"):
+        one: Any = value
+        value = one.item()
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None
+
+
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return `value` if it is an integer of at least `minimum`; a bool is not an integer here."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return `value` as an int if it is an integer of at least `minimum`; a bool is not an integer here."""
+    number = as_number(value)
+    if not isinstance(number, int):
         raise TypeError(f"{name}={value!r} is not an integer; give a whole number of at least {minimum}.")
-    if value < minimum:
-        raise ValueError(f"{name}={value} is too small; give a whole number of at least {minimum}.")
-    return value
+    if number < minimum:
+        raise ValueError(f"{name}={number} is too small; give a whole number of at least {minimum}.")
+    return number
 
 
 def check_fraction(name: str, value: object) -> float:
     """Return `value` as a float if it is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = as_number(value)
+    if number is None:
         raise TypeError(f"{name}={value!r} is not a number; give one between 0 and 1.")
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value} is outside [0, 1]; give a number between 0 and 1.")
-    return float(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}={number} is outside [0, 1]; give a number between 0 and 1.")
+    return float(number)
 
 
 def check_non_negative(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = as_number(value)
+    if number is None:
         raise TypeError(f"{name}={value!r} is not a number; give a finite number of at least 0.")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name}={value} is not accepted; give a finite number of at least 0.")
-    return float(value)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{name}={number} is not accepted; give a finite number of at least 0.")
+    return float(number)
 
 
 def check_choice(name: str, value: str, accepted: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ With one generator a group, a group's draws do not depend on its neighbors, on t
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,7 @@ def group_generators(
         stream: what the draws are for ("noise", "resampling", ...); streams are independent of each other.
         device: where the generators draw.
     """
-    indices = range(check_count("groups", groups)) if isinstance(groups, int) else groups
+    indices = range(check_count("groups", groups)) if isinstance(groups, int | Integral) else groups
     generators = []
     for index in indices:
         # A hash, not seed + index: neighboring seeds must not share the streams of neighboring groups. The CPU's

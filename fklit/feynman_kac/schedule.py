@@ -17,8 +17,9 @@ How published settings of 100-step runs map:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from fklit.feynman_kac.checks import check_count
+from fklit.feynman_kac.checks import as_number, check_count
 
 Position = int | float
 """A step index (int, from 0) or a fraction of the run (float, from 0.0 to 1.0)."""
@@ -46,10 +47,12 @@ class Schedule:
     resample_at: Sequence[Position] | None = None
 
     def __post_init__(self) -> None:
-        _check_position("start", self.start)
-        _check_position("stop", self.stop)
-        if isinstance(self.every, bool) or not isinstance(self.every, int | float):
+        for name in ("start", "stop"):
+            object.__setattr__(self, name, _check_position(name, getattr(self, name)))
+        every = as_number(self.every)
+        if every is None:
             raise TypeError(f"every={self.every!r} is not a number; give steps (int) or a fraction of the run (float).")
+        object.__setattr__(self, "every", every)
         if not 0 < self.every < math.inf or (isinstance(self.every, float) and self.every > 1):
             raise ValueError(
                 f"every={self.every} is not accepted; give at least 1 step (int) or a fraction in (0, 1] (float)."
@@ -57,14 +60,16 @@ class Schedule:
         if type(self.start) is type(self.stop) and self.start > self.stop:
             raise ValueError(f"start={self.start} is after stop={self.stop}; step 0 is the noisiest, so swap them.")
         for name in ("indices", "resample_at"):
-            positions = getattr(self, name)
+            positions: Any = getattr(self, name)
             if positions is None:
                 continue
+            if not isinstance(positions, Sequence) and hasattr(positions, "tolist"):  # an array or a tensor
+                positions = positions.tolist()
             if isinstance(positions, str) or not isinstance(positions, Sequence):
                 raise TypeError(f"{name}={positions!r} is not a list; give a tuple of steps such as (20, 40, 60).")
-            for position in positions:
-                _check_position(f"a step of {name}", position)
-            object.__setattr__(self, name, tuple(positions))  # a list from YAML would make it unhashable
+            # A tuple, as a list from YAML would make it unhashable.
+            checked = tuple(_check_position(f"a step of {name}", position) for position in positions)
+            object.__setattr__(self, name, checked)
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """Return the indices of the steps that score in a run of `num_steps`, sorted, without repeats.
@@ -111,13 +116,15 @@ class Schedule:
         return chosen
 
 
-def _check_position(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}, not a number; give a step index (int) or a fraction of the run (float).")
+def _check_position(name: str, given: object) -> Position:
+    value = as_number(given)
+    if value is None:
+        raise TypeError(f"{name} is {given!r}, not a number; give a step index (int) or a fraction of the run (float).")
     if isinstance(value, int) and value < 0:
         raise ValueError(f"{name}={value} is negative; step 0 is the noisiest, so give 0 or more.")
     if isinstance(value, float) and not 0.0 <= value <= 1.0:
         raise ValueError(f"{name}={value} is not a fraction of the run; give 0.0 to 1.0, or an int for a step index.")
+    return value
 
 
 def _index(position: Position, num_steps: int) -> int:

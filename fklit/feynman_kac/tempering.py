@@ -62,7 +62,7 @@ class Linear(Tempering):
     first: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fraction("first", self.first)
+        object.__setattr__(self, "first", check_fraction("first", self.first))
 
     def scale(
         self, path: RewardPath, reward: Tensor, *, log_weights: Tensor, reward_scale: float, point: int, num_points: int
@@ -90,7 +90,7 @@ class Adaptive(Tempering):
     ess_target: float = 0.5
 
     def __post_init__(self) -> None:
-        check_fraction("ess_target", self.ess_target)
+        object.__setattr__(self, "ess_target", check_fraction("ess_target", self.ess_target))
         if self.ess_target in (0, 1):
             raise ValueError(f"ess_target={self.ess_target} leaves nothing to solve; give a fraction between 0 and 1.")
 

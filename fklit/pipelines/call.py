@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fklit.pipelines.call_rows import TEXT, is_embedding, repeated, rows_of_argument, wrong_number
+from fklit.pipelines.interception import UnsupportedPipelineError
+
 _OURS = {
     "prompt": "the prompts are an argument of their own",
     "generator": "it follows from the seed",
@@ -19,6 +22,31 @@ _OURS = {
 }
 
 
+def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
+    """Return the named arguments of a pipeline's call, without `self`.
+
+    A subclass whose `__call__` hands `**kwargs` on has those of the classes it derives from as well.
+
+    Raises:
+        UnsupportedPipelineError: if no class of it names them.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in type(pipeline).__mro__:
+        if "__call__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__call__"]).parameters.values())[1:]
+        named = [item for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+        found = {item.name: item for item in named} | found
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            return found
+    if {"generator", "num_inference_steps"} & found.keys():  # what is not named is a deprecated argument or two
+        return found
+    raise UnsupportedPipelineError(
+        f"expected a pipeline whose __call__ names its arguments, got {type(pipeline).__name__}, which takes any; wrap "
+        "it in a class whose __call__ names prompt, generator, num_inference_steps and what else it takes."
+    )
+
+
 def build_call(
     pipeline: Any,
     prompts: Sequence[str],
@@ -28,52 +56,99 @@ def build_call(
 ) -> dict[str, Any]:
     """Keyword arguments for `pipeline(...)` that give K samples of each prompt, side by side.
 
+    Where prompts are all that differs, the pipeline repeats them by its `num_images_per_prompt`. Which further
+    arguments it repeats with them, and in which order, differs from pipeline to pipeline; so with embeddings, class
+    labels, or pictures for each prompt, the prompts and all of these are repeated here, one entry a particle, and the
+    pipeline is asked for one sample of each. So are the prompts of pipelines that have no such argument, and of those
+    with `num_videos_per_prompt`, which many accept and ignore.
+
     Args:
         pipeline: a diffusers pipeline.
         prompts: B prompts.
         num_particles: K.
         generators: B*K generators, one a sample.
-        pipeline_kwargs: the user's arguments, checked against the signature of the pipeline; an `image` with B entries
-            is repeated for the particles, a single negative prompt for the prompts.
+        pipeline_kwargs: the user's arguments, checked against the signature of the pipeline. Texts (`prompt_2`,
+            `negative_prompt`) are one or B; embeddings, masks, `class_labels` and pictures may have 1, B or B*K rows.
 
     Returns:
         All keyword arguments of the call.
 
     Raises:
         TypeError: if the pipeline does not take an argument, or the argument is set by fklit.
+        ValueError: if an argument has another number of entries.
     """
-    names = inspect.signature(type(pipeline).__call__).parameters
+    names = call_parameters(pipeline)
+    _check_names(pipeline, names, pipeline_kwargs)
+    given = dict(pipeline_kwargs)
+    count, total = len(prompts), len(prompts) * num_particles
+    fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
+    given |= {name: value for name, value in fixed.items() if name in names}
+    _check_latents(given, total)
+    rows = {name: rows_of_argument(pipeline, name, value) for name, value in given.items()}
+    batched = {name: number for name, number in rows.items() if number is not None}
+    if isinstance(given.get("class_labels"), int):
+        batched["class_labels"] = 1
+    for name, number in batched.items():
+        if number not in (1, count, total):
+            raise wrong_number(name, number, count, num_particles)
+    texts = {name: value for name, value in given.items() if TEXT.fullmatch(name) and value is not None}
+    if "prompt" in names and given.get("prompt_embeds") is None:
+        texts["prompt"] = list(prompts)
+
+    by_pipeline = "num_images_per_prompt" in names
+    adapter = next((name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if given.get(name)), None)
+    if adapter is not None:
+        _check_adapter(adapter, count, batched)
+    elif any(number > 1 or is_embedding(name) for name, number in batched.items()):
+        by_pipeline = False
+    if by_pipeline:
+        given["num_images_per_prompt"] = num_particles
+        return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
+
+    for name in ("num_images_per_prompt", "num_videos_per_prompt"):
+        if name in names:
+            given[name] = 1
+    if "batch_size" in names:
+        given["batch_size"] = total
+    # What tells the pipeline how many samples to make: pictures do where there is nothing else.
+    counted = bool(texts) or "image" not in names or any(is_embedding(name) for name in batched)
+    if not counted and not batched:
+        raise ValueError(
+            f"{type(pipeline).__name__} makes one sample of each row of its image, so pipeline_kwargs['image'] "
+            f"expected a tensor (B, C, H, W), got a {type(given.get('image')).__name__}; convert it, to [-1, 1]."
+        )
+    given |= {name: repeated(name, value, count, num_particles) for name, value in texts.items()}
+    for name, number in batched.items():
+        if number > 1 or is_embedding(name) or not counted:  # one picture for all is spread by the pipeline
+            given[name] = repeated(name, given[name], count, num_particles)
+    return given
+
+
+def _check_names(pipeline: Any, names: Mapping[str, Any], pipeline_kwargs: Mapping[str, Any]) -> None:
     for name in pipeline_kwargs:
         if name in _OURS:
             raise TypeError(f"pipeline_kwargs expected no {name!r}, which fklit sets itself ({_OURS[name]}); omit it.")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(n for n in names if n != 'self')}."
+            hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(names)}."
             raise TypeError(f"pipeline_kwargs expected arguments of {type(pipeline).__name__}, got {name!r}; {hint}")
-    given = dict(pipeline_kwargs)
-    if "generator" in names:
-        given["generator"] = list(generators)
-    if "output_type" in names:
-        given["output_type"] = "pt"
-    if "return_dict" in names:
-        given["return_dict"] = True
-    if "prompt" not in names:
-        if "batch_size" in names:
-            given["batch_size"] = len(prompts) * num_particles
-        return given
-    per_prompt = next((n for n in ("num_images_per_prompt", "num_videos_per_prompt") if n in names), None)
-    repeats = 1 if per_prompt else num_particles
-    if given.get("prompt_embeds") is None:
-        given["prompt"] = [prompt for prompt in prompts for _ in range(repeats)]
-        for name in ("negative_prompt", "negative_prompt_2", "negative_prompt_3"):
-            if isinstance(given.get(name), str):  # pipelines want as many as prompts, of the same type
-                given[name] = [given[name]] * len(given["prompt"])
-    if per_prompt:
-        given[per_prompt] = num_particles
-    # Pipelines tile a batch of images (a b a b) where they repeat prompts in place (a a b b).
-    image = given.get("image")
-    if isinstance(image, list | tuple) and len(image) == len(prompts) > 1:
-        given["image"] = [item for item in image for _ in range(num_particles)]
-    elif isinstance(image, Tensor) and image.ndim == 4 and image.shape[0] == len(prompts) > 1:
-        given["image"] = image.repeat_interleave(num_particles, dim=0)
-    return given
+
+
+def _check_latents(given: Mapping[str, Any], total: int) -> None:
+    latents = given.get("latents")
+    if isinstance(latents, Tensor) and latents.shape[0] != total:
+        raise ValueError(
+            f"pipeline_kwargs['latents'] expected {total} rows, one a particle (prompts x num_particles), got "
+            f"{latents.shape[0]}; give each particle noise of its own, or omit it."
+        )
+
+
+def _check_adapter(name: str, count: int, batched: Mapping[str, int]) -> None:
+    """IP-adapters have one set of pictures a call, which diffusers repeats for the particles of a single prompt."""
+    several = next((other for other, number in batched.items() if number > 1), None)
+    if count > 1 or several is not None:
+        what = f"{count} prompts" if count > 1 else f"several rows of {several!r}"
+        raise ValueError(
+            f"pipeline_kwargs[{name!r}] expected a call with one prompt, got {what}: diffusers does not repeat it for "
+            "more; steer one prompt a call (batch_size=1)."
+        )

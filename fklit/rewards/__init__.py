@@ -1,4 +1,4 @@
-"""Rewards: what to steer towards. Every one takes `(samples, prompts)` and returns one number a sample.
+"""Rewards: what to steer towards. Every one takes `(samples, prompts, metadata)` and returns one number a sample.
 
 Importing this package imports torch, and no model library: weights are built when a reward is first used.
 """
@@ -6,6 +6,17 @@ Importing this package imports torch, and no model library: weights are built wh
 from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
+from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.function import Function
 
-__all__ = ["CLIPScore", "Clipped", "Function", "Min", "Reward", "RewardError", "Standardized", "WeightedSum"]
+__all__ = [
+    "CLIPScore",
+    "Clipped",
+    "Function",
+    "InconsistentRewardWarning",
+    "Min",
+    "Reward",
+    "RewardError",
+    "Standardized",
+    "WeightedSum",
+]

@@ -1,7 +1,7 @@
 """The reward contract: a module that scores a batch of samples, higher is better."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 Samples = Tensor | Sequence[str]
 """Images as one float tensor (N, C, H, W) with values in [0, 1], or N texts."""
+
+Metadata = Sequence[Mapping[str, Any]]
+"""What is known about the prompt of each of N samples, N mappings; the prompt itself is under `"prompt"`."""
 
 _RANGE_TOLERANCE = 1e-2  # bicubic resizing and half-precision decoders overshoot [0, 1] by less than this
 
@@ -18,7 +21,7 @@ class RewardError(RuntimeError):
 
 
 class Reward(nn.Module, ABC):
-    """Scores samples: `reward(samples, prompts)` gives a float tensor (N,), higher is better.
+    """Scores samples: `reward(samples, prompts, metadata)` gives a float tensor (N,), higher is better.
 
     Subclasses write `score` and, when they own weights, `build`. Everything else lives here: lazy building,
     micro-batches, checks of what goes in and comes out. A reward is an `nn.Module`, so it follows `.to(device)` and
@@ -32,6 +35,7 @@ class Reward(nn.Module, ABC):
     Attributes:
         accepts: What `samples` may be: "image", "text" or "any".
         needs_prompts: Whether `prompts=None` is refused.
+        uses_metadata: Whether `score` takes what is known about each prompt as a third argument, `metadata`.
         typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
         suggested_scale: A `reward_scale` to start from, or None if unknown. Steering samples from
             `p(x | prompt) exp(reward_scale * reward(x))`, so what counts is `reward_scale` times the standard
@@ -49,6 +53,7 @@ class Reward(nn.Module, ABC):
 
     accepts: ClassVar[Literal["image", "text", "any"]] = "image"
     needs_prompts: ClassVar[bool] = True
+    uses_metadata: bool = False
     typical_range: tuple[float, float] | None = None
     suggested_scale: float | None = None
 
@@ -71,6 +76,11 @@ class Reward(nn.Module, ABC):
     def device(self) -> torch.device:
         """The device on which this reward computes."""
         return self._place.device
+
+    @property
+    def display_name(self) -> str:
+        """How errors, warnings and records call this reward."""
+        return type(self).__name__
 
     def build(self) -> None:  # noqa: B027  (optional hook: rewards without weights have nothing to build)
         """Creates weights and tokenizers on the CPU; called once by `load`. Rewards without any omit it."""
@@ -102,7 +112,7 @@ class Reward(nn.Module, ABC):
 
     @abstractmethod
     def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
-        """Scores one micro-batch.
+        """Scores one micro-batch; with `uses_metadata` a third argument `metadata=None` gets n mappings.
 
         Args:
             samples: Images (n, C, H, W) in [0, 1] on `device`, or n texts; what `accepts` says.
@@ -112,50 +122,60 @@ class Reward(nn.Module, ABC):
             Scores (n,), higher is better.
         """
 
-    def forward(self, samples: Samples, prompts: Sequence[str] | None = None) -> Tensor:
+    def forward(
+        self, samples: Samples, prompts: Sequence[str] | None = None, metadata: Metadata | None = None
+    ) -> Tensor:
         """Scores a batch in micro-batches of at most `max_batch`.
 
         Args:
             samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to `device`.
             prompts: N prompts, one a sample. None if the reward does not read them.
+            metadata: What is known about the prompt of each sample, N mappings, for rewards that use it; None for
+                nothing but the prompts, `{"prompt": ...}`.
 
         Returns:
             Scores (N,), float32 or float64, on `device`.
 
         Raises:
             ValueError: The samples are not what `accepts` says, are out of range, or differ in number from
-                the prompts.
+                the prompts or the metadata.
             RewardError: `score` raises or returns anything but n real numbers.
         """
         count = self._check_samples(samples)
         names = self._check_prompts(prompts, count)
+        known = self._check_metadata(metadata, names)
         self.load()
         if count == 0:
             return torch.zeros(0, device=self.device)
         if isinstance(samples, Tensor):
             samples = samples.to(self.device)
         size = self.max_batch or count
-        chunks = [self._score_chunk(samples[i : i + size], names[i : i + size]) for i in range(0, count, size)]
-        return torch.cat(chunks)
+        chunks = [slice(start, start + size) for start in range(0, count, size)]
+        return torch.cat([self._score_chunk(samples[chunk], names[chunk], known[chunk]) for chunk in chunks])
 
-    def _score_chunk(self, samples: Any, prompts: list[str]) -> Tensor:
+    def _score_chunk(self, samples: Any, prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
         count = len(prompts)
         missing = self.max_batch - count if self.pad and self.max_batch else 0
         if missing and isinstance(samples, Tensor):
             samples = torch.cat([samples, samples[-1:].expand(missing, *samples.shape[1:])])
         elif missing:
             samples = [*samples, *[samples[-1]] * missing]
+        score: Any = self.score
+        arguments = [[*given, *[given[-1]] * missing] for given in (prompts, metadata)[: 1 + self.uses_metadata]]
         try:
-            scores = self.score(samples, [*prompts, *[prompts[-1]] * missing])
+            scores = score(samples, *arguments)
+        except RewardError:  # of a part of this reward, or with a sentence of its own
+            raise
         except Exception as error:
+            said = " ".join(str(error).split())
             raise RewardError(
-                f"expected {count} score(s) from {type(self).__name__}, got {type(error).__name__}: {error}; "
+                f"expected {count} score(s) from {self.display_name}, got {type(error).__name__}: {said}; "
                 "fix the reward."
             ) from error
         return self._check_scores(scores, count + missing)[:count]
 
     def _check_scores(self, scores: object, count: int) -> Tensor:
-        name = type(self).__name__
+        name = self.display_name
         if not isinstance(scores, Tensor):
             raise RewardError(
                 f"expected a tensor of {count} scores from {name}, got a {type(scores).__name__}; return one."
@@ -171,7 +191,7 @@ class Reward(nn.Module, ABC):
         return scores.to(self.device)
 
     def _check_samples(self, samples: object) -> int:
-        name = type(self).__name__
+        name = self.display_name
         if not isinstance(samples, Tensor):
             texts = list(samples) if isinstance(samples, Sequence) and not isinstance(samples, str) else None
             if self.accepts == "image" or texts is None or not all(isinstance(text, str) for text in texts):
@@ -200,8 +220,22 @@ class Reward(nn.Module, ABC):
                 )
         return samples.shape[0]
 
+    def _check_metadata(self, metadata: object, prompts: list[str]) -> list[Mapping[str, Any]]:
+        if metadata is None:
+            return [{"prompt": prompt} for prompt in prompts]
+        if not isinstance(metadata, Sequence) or not all(isinstance(item, Mapping) for item in metadata):
+            raise ValueError(
+                f"{self.display_name} expected metadata as a list of mappings, got {metadata!r}; give one a sample."
+            )
+        if len(metadata) != len(prompts):
+            raise ValueError(
+                f"{self.display_name} expected metadata for each of {len(prompts)} sample(s), got {len(metadata)}; "
+                "repeat a prompt's for each of its particles."
+            )
+        return list(metadata)
+
     def _check_prompts(self, prompts: object, count: int) -> list[str]:
-        name = type(self).__name__
+        name = self.display_name
         if prompts is None:
             if self.needs_prompts:
                 raise ValueError(f"{name} expected {count} prompt(s), got None; give one a sample.")

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fklit.rewards.base import Reward
+from fklit.rewards.base import Metadata, Reward
 
 
 class _Composite(Reward):
-    """Common part: hands samples and prompts on, so that every part checks and micro-batches them by itself."""
+    """Common part: hands samples, prompts and metadata on, so that every part checks and batches them by itself."""
 
     accepts = "any"
     needs_prompts = False  # each part refuses missing prompts by itself
+    uses_metadata = True  # and reads what it wants
 
     def __init__(self, rewards: Sequence[Reward]) -> None:
         super().__init__()
@@ -29,8 +30,8 @@ class _Composite(Reward):
             assert isinstance(reward, Reward)
             reward.load()
 
-    def _parts(self, samples: Any, prompts: Sequence[str]) -> list[Tensor]:
-        scores = [reward(samples, prompts) for reward in self.rewards]
+    def _parts(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None) -> list[Tensor]:
+        scores = [reward(samples, prompts, metadata) for reward in self.rewards]
         return [score.to(self.device) for score in scores]
 
     def _ranges(self) -> list[tuple[float, float]] | None:
@@ -63,9 +64,9 @@ class WeightedSum(_Composite):
             ]
             self.typical_range = (sum(low for low, _ in ends), sum(high for _, high in ends))
 
-    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The weighted sum (n,)."""
-        parts = self._parts(samples, prompts)
+        parts = self._parts(samples, prompts, metadata)
         # Zero weights are skipped, not multiplied: 0 * inf would be NaN.
         terms = [weight * part for weight, part in zip(self.weights, parts, strict=True) if weight != 0]
         return torch.stack(terms).sum(0) if terms else torch.zeros_like(parts[0])
@@ -84,9 +85,9 @@ class Min(_Composite):
         if ranges is not None:
             self.typical_range = (min(low for low, _ in ranges), min(high for _, high in ranges))
 
-    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The smallest part (n,); NaN if any part is NaN."""
-        return torch.stack(self._parts(samples, prompts)).amin(0)
+        return torch.stack(self._parts(samples, prompts, metadata)).amin(0)
 
 
 class Standardized(_Composite):
@@ -116,9 +117,9 @@ class Standardized(_Composite):
             low, high = reward.typical_range
             self.typical_range = ((low - mean) / std, (high - mean) / std)
 
-    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The standardized reward (n,)."""
-        return (self._parts(samples, prompts)[0] - self.mean) / self.std
+        return (self._parts(samples, prompts, metadata)[0] - self.mean) / self.std
 
 
 class Clipped(_Composite):
@@ -146,6 +147,6 @@ class Clipped(_Composite):
             bottom, top = (min(max(end, bottom), top) for end in reward.typical_range)
         self.typical_range = (bottom, top) if math.isfinite(top - bottom) else None
 
-    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The clipped reward (n,); NaN stays NaN."""
-        return self._parts(samples, prompts)[0].clamp(self.low, self.high)
+        return self._parts(samples, prompts, metadata)[0].clamp(self.low, self.high)

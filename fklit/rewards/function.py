@@ -1,23 +1,34 @@
 """Any Python callable as a reward."""
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fklit.rewards.base import Reward
+from fklit.checks import check_choice
+from fklit.rewards.base import Metadata, Reward
+from fklit.rewards.returned import as_scores
+from fklit.rewards.signature import RewardSignature, read_signature
+
+ImageForm = Literal["float", "uint8", "pil"]
 
 
 class Function(Reward):
     """Wraps a Python function, a callable object, or the name of one.
 
-    The callable gets `(samples, prompts)` if it takes two or more positional arguments and `(samples)` otherwise.
-    It returns one number a sample: a tensor (n,), a NumPy array (n,) or a list of n numbers. Samples are what the
-    pipeline makes: images (n, C, H, W) in [0, 1] on the device of the reward, or a list of texts. A callable that is an
-    `nn.Module` becomes a part of the reward: it moves with it, is frozen, and is put in evaluation mode.
+    The callable takes `(samples)`, `(samples, prompts)`, `(samples, prompts=None)` or `(samples, prompts, metadata)`,
+    in which metadata holds one dictionary a sample, with whatever the data module knows about its prompt. Samples are
+    what the pipeline makes: images (n, C, H, W) in [0, 1] on the device of the reward (see `images`), or a list of
+    texts. A callable that is an `nn.Module` becomes a part of the reward: it moves with it, is frozen, and is put in
+    evaluation mode.
+
+    It returns one number a sample, higher is better: a tensor or NumPy array (n,) or (n, 1), or a list of n numbers, in
+    which None stands for a sample that could not be scored and becomes NaN (see `on_nan` of the method). For one sample
+    (`max_batch=1`) a bare number will do. Of a pair `(scores, info)` the info is dropped. An `async def` is awaited.
 
     ```python
     redness = Function(lambda images: images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3)))
@@ -34,7 +45,9 @@ class Function(Reward):
     Args:
         fn: The callable, or its name. A name is imported when the reward is loaded.
         init_args: Arguments for a named class; None for a function or an object.
-        pass_prompts: Whether prompts are passed; None decides from the signature.
+        images: How images are passed: "float" (a tensor in [0, 1]), "uint8" (a tensor (n, C, H, W) of bytes) or "pil"
+            (a list of n PIL images). Gradients reach the samples through "float" only.
+        pass_prompts: Whether prompts are passed (and metadata is not); None decides from the signature.
         typical_range: Range of the values, for the record; it is not enforced.
         suggested_scale: A `reward_scale` to start from, for the record.
         max_batch: Most samples a call; None for no limit.
@@ -44,6 +57,7 @@ class Function(Reward):
         ValueError: `fn` is neither callable nor a name, or `init_args` are given for a callable.
     """
 
+    uses_metadata = True  # handed to the callable if its signature asks for it
     accepts = "any"
     needs_prompts = False
 
@@ -52,6 +66,7 @@ class Function(Reward):
         fn: str | Callable[..., Any],
         init_args: Mapping[str, Any] | None = None,
         *,
+        images: ImageForm = "float",
         pass_prompts: bool | None = None,
         typical_range: tuple[float, float] | None = None,
         suggested_scale: float | None = None,
@@ -66,19 +81,32 @@ class Function(Reward):
             raise ValueError(f"expected a callable or a name, got fn of type {type(fn).__name__}; give one of these.")
         elif init_args is not None:
             raise ValueError("expected init_args with the name of a class only, got them with a callable; omit them.")
+        check_choice("images", images, ("float", "uint8", "pil"))
         self.fn = fn
+        self.images = images
         self.init_args = init_args
         self.pass_prompts = pass_prompts
         self.typical_range = typical_range
         self.suggested_scale = suggested_scale
         self._call: Callable[..., Any] | None = None
-        self._two_arguments = False
+        self._signature = RewardSignature()
+
+    @property
+    def display_name(self) -> str:
+        """The function's module and name."""
+        if isinstance(self.fn, str):
+            return self.fn.replace(":", ".")
+        function = self.fn
+        while isinstance(function, functools.partial):
+            function = function.func
+        named: Any = function if hasattr(function, "__qualname__") else type(function)
+        return f"{named.__module__}.{named.__qualname__}"
 
     def build(self) -> None:
         """Imports a named function and reads the signature.
 
         Raises:
-            ValueError: The name cannot be imported, or `init_args` do not fit.
+            ValueError: The name cannot be imported, `init_args` do not fit, or the function requires other arguments.
         """
         call = _import(self.fn) if isinstance(self.fn, str) else self.fn
         if inspect.isclass(call):
@@ -95,13 +123,30 @@ class Function(Reward):
                 f"expected the name of a function or class, got {self.fn!r}, a {type(call).__name__}; name another."
             )
         self._call = call
-        self._two_arguments = _takes_two(call) if self.pass_prompts is None else self.pass_prompts
+        self._signature = read_signature(call, self.display_name, self.pass_prompts)
 
-    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """Calls the function; see the class."""
         assert self._call is not None
-        scores = self._call(samples, list(prompts)) if self._two_arguments else self._call(samples)
-        return scores if isinstance(scores, Tensor) else torch.as_tensor(scores)
+        known = [{"prompt": prompt} for prompt in prompts] if metadata is None else metadata
+        returned = self._signature.call(self._call, _in_form(samples, self.images), prompts, known)
+        return as_scores(returned, len(prompts), self.display_name)
+
+
+def _in_form(samples: Any, form: ImageForm) -> Any:
+    if form == "float":
+        return samples
+    if not isinstance(samples, Tensor) or samples.ndim != 4 or not samples.is_floating_point():
+        kind = f"a tensor {tuple(samples.shape)}" if isinstance(samples, Tensor) else f"a {type(samples).__name__}"
+        raise ValueError(f"images={form!r} expected float images (n, C, H, W), got {kind}; use images='float'")
+    # Nothing can hold NaN in a byte; such samples never get here with on_nan="error", and score NaN with "drop".
+    pixels = (samples.detach().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+    if form == "uint8":
+        return pixels
+    from PIL import Image
+
+    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
 
 
 def _import(name: str) -> Any:
@@ -115,14 +160,3 @@ def _import(name: str) -> Any:
             f"expected an importable function, got fn={name!r} ({error}); name it as 'module:attribute'."
         ) from error
     return found
-
-
-def _takes_two(call: Callable[..., Any]) -> bool:
-    try:
-        # The __call__ of a module takes anything; its forward says what it wants.
-        parameters = inspect.signature(call.forward if isinstance(call, nn.Module) else call).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
-        return False
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return True
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters) >= 2

@@ -1,19 +1,22 @@
 """Scoring the particles of all prompts with one reward, counted and checked."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fklit.checks import as_number
 from fklit.feynman_kac.weights import OnNan
-from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.base import Metadata, Reward, RewardError
+from fklit.rewards.consistency import ConsistencyCheck, InconsistentRewardWarning
 from fklit.rewards.function import Function
 
 
 def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
-    """A reward as it is; any other callable `f(images, prompts)` or `f(images)` wrapped as `rewards.Function`."""
+    """A reward as it is; any other callable wrapped as `rewards.Function`, which tells what it may be."""
     if isinstance(reward, Reward):
         return reward
     if callable(reward) and not isinstance(reward, type):
@@ -35,14 +38,15 @@ def chosen_scale(reward: Reward, reward_scale: float | None) -> float:
     scale = reward.suggested_scale if reward_scale is None else reward_scale
     if scale is None:
         raise ValueError(
-            f"expected reward_scale, as {type(reward).__name__} suggests none, got None; give a number of at least 0 "
+            f"expected reward_scale, as {reward.display_name} suggests none, got None; give a number of at least 0 "
             "(1 to 5 divided by the standard deviation of the reward among samples of a prompt is a start)."
         )
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+    number = as_number(scale)
+    if number is None or not 0 <= number < math.inf:
         raise ValueError(
             f"expected a finite reward_scale of at least 0, got {scale!r}; negate the reward to steer away."
         )
-    return float(scale)
+    return float(number)
 
 
 class Scorer:
@@ -56,18 +60,30 @@ class Scorer:
             None leaves it to the reward.
         on_nan: "error" raises an error that names the reward, the step and the prompt; "drop" leaves NaN and +inf to
             the particle system, which drops the particle.
+        metadata: What is known about each of the B prompts, for rewards that use it; None for nothing.
 
     Attributes:
-        reward_calls: Images scored so far (without padding).
+        reward_calls: Images scored so far (without padding); with more than one sample one more than the particles
+            needed, which the first of them is scored alone for, see `ConsistencyCheck`.
     """
 
     def __init__(
-        self, reward: Reward, prompts: Sequence[str], num_particles: int, *, max_batch: int | None, on_nan: OnNan
+        self,
+        reward: Reward,
+        prompts: Sequence[str],
+        num_particles: int,
+        *,
+        max_batch: int | None,
+        on_nan: OnNan,
+        metadata: Metadata | None = None,
     ) -> None:
         self.reward = reward
         self.reward_calls = 0
         self._prompts = list(prompts)
         self._flat = [prompt for prompt in prompts for _ in range(num_particles)]
+        known = [{"prompt": prompt} for prompt in prompts] if metadata is None else metadata
+        self._metadata = [item for item in known for _ in range(num_particles)]
+        self._consistency = ConsistencyCheck(reward.display_name)
         self._num_particles = num_particles
         self._max_batch = max_batch
         self._on_nan = on_nan
@@ -85,22 +101,42 @@ class Scorer:
 
         Raises:
             RewardError: If the reward fails, or gives NaN or +inf while `on_nan="error"`.
+
+        Warns:
+            InconsistentRewardWarning: If the first score of the first call depends on the rest of the batch.
         """
         rows = images.shape[0]
         size = self._max_batch or rows
         scores = []
         for start in range(0, rows, size):
             index = torch.arange(start, start + size).clamp(max=rows - 1)
-            prompts = [self._flat[int(i)] for i in index]
             try:
-                scored = self.reward(images[index.to(images.device)], prompts)
+                scored = self._score(images, index)
             except RewardError as error:
                 raise RewardError(f"{where}: {error}") from error
             scores.append(scored[: rows - start].double() if scored.device.type != "mps" else scored.cpu().double())
-        self.reward_calls += rows
-        rewards = torch.cat(scores).reshape(len(self._prompts), self._num_particles)
-        self._check(rewards, where)
-        return rewards
+        first, self.reward_calls = self.reward_calls == 0, self.reward_calls + rows
+        rewards = torch.cat(scores)
+        self._check(rewards.reshape(len(self._prompts), self._num_particles), where)
+        self._consistency.watch(images, rewards)
+        if first and min(rows, size, self.reward.max_batch or size) > 1:
+            self.reward_calls += 1
+            _warn(self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long))))
+        return rewards.reshape(len(self._prompts), self._num_particles)
+
+    def finish(self) -> None:
+        """Warn if all samples of the run had one score.
+
+        Warns:
+            InconsistentRewardWarning: If so.
+        """
+        _warn(self._consistency.constant())
+
+    def _score(self, images: Tensor, index: Tensor) -> Tensor:
+        places = index.tolist()
+        prompts, metadata = [self._flat[i] for i in places], [self._metadata[i] for i in places]
+        scores: Tensor = self.reward(images[index.to(images.device)], prompts, metadata)
+        return scores
 
     def _check(self, rewards: Tensor, where: str) -> None:
         bad = torch.isnan(rewards) | (rewards == math.inf)
@@ -108,7 +144,12 @@ class Scorer:
             return
         b, k = (int(i) for i in bad.nonzero()[0])
         raise RewardError(
-            f"{where}: expected finite scores of {type(self.reward).__name__}, got {float(rewards[b, k])} for particle "
+            f"{where}: expected finite scores of {self.reward.display_name}, got {float(rewards[b, k])} for particle "
             f"{k} of prompt {self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
             "finite numbers, or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )
+
+
+def _warn(message: str | None) -> None:
+    if message is not None:
+        warnings.warn(message, InconsistentRewardWarning, stacklevel=2)

@@ -1,7 +1,7 @@
 """The reward of an intercepted run: denoised predictions become images, images rewards, and rewards log potentials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class RewardTerm:
         prompts: B prompts, in whose order the samples lie.
         reward: the reward settings, with a reward.
         particles: how the particles are carried.
+        metadata: what is known about each of the B prompts, for rewards that use it; None for nothing.
 
     Attributes:
         reward: the reward.
@@ -42,7 +43,13 @@ class RewardTerm:
     """
 
     def __init__(
-        self, pipeline: Any, prompts: Sequence[str], reward: RewardSettings, particles: ParticleSettings
+        self,
+        pipeline: Any,
+        prompts: Sequence[str],
+        reward: RewardSettings,
+        particles: ParticleSettings,
+        *,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         assert isinstance(reward.reward, Reward)
         self.reward = reward.reward
@@ -63,6 +70,7 @@ class RewardTerm:
             particles.num_particles,
             max_batch=particles.max_batch,
             on_nan=particles.on_nan,
+            metadata=metadata,
         )
         self._decode = reward.decode
         self._rewards: list[Tensor] = []
@@ -70,7 +78,7 @@ class RewardTerm:
     def record(self) -> dict[str, Any]:
         """Return the settings that ran, JSON-able."""
         return {
-            "reward": type(self.reward).__name__,
+            "reward": self.reward.display_name,
             "reward_scale": self.reward_scale,
             "potential": repr(self.potential),
             "reward_schedule": repr(self.schedule),
@@ -107,7 +115,16 @@ class RewardTerm:
     def begin(self, num_steps: int) -> None:
         """Resolve the schedule, once the number of steps is known."""
         if self.potential.scores_intermediate:
-            self.steps = self.schedule.resolve(num_steps)
+            try:
+                self.steps = self.schedule.resolve(num_steps)
+            except ValueError as error:
+                if self.schedule != DEFAULT_REWARD_SCHEDULE:
+                    raise
+                raise ValueError(
+                    f"expected a run with a step at a reward_schedule of 0.2 to 0.8 of it, the default, got one of "
+                    f"{num_steps} step(s), which cannot be steered on the way; use potential='terminal' (best-of-n), "
+                    "or more steps."
+                ) from error
         self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
@@ -151,6 +168,7 @@ class RewardTerm:
             broken: samples that are not finite, whose reward is NaN whatever the reward makes of them.
         """
         rewards = self._finite_only(samples, broken, where="at the finished samples")
+        self._scorer.finish()
         return rewards, self.path.terminal(rewards, self.reward_scale)
 
     def _finite_only(self, samples: Tensor, broken: Bool[Tensor, " N"], *, where: str) -> Float64[Tensor, "B K"]:

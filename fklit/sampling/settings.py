@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
-from fklit.checks import check_choice, check_count, check_fraction
+from fklit.checks import as_number, check_choice, check_count, check_fraction
 from fklit.feynman_kac.potentials import Potential, PotentialName, get_potential
 from fklit.feynman_kac.resampling import Resampler, ResamplerName, get_resampler
 from fklit.feynman_kac.schedule import Schedule
@@ -52,14 +52,23 @@ class ParticleSettings:
     scheduler: SchedulerChoice = "auto"
 
     def __post_init__(self) -> None:
-        check_count("num_particles", self.num_particles)
+        # Numbers of NumPy or torch become Python's, which records and hashes take.
+        object.__setattr__(self, "num_particles", check_count("num_particles", self.num_particles))
         get_resampler(self.resampler)
-        check_fraction("ess_threshold", self.ess_threshold)
+        object.__setattr__(self, "ess_threshold", check_fraction("ess_threshold", self.ess_threshold))
+        object.__setattr__(self, "seed", _check_seed(self.seed))
         check_choice("on_nan", self.on_nan, ("error", "drop"))
         check_choice("on_degenerate", self.on_degenerate, ("error", "keep"))
         check_choice("scheduler", self.scheduler, ("auto", "keep"))
         if self.max_batch is not None:
-            check_count("max_batch", self.max_batch)
+            object.__setattr__(self, "max_batch", check_count("max_batch", self.max_batch))
+
+
+def _check_seed(seed: object) -> int:
+    number = as_number(seed)
+    if not isinstance(number, int):
+        raise TypeError(f"seed expected an integer, got {seed!r}; give a whole number.")
+    return number
 
 
 class ParticleArguments(TypedDict, total=False):
@@ -99,18 +108,27 @@ class RewardSettings:
     decode: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        scale = self.reward_scale
-        if scale is not None:
-            if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < math.inf:
+        if self.reward_scale is not None:
+            scale = as_number(self.reward_scale)
+            if scale is None or not 0 <= scale < math.inf:
                 raise ValueError(
-                    f"reward_scale expected a finite number of at least 0, got {scale!r}; negate the reward to steer "
-                    "away from it."
+                    f"reward_scale expected a finite number of at least 0, got {self.reward_scale!r}; negate the "
+                    "reward to steer away from it."
                 )
+            object.__setattr__(self, "reward_scale", scale)
             if self.reward is None:
                 raise ValueError(f"reward_scale={scale!r} expected a reward, got none; give reward= as well.")
         if self.reward is not None:
             object.__setattr__(self, "reward", as_reward(self.reward))
         object.__setattr__(self, "potential", get_potential(self.potential))
+        schedule: Any = self.reward_schedule
+        if isinstance(schedule, Mapping):  # as in YAML
+            object.__setattr__(self, "reward_schedule", Schedule(**schedule))
+        elif schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"reward_schedule expected a Schedule, got a {type(schedule).__name__}; give one such as "
+                "fklit.Schedule(start=0.2, stop=0.8, every=0.1)."
+            )
 
 
 class RewardArguments(TypedDict, total=False):

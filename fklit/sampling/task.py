@@ -13,6 +13,7 @@ from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.describe import describe
 from fklit.sampling.no_training import NoTraining
+from fklit.sampling.prompts import check_metadata
 from fklit.sampling.result import PipelineResult
 from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.threads import check_threads, pinned_threads
@@ -73,8 +74,10 @@ class SamplingTask(NoTraining):
         return {"source": self.source.settings(), **describe(self.sampling.keywords())}
 
     @abstractmethod
-    def sample(self, prompts: list[str], indices: list[int]) -> PipelineResult:
-        """Run the method on prompts with their indices."""
+    def sample(
+        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> PipelineResult:
+        """Run the method on prompts with their indices and what else is known about them."""
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:
@@ -107,24 +110,22 @@ class SamplingTask(NoTraining):
         Returns:
             The result, or an empty tuple if all prompts of the batch are done (Lightning warns of None).
         """
-        prompts, indices = _prompts_and_indices(batch)
-        todo = [place for place, index in enumerate(indices) if index not in self.done]
+        todo = [row for row in zip(*_columns(batch), strict=True) if row[1] not in self.done]
         if not todo:
             return ()
         with pinned_threads(self.num_threads):
-            return self.sample([prompts[place] for place in todo], [indices[place] for place in todo])
+            return self.sample([row[0] for row in todo], [row[1] for row in todo], [row[2] for row in todo])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Sample the prompts of a batch and add them to the metrics."""
-        prompts, indices = _prompts_and_indices(batch)
+        prompts, indices, metadata = _columns(batch)
         with pinned_threads(self.num_threads):
-            result = self.sample(prompts, indices)
+            result = self.sample(prompts, indices, metadata)
         where = torch.tensor(indices)
         for name, values in self.figures(result).items():
             mean = self.means[name]
             assert isinstance(mean, PromptMean)
             mean.update(where, values)
-        metadata = batch.get("metadata") or [{"prompt": prompt} for prompt in prompts]
         samples = result.samples.to(self.device)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
@@ -150,10 +151,13 @@ def cost_figures(result: PipelineResult) -> dict[str, Tensor]:
     }
 
 
-def _prompts_and_indices(batch: Any) -> tuple[list[str], list[int]]:
+def _columns(batch: Any) -> tuple[list[str], list[int], list[Mapping[str, Any]]]:
+    """Prompts, indices and metadata of a batch."""
     if not isinstance(batch, Mapping) or not {"prompts", "indices"} <= batch.keys():
         raise ValueError(
             f"expected a batch {{'prompts': [...], 'indices': [...]}}, got a {type(batch).__name__}; use "
             "PromptDataModule: the noise of a prompt follows from its index."
         )
-    return list(batch["prompts"]), [int(index) for index in batch["indices"]]
+    prompts = list(batch["prompts"])
+    metadata = check_metadata(batch.get("metadata") or None, prompts)
+    return prompts, [int(index) for index in batch["indices"]], metadata

@@ -1,9 +1,10 @@
 """Steering in one line: `fklit.steer(pipeline, prompt, reward=...)`."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from fklit.pipelines.call import call_parameters
+from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
 from fklit.steering.result import SteeringResult
@@ -17,6 +18,7 @@ def steer(
     prompt: str | Sequence[str] | None = None,
     *,
     prompt_indices: Sequence[int] | None = None,
+    metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     **settings: Unpack[SteeringArguments],
 ) -> SteeringResult:
     """Samples from `p(x | prompt) exp(reward_scale * reward(x))` with a pretrained diffusers pipeline.
@@ -28,8 +30,10 @@ def steer(
 
     Args:
         pipeline: a diffusers pipeline object of an image diffusion model.
-        prompt: one prompt or B prompts; None for an unconditional pipeline (one group of particles).
+        prompt: one prompt or B prompts; None for an unconditional pipeline (one group of particles), or where
+            `pipeline_kwargs` hold B embeddings or class labels in place of prompts.
         prompt_indices: B indices of the prompts in their data set; None for 0 .. B - 1.
+        metadata: what else is known about each prompt, B mappings, for rewards that use it; None for nothing.
 
     Returns:
         All particles with rewards, weights, lineages and the cost.
@@ -39,11 +43,17 @@ def steer(
         RewardError: if the reward fails, naming the step.
     """
     chosen = SteeringSettings(**settings)
-    prompts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
-    takes_prompt = "prompt" in inspect.signature(type(pipeline).__call__).parameters
-    if prompt is None and takes_prompt and "prompt_embeds" not in (chosen.pipeline_kwargs or {}):
+    given = chosen.pipeline_kwargs or {}
+    if prompt is None and "prompt" in call_parameters(pipeline) and given.get("prompt_embeds") is None:
         raise ValueError(f"{type(pipeline).__name__} expected a prompt, got None; give a string or a list of strings.")
-    run = SteeringRun(pipeline, prompts, chosen, prompt_indices=prompt_indices)
+    prompts = (
+        [""] * count_prompts(pipeline, given)
+        if prompt is None
+        else [prompt]
+        if isinstance(prompt, str)
+        else list(prompt)
+    )
+    run = SteeringRun(pipeline, prompts, chosen, prompt_indices=prompt_indices, metadata=metadata)
     arguments = run.call_arguments()  # before the run warns or loads anything
     with run:
         output = pipeline(**arguments)

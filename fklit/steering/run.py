@@ -1,6 +1,6 @@
 """One steered pipeline call: scores the parents at the scheduled steps, resamples them, weighs the finished samples."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from fklit.pipelines.denoised import is_known
 from fklit.pipelines.images import as_unit_images, thumbnails
 from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
 from fklit.pipelines.sampler import DeterministicSamplerError
-from fklit.sampling.prompts import check_indices, check_prompts
+from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
 from fklit.steering.result import SteeringResult
@@ -44,6 +44,7 @@ class SteeringRun(SamplingRun):
         prompts: B prompts, as the pipeline is called with them.
         settings: see `SteeringSettings`; an `eta` in its `pipeline_kwargs` is not overridden by `scheduler="auto"`.
         prompt_indices: B indices of the prompts in their data set; None for 0 .. B - 1.
+        metadata: what else is known about each prompt, B mappings, for rewards that use it; None for nothing.
 
     Attributes:
         generators: B * K generators to call the pipeline with.
@@ -60,10 +61,11 @@ class SteeringRun(SamplingRun):
         settings: SteeringSettings,
         *,
         prompt_indices: Sequence[int] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     ) -> None:
         texts = check_prompts(prompts)
         indices = check_indices(prompt_indices, len(texts))
-        term = RewardTerm(pipeline, texts, settings, settings)
+        term = RewardTerm(pipeline, texts, settings, settings, metadata=check_metadata(metadata, texts))
         sources = group_generators(settings.seed, indices)
         self._kwargs = dict(settings.pipeline_kwargs or {})
         eta = self._kwargs.get("eta")

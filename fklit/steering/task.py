@@ -1,6 +1,7 @@
 """Steering under Lightning: `predict` makes samples for a writer, `test` reports metrics."""
 
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -48,9 +49,12 @@ class SteeringTask(SamplingTask):
         chosen = SteeringSettings(**settings)
         super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
 
-    def sample(self, prompts: list[str], indices: list[int]) -> SteeringResult:
+    def sample(
+        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> SteeringResult:
         """Steer prompts."""
-        return steer(self.source.pipeline, prompts, prompt_indices=indices, **self.sampling.keywords())
+        keywords = self.sampling.keywords()
+        return steer(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""

@@ -34,6 +34,8 @@ def test_digits_split():
     everything = read_digits(str(files("fklit.data") / "shipped" / "digits.csv.gz")).pixels.reshape(1797, -1)
     assert sorted(map(bytes, both)) == sorted(map(bytes, everything))
     assert np.bincount(data.test_images.labels).min() > 20
+    # The split is fixed: another one would mix training and test images of earlier runs.
+    assert data.test_images.labels[:12].tolist() == [3, 9, 2, 4, 9, 3, 9, 9, 6, 5, 0, 8]
     batch = next(iter(data.test_dataloader()))
     assert batch["x"].shape == (360, 1, 8, 8) and float(batch["x"].max()) == 1 and float(batch["x"].min()) == 0
 
@@ -50,6 +52,9 @@ def test_digits_from_a_folder(tmp_path):
     plain = tmp_path / "optdigits.tes"
     plain.write_bytes(text)
     assert np.array_equal(ready(DigitsDataModule(str(tmp_path))).train_images.pixels, data.train_images.pixels)
+    plain.write_bytes(b"".join(text.splitlines(keepends=True)[:12]))
+    few = ready(DigitsDataModule(str(tmp_path)))  # another number is split in the same proportion
+    assert len(few.train_images.labels) == 9 and len(few.test_images.labels) == 3
     for bad, message in [
         (text[:-20], "which is truncated or another"),
         (b"", r"expected 65 integers a line, got another table \(0,\)"),

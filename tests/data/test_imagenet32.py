@@ -182,19 +182,23 @@ def test_a_damaged_archive_member_is_named(tmp_path):
         ImageNet32DataModule(str(tmp_path)).prepare_data()
 
 
-def test_a_payload_is_refused_and_not_run(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path / 'target'}",)
+class Payload:
+    def __init__(self, target):
+        self.target = target
 
+    def __reduce__(self):
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_payload_is_refused_and_not_run(tmp_path):
     write_imagenet32(tmp_path)
-    (tmp_path / "train_data_batch_2").write_bytes(pickle.dumps({"data": Payload(), "labels": [1]}))
+    (tmp_path / "train_data_batch_2").write_bytes(pickle.dumps({"data": Payload(tmp_path / "target"), "labels": [1]}))
     with pytest.raises(
         UnsafePickleError, match=r"expected arrays only, got \w+\.system in .*train_data_batch_2, which no batch"
     ):
         ImageNet32DataModule(str(tmp_path)).prepare_data()
     boxed = np.empty(2, dtype=object)
-    boxed[0] = Payload()
+    boxed[0] = Payload(tmp_path / "target")
     (tmp_path / "train_data_batch_2").unlink()
     np.savez(tmp_path / "train_data_batch_2.npz", data=boxed, labels=[1, 2], allow_pickle=True)
     with pytest.raises(ValueError, match=r"train_data_batch_2\.npz, .*Object arrays cannot be loaded"):
@@ -244,6 +248,17 @@ def test_a_damaged_converted_file_is_named(tmp_path, part):
         ImageNet32DataModule(str(tmp_path)).setup("fit")
     path.unlink()
     assert convert(tmp_path) == ["train_data_batch_1"]
+
+
+def test_a_payload_in_a_converted_file_is_not_run(tmp_path):
+    write_imagenet32(tmp_path)
+    convert(tmp_path)
+    boxed = np.empty(3, dtype=object)
+    boxed[0] = Payload(tmp_path / "target")
+    np.save(tmp_path / "mmap" / "train_data_batch_1.labels.npy", boxed, allow_pickle=True)
+    with pytest.raises(ValueError, match=r"batch_1\.labels\.npy, which is damaged .*Python objects"):
+        ImageNet32DataModule(str(tmp_path)).setup("fit")
+    assert not (tmp_path / "target").exists()
 
 
 def test_the_commands(tmp_path, capsys):

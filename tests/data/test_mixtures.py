@@ -40,6 +40,11 @@ def test_draws_depend_on_the_seed_and_validation_is_another_draw():
     assert not torch.equal(points(first), points(first))  # another order in every epoch
 
 
+def test_defaults():
+    data = MixtureDataModule(MEANS, VARIANCES)
+    assert (data.num_train, data.num_val, data.batch_size, data.seed) == (50_000, 5000, 512, 0)
+
+
 def test_bad_numbers():
     for name in ("num_train", "num_val", "batch_size"):
         with pytest.raises(ValueError, match=f"expected {name} of at least 1, got 0"):

@@ -43,6 +43,33 @@ def test_tsv_and_another_column(tmp_path):
     assert read_prompts(path, column="caption") == [{"caption": "a, b", "n": "1", "prompt": "a, b"}]
 
 
+def test_a_tsv_has_no_quoting(tmp_path):
+    """Cells of PartiPrompts start with a quotation mark, which belongs to the prompt and need not be closed."""
+    text = 'Prompt\tCategory\tNote\n"Fall" spelled in leaves\tWorld\t\n"a cat\tAnimals\tn\nthe word "so"\tArts\t"\n'
+    rows = read_prompts(write(tmp_path, "p.tsv", text), column="Prompt")
+    assert [row["prompt"] for row in rows] == ['"Fall" spelled in leaves', '"a cat', 'the word "so"']
+    assert rows[2] == {"Prompt": 'the word "so"', "Category": "Arts", "Note": '"', "prompt": 'the word "so"'}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.json", '["a cat", "a dog"]'),
+        ("p.json", '[\n{"id": 1, "prompt": "a cat"},\n{"prompt": "a dog", "tags": ["x"]}\n]'),
+        ("p.ndjson", '{"prompt": "a cat"}\n\n{"prompt": "a dog"}\n'),
+        ("p.jsonl", '"a cat"\n{"prompt": "a dog"}\n'),
+        ("P.JSON", '\ufeff["a cat", "a dog"]'),
+    ],
+)
+def test_json_arrays_and_lines(tmp_path, name, text):
+    assert [row["prompt"] for row in read_prompts(write(tmp_path, name, text))] == ["a cat", "a dog"]
+
+
+def test_keys_of_a_json_array_are_kept(tmp_path):
+    path = write(tmp_path, "p.json", '[{"id": 1, "caption": "a cat", "tags": ["x"]}]')
+    assert read_prompts(path, column="caption") == [{"id": 1, "caption": "a cat", "tags": ["x"], "prompt": "a cat"}]
+
+
 def test_geneval_metadata_is_preserved(tmp_path):
     path = write(tmp_path, "evaluation_metadata.jsonl", "\n".join(map(json.dumps, GENEVAL)) + "\n")
     data = PromptDataModule(str(path), batch_size=2)
@@ -51,6 +78,7 @@ def test_geneval_metadata_is_preserved(tmp_path):
 
 
 def test_list_of_texts_and_of_dictionaries():
+    assert PromptDataModule(prompts=["a"]).batch_size == 1
     assert [item["prompt"] for item in PromptDataModule(prompts=["a", "b"]).items] == ["a", "b"]
     (item,) = PromptDataModule(prompts=[{"prompt": "a", "id": 3}]).items
     assert item == {"prompt": "a", "index": 0, "metadata": {"prompt": "a", "id": 3}}
@@ -126,7 +154,44 @@ def test_more_processes_than_prompts_are_refused():
             "p.yaml",
             "a",
             ValueError,
-            r"expected a file of prompts in \.txt, \.csv, \.tsv, \.jsonl, got .*p\.yaml; give one",
+            r"expected a file of prompts in \.txt, \.csv, \.tsv, \.json, \.jsonl, \.ndjson, got .*p\.yaml; give one",
+        ),
+        ("p.csv", 'id,prompt\n1,"a\nb"\n2\n', ValueError, r"p\.csv, line 4: expected 2 cells as in the header, got 1"),
+        ("p.csv", 'id,prompt\n1,a\n\n2,"b\nc" d\n', ValueError, r"p\.csv, line 4: expected a table, got .* quotes"),
+        (
+            "p.csv",
+            'prompt\n"two\nlines"\n"  "\n',
+            ValueError,
+            r"p\.csv, line 4: expected a text under 'prompt', got '  '",
+        ),
+        ("p.tsv", "prompt\tn\na\tb\tc\n", ValueError, r"p\.tsv, line 2: expected 2 cells .*, got 3; remove tabs"),
+        ("p.csv", "Prompt,id\na,1\n", ValueError, r"expected a column 'prompt', .* or set `column` to 'Prompt'\."),
+        ("p.tsv", "id\tcaption\n1\ta\n", ValueError, r"expected a column 'prompt', .* or set `column` to 'caption'\."),
+        ("p.csv", "a,b\n1,2\n", ValueError, r"or set `column` to the one that holds the prompts\."),
+        ("p.jsonl", '{"TEXT": "a"}\n', ValueError, r"line 1: expected a key 'prompt', .* or set `column` to 'TEXT'\."),
+        ("p.jsonl", '{"text": 3}\n', ValueError, r"or set `column` to the one that holds the prompts\."),
+        ("p.ndjson", '{"prompt": ""}\n', ValueError, r"line 1: expected a text under 'prompt', got ''; write one"),
+        ("p.ndjson", '"a"\n" "\n', ValueError, r"line 2: expected a text under 'prompt', got ' '; write one"),
+        ("p.jsonl", '[\n  {"prompt": "a"}\n]\n', ValueError, r"line 1: expected JSON, .* is a \.json file"),
+        (
+            "p.json",
+            '["a", ""]',
+            ValueError,
+            r"p\.json, entry 1 \(from 0\): expected a text under 'prompt', got ''; write",
+        ),
+        ("p.json", "[]", ValueError, r"expected at least one prompt, got none in .*p\.json"),
+        (
+            "p.json",
+            '{"prompts": ["a"]}',
+            ValueError,
+            r"expected a JSON array of prompts, got a dict with keys \['prompts'\]",
+        ),
+        ("p.json", '["a",\n 3]', ValueError, r"p\.json, entry 1 \(from 0\): expected a JSON object, got a int"),
+        (
+            "p.json",
+            '{"prompt": "a"}\n{"prompt": "b"}\n',
+            ValueError,
+            r"p\.json, line 2: expected JSON, .* named \.jsonl",
         ),
     ],
 )
@@ -154,6 +219,8 @@ def test_missing_file(tmp_path):
         ({"prompts": "a cat"}, "expected a list of at least one prompt, got 'a cat'"),
         ({"prompts": ["a", 3]}, r"expected prompts\[1\] as a text, .* got 3; change it"),
         ({"prompts": [{"text": "a"}]}, r"expected prompts\[0\] as .* under 'prompt', got \{'text': 'a'\}"),
+        ({"prompts": ["a", ""]}, r"expected prompts\[1\] as a text, got ''; write one that is not empty"),
+        ({"prompts": [{"prompt": " "}]}, r"expected prompts\[0\] as a text, got \{'prompt': ' '\}; write one"),
         ({"prompts": ["a"], "batch_size": 0}, "expected batch_size of at least 1, got 0; give an integer"),
         ({"prompts": ["a"], "limit": 0}, "expected limit of at least 1, got 0"),
     ],

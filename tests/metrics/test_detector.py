@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from fklit import assets
 from fklit.emoji.training.center_points import center_targets, focal_loss
 from fklit.metrics import CenterDetector, Judge
 from fklit.metrics.detector import STRIDE, decode
@@ -64,12 +65,13 @@ def test_the_loss_prefers_the_truth():
 
 def test_an_image_is_judged_alike_alone_and_in_a_batch(judge_folder):
     images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    whole, split = Judge(judge_folder), Judge(judge_folder, max_batch=2)
-    whole.load(), split.load()
-    whole.settings["threshold"] = split.settings["threshold"] = 0.005  # random weights are never sure
-    together, apart = whole.find(images), split.find(images)
-    assert [len(items) for items in together] == [len(items) for items in apart]
-    assert any(together)
+    found = []
+    for size in (256, 1, 2):
+        judge = Judge(judge_folder, max_batch=size)
+        judge.load()
+        judge.settings["threshold"] = 0.005  # random weights are never sure
+        found.append([[(item.noun, item.color) for item in items] for items in judge.find(images)])
+    assert found[0] == found[1] == found[2] and any(found[0])
 
 
 def test_wrong_input_is_refused(judge_folder):
@@ -79,6 +81,13 @@ def test_wrong_input_is_refused(judge_folder):
         Judge(judge_folder).judge(torch.rand(2, 3, 64, 64), [{"include": [{"class": "cat"}]}])
     with pytest.raises(ValueError, match="expected max_batch of at least 1, got 0"):
         Judge(judge_folder, max_batch=0)
+
+
+def test_the_default_size_is_that_of_the_shipped_detector():
+    shipped = load_file(assets.path("emoji_judge") / "model.safetensors")
+    assert {name: value.shape for name, value in CenterDetector(40).state_dict().items()} == {
+        name: value.shape for name, value in shipped.items()
+    }
 
 
 def test_building_consumes_no_global_randomness(judge_folder):

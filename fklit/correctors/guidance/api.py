@@ -1,13 +1,13 @@
 """Correct guidance in one line: `fklit.correct(pipeline, prompt, guidance_scale=7.5)`."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun
 from fklit.correctors.guidance.settings import GuidanceArguments, GuidanceSettings
+from fklit.pipelines.call import call_parameters
 from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
@@ -19,6 +19,7 @@ def correct(
     prompt: str | ComposedPrompt | Sequence[str | ComposedPrompt],
     *,
     prompt_indices: Sequence[int] | None = None,
+    metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     **settings: Unpack[GuidanceArguments],
 ) -> GuidanceResult:
     """Samples from `p(x | prompt)^w p(x)^(1 - w)`, which classifier-free guidance with scale w only approximates.
@@ -37,6 +38,7 @@ def correct(
         pipeline: a diffusers pipeline object with classifier-free guidance.
         prompt: one prompt or B of them; a `ComposedPrompt` multiplies several.
         prompt_indices: B indices of the prompts in their data set; None for 0 .. B - 1.
+        metadata: what else is known about each prompt, B mappings, for rewards that use it; None for nothing.
 
     Returns:
         All particles with weights, the standard deviation of these at each step, lineages and the cost.
@@ -49,14 +51,14 @@ def correct(
         UnsupportedPipelineError: if the pipeline's guidance is not `u + w (c - u)`, or cannot be intercepted.
     """
     chosen = GuidanceSettings(**settings)
-    names = inspect.signature(type(pipeline).__call__).parameters
+    names = call_parameters(pipeline)
     if "guidance_scale" not in names or "prompt" not in names:
         raise UnsupportedPipelineError(
             f"expected a pipeline with classifier-free guidance, got {type(pipeline).__name__}, which takes no "
             f"{'guidance_scale' if 'prompt' in names else 'prompt'}; there is no guidance to correct."
         )
     prompts = [prompt] if isinstance(prompt, str | ComposedPrompt) else list(prompt)
-    run = GuidanceRun(pipeline, prompts, chosen, prompt_indices=prompt_indices)
+    run = GuidanceRun(pipeline, prompts, chosen, prompt_indices=prompt_indices, metadata=metadata)
     arguments = run.call_arguments()  # before the run warns or loads anything
     with run:
         output = pipeline(**arguments)

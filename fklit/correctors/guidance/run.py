@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from fklit.pipelines.guidance_predictions import guidance_predictions
 from fklit.pipelines.images import as_unit_images
 from fklit.pipelines.interception import StepCall, StepChange, UnsupportedPipelineError
 from fklit.pipelines.noise_levels import StepLevels, step_levels
-from fklit.sampling.prompts import check_indices
+from fklit.sampling.prompts import check_indices, check_metadata
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
 
@@ -51,6 +51,7 @@ class GuidanceRun(SamplingRun):
         prompts: B prompts.
         settings: see `GuidanceSettings`.
         prompt_indices: B indices of the prompts in their data set; None for 0 .. B - 1.
+        metadata: what else is known about each prompt, B mappings, for rewards that use it; None for nothing.
 
     Attributes:
         texts: the prompts to call the pipeline with: B, or more where some are composed.
@@ -65,6 +66,7 @@ class GuidanceRun(SamplingRun):
         settings: GuidanceSettings,
         *,
         prompt_indices: Sequence[int] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     ) -> None:
         particles = settings.num_particles
         layout = PromptLayout(prompts, settings.guidance_scale, num_particles=particles)
@@ -76,7 +78,10 @@ class GuidanceRun(SamplingRun):
         # One particle, and one exponent of 1, need no correction.
         guided = any(scales != (1.0,) for scales in layout.scales) and self._weight_schedule.indices != ()
         self._weighs = settings.correction > 0 and particles > 1 and guided
-        term = None if settings.reward is None else RewardTerm(pipeline, layout.names, settings, settings)
+        known = check_metadata(metadata, layout.names)
+        term = None
+        if settings.reward is not None:
+            term = RewardTerm(pipeline, layout.names, settings, settings, metadata=known)
         steers = term is not None and term.steers
         self._kwargs = dict(settings.pipeline_kwargs or {})
         if "guidance_scale" in self._kwargs:

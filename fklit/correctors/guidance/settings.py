@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fklit.checks import check_choice, check_fraction
+from fklit.checks import as_number, check_choice, check_fraction
 from fklit.correctors.guidance.weight import INCREMENTS, GuidanceIncrement
 from fklit.feynman_kac.schedule import Schedule
 from fklit.rewards.base import Reward
@@ -41,14 +41,16 @@ class GuidanceSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("correction", self.correction)
+        object.__setattr__(self, "correction", check_fraction("correction", self.correction))
         check_choice("increment", self.increment, INCREMENTS)
-        scale = self.guidance_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale < math.inf:
+        scale = as_number(self.guidance_scale)
+        if scale is None or not 1 <= scale < math.inf:
             raise ValueError(
-                f"guidance_scale expected a finite number of at least 1 (1 is no guidance), got {scale!r}: below 1 "
+                "guidance_scale expected a finite number of at least 1 (1 is no guidance), got "
+                f"{self.guidance_scale!r}: below 1 "
                 "pipelines evaluate no unconditional prediction; use a ComposedPrompt, which takes any scale."
             )
+        object.__setattr__(self, "guidance_scale", scale)
 
 
 class GuidanceArguments(SamplingArguments, total=False):

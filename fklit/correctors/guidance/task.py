@@ -1,6 +1,7 @@
 """Corrected guidance under Lightning: `predict` makes samples for a writer, `test` reports metrics."""
 
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -47,9 +48,12 @@ class GuidanceTask(SamplingTask):
         chosen = GuidanceSettings(**settings)
         super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
 
-    def sample(self, prompts: list[str], indices: list[int]) -> GuidanceResult:
+    def sample(
+        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> GuidanceResult:
         """Sample prompts."""
-        return correct(self.source.pipeline, prompts, prompt_indices=indices, **self.sampling.keywords())
+        keywords = self.sampling.keywords()
+        return correct(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
 
     def chosen(self, result: GuidanceResult) -> Tensor:
         """One sample a prompt: the best by reward, or without a reward one draw by weight."""

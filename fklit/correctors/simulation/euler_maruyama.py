@@ -33,7 +33,7 @@ class EulerMaruyama(Proposal):
         if isinstance(self.zeta, str):
             check_choice("zeta", self.zeta, ("target_score", "tempered_noise", "ode"))
         elif not callable(self.zeta):
-            check_non_negative("zeta", self.zeta)
+            object.__setattr__(self, "zeta", check_non_negative("zeta", self.zeta))
 
     @property
     def has_kernel(self) -> bool:  # type: ignore[override]
@@ -51,7 +51,7 @@ class EulerMaruyama(Proposal):
             if min(exponents) <= 0 or max(exponents) - min(exponents) > 1e-9 * max(exponents):
                 raise ProposalError(
                     f"expected exponents that are the same positive number with zeta='tempered_noise', got {exponents} "
-                    f"at t={t:g}; give zeta as a number instead."
+                    f"at t={t:g}; pass zeta as a number instead."
                 )
             return 1.0 / math.sqrt(exponents[0])
         value = float(self.zeta(t)) if callable(self.zeta) else float(self.zeta)

@@ -34,7 +34,7 @@ class Heun(Proposal):
     second_order: bool = True
 
     def __post_init__(self) -> None:
-        check_non_negative("churn", self.churn)
+        object.__setattr__(self, "churn", check_non_negative("churn", self.churn))
         if not 0 <= self.lowest < self.highest:
             raise ValueError(
                 f"expected 0 <= lowest < highest, got lowest={self.lowest} and highest={self.highest}; they are levels."

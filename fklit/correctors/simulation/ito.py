@@ -1,4 +1,4 @@
-"""Ito estimates of the experts' log densities, carried along each path where no expert knows them."""
+"""Ito estimates of the experts' log densities, carried along each path where experts have none."""
 
 from torch import Tensor
 

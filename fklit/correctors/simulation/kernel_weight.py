@@ -66,7 +66,7 @@ def kernel_weight(
     """
     total = sum(exponents)
     precision = combined_precision(total, interval)
-    # The integrand is a Gaussian in x' around this center; what is left of the squares is the log normalizer.
+    # The integrand is a Gaussian in x' around this center; the remaining squares give the log normalizer.
     center = (1.0 - total) * interval.ratio * x
     for exponent, mean in zip(exponents, means, strict=True):
         center = center + exponent * mean

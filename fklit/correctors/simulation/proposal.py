@@ -1,4 +1,4 @@
-"""Proposals: how particles take one step from noise to data. None of them knows about weights.
+"""Proposals: how particles take one step from noise to data. None of them depends on weights.
 
 ==================  ==============================================================  ===============================
 proposal            step                                                            its kernel

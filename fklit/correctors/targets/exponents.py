@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fklit.checks import as_number
+
 Exponent = float | Callable[[float], float]
 """A number, or a function of the path's time t, from 1 (noise) to 0 (data)."""
 
@@ -36,7 +38,7 @@ class Ramp:
 
         Annealing at a constant exponent is decided at high noise levels, where the score is not informative; with a
         late ramp the target is the base model's own marginal there, so that the base model sets the masses of the
-        modes. The price is a weight with log densities.
+        modes. It needs a weight with log densities.
 
         Args:
             last: value at the data end.
@@ -101,8 +103,9 @@ def check_exponent(name: str, exponent: object) -> Exponent:
     """Return `exponent` if it is a finite number or a function of time."""
     if callable(exponent):
         return exponent
-    if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not math.isfinite(exponent):
+    number = as_number(exponent)
+    if number is None or not math.isfinite(number):
         raise TypeError(
             f"expected a finite number or a function of the time t, got {name}={exponent!r}; pass for example 2.0."
         )
-    return float(exponent)
+    return float(number)

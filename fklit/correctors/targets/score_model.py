@@ -26,7 +26,7 @@ class ScoreModel:
         prediction: "score", "epsilon", "x0", "v", "flow" (see `conversions`), or "edm": a denoiser that is called with
             `x / a` and the noise `s / a` as its time, and so serves every path.
         time: from (path, t) to the number that the network takes as time; t itself if not given.
-        event_shape: shape of one sample, so that samplers need not be told.
+        event_shape: shape of one sample; samplers read it.
         moments: mean and variance of each coordinate of the data, if known.
         max_batch: most rows of one call; None for no limit.
     """

@@ -16,7 +16,7 @@ from fklit.feynman_kac.potentials import Difference, Potential, get_potential
 
 @dataclass(frozen=True)
 class Tilt:
-    """A reward with a gradient: half of it enters the drift, the rest the weight.
+    """A reward with a gradient: half of its gradient enters the drift, the rest the weight.
 
     With `rho = reward_scale(t) reward(x)` the drift gets `g^2 / 2 * grad rho` (times zeta^2) and the weight the change
     of rho in time and `<grad rho, g^2 / 2 * score - f>`: neither Laplacian nor squared gradient (arXiv 2503.02819,

@@ -18,6 +18,7 @@ from fklit.eqprop.learning.nudges import Nudge
 from fklit.eqprop.learning.responses import Estimator, Response, constant_force
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, per_row, row_dots, row_norms, scale_rows, zero_rows
+from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import Equilibrium, UnconvergedPolicy
 
 
@@ -111,7 +112,7 @@ class _EquilibriumFunction(torch.autograd.Function):
         call: _Call = ctx.call
         x, *weights = ctx.saved_tensors
         network, equilibrium = call.network, call.equilibrium
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), full_precision():
             nudge, factor = _nudge_and_scale(call, cotangents)
             response = call.estimator.respond(network, equilibrium, nudge)
             if call.record is not None:

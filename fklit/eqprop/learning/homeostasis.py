@@ -15,6 +15,7 @@ from fklit.eqprop.network.linearized import LinearizedRecurrence
 from fklit.eqprop.network.links import DenseLink
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, fill_layers, row_dots
+from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.feynman_kac.randomness import group_generators
 
@@ -184,7 +185,7 @@ class Homeostasis:
         if len(sample_ids) != samples:
             raise ValueError(f"expected one of sample_ids for each of {samples} samples, got {len(sample_ids)}.")
         scale = 1 / network.num_neurons if self.normalize else 1.0
-        with torch.autocast(equilibrium.x.device.type, enabled=False):
+        with torch.autocast(equilibrium.x.device.type, enabled=False), full_precision():
             if self.form == "closed":
                 return closed_form(network) * scale
             device, dtype = equilibrium.x.device, equilibrium.x.dtype

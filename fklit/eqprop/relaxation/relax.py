@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fklit.eqprop.network.state import State, halves, per_row, pick_rows
+from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
@@ -102,6 +103,7 @@ class _Progress:
 
 
 @torch.no_grad()
+@full_precision()
 def relax(
     field: Field, start: State, relaxation: Relaxation, *, detect_period_two: bool = False, imaginary: bool = False
 ) -> RelaxationResult:

@@ -41,6 +41,23 @@ def test_all_at_once():
     assert torch.equal(Degrade()(IMAGES), IMAGES)
 
 
+def test_amounts_are_those_of_a_squared_uniform_for_a_share_of_the_images():
+    torch.manual_seed(0)
+    flat = torch.full((2000, 1, 16, 16), 0.5).expand(-1, 3, -1, -1)
+    sigma = (Degrade(noise=0.1, share=0.25)(flat) - 0.5).flatten(1).std(1)
+    noisy = sigma[sigma > 0]
+    assert abs(len(noisy) - 500) < 4 * (2000 * 0.25 * 0.75) ** 0.5
+    assert noisy.mean() == pytest.approx(0.1 / 3, rel=0.15) and noisy.max() < 0.11  # E u^2 = 1/3
+    assert noisy.median() == pytest.approx(0.1 / 4, rel=0.25)
+
+
+def test_jpeg_is_chosen_image_by_image():
+    torch.manual_seed(0)
+    images = IMAGES.repeat(50, 1, 1, 1)
+    changed = (Degrade(share=0.25, jpeg_quality=95)(images) != images).flatten(1).any(1)
+    assert abs(int(changed.sum()) - 75) < 4 * (300 * 0.25 * 0.75) ** 0.5
+
+
 def test_the_autoencoder(tmp_path):
     from diffusers import AutoencoderKL
 

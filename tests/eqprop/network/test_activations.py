@@ -158,3 +158,15 @@ def test_slope_is_the_derivative():
     torch.testing.assert_close(Tanh().slope(z), 1 - torch.tanh(z) ** 2)
     torch.testing.assert_close(ShiftedSigmoid().slope(torch.tensor([0.5])), torch.tensor([1.0]))
     assert not Tanh().slope(z).requires_grad
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("last", [True, False])
+def test_pooling_keeps_the_memory_format(channels, last):
+    z = torch.rand(2, channels, 4, 6)
+    if last:
+        z = z.contiguous(memory_format=torch.channels_last)
+    pooled = softmax_pool(z, 2)
+    wanted = torch.rand(2, channels, 2, 3)
+    assert pooled.stride() == (wanted.contiguous(memory_format=torch.channels_last) if last else wanted).stride()
+    assert softmax_pool_transpose(z, pooled, 2).stride() == z.stride()

