@@ -76,7 +76,7 @@ def test_scores_add_up_to_the_scaled_reward_of_the_samples():
     rewards, images = term.score(latents, where="at step 0")
     assert torch.equal(images, latents)
     assert rewards.tolist() == [[0.0, 0.25, 0.5], [1.0, 0.75, 0.5]] and rewards.dtype == torch.float64
-    assert (term.num_scored, term.decodes, term.reward_calls) == (1, 6, 6)
+    assert (term.num_scored, term.decodes, term.reward_calls) == (1, 6, 7), "the first sample once more, alone"
     assert term.update(rewards, carried).tolist() == [[0.0, 0.5, 1.0], [2.0, 1.5, 1.0]]
     second, _ = term.score(_samples(*[0.5] * 6), where="at step 2")
     assert term.update(second, carried).tolist() == [[1.0, 0.5, 0.0], [-1.0, -0.5, 0.0]]
@@ -84,7 +84,7 @@ def test_scores_add_up_to_the_scaled_reward_of_the_samples():
     last, log_potential = term.close(_samples(1.0, 0.0, 1.0, 0.0, 1.0, 0.0), torch.zeros(6, dtype=torch.bool))
     assert last.tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     assert log_potential.tolist() == [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]
-    assert (term.num_scored, term.decodes, term.reward_calls) == (2, 12, 18), "the samples are decoded already"
+    assert (term.num_scored, term.decodes, term.reward_calls) == (2, 12, 19), "the samples are decoded already"
 
 
 def test_tempering_counts_the_scores():
@@ -128,7 +128,7 @@ def test_the_settings_of_the_particles_reach_the_reward():
     term = RewardTerm(None, ["a"], RewardSettings(reward=spy, reward_scale=1.0, decode=lambda x: x), particles)
     term.begin(2)
     rewards, _ = term.score(_samples(0.0, 1.0, 2.0), where="here")
-    assert seen == [2, 2] and torch.isnan(rewards).all() and term.reward_calls == 3
+    assert seen == [2, 2, 1] and torch.isnan(rewards).all() and term.reward_calls == 4
 
 
 def test_what_is_not_finite_is_named_or_gets_nan():
@@ -161,3 +161,10 @@ def test_what_is_not_finite_is_named_or_gets_nan():
     last, log_potential = term.close(_samples(*[0.0] * 6), broken)
     assert torch.isnan(last).flatten().tolist() == torch.isnan(log_potential).flatten().tolist() == broken.tolist()
     assert last[1].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_run_too_short_for_the_default_schedule_is_told_so():
+    with pytest.raises(ValueError, match=r"a run with a step at a reward_schedule of 0\.2 to 0\.8 .* of 1 step\(s\)"):
+        _term().begin(1)
+    with pytest.raises(ValueError, match=r"start=3 is outside a run of 2 steps"):
+        _term(reward_schedule=Schedule(3, 4)).begin(2)
