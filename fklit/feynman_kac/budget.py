@@ -15,6 +15,8 @@ class Budget:
             twice).
         decodes: decoded samples.
         reward_calls: samples scored by the reward.
+        reward_checks: samples scored once more, alone, to check that the reward's scores do not depend on the batch;
+            at most one a run, whatever the number of prompts, and so no part of a prompt's share.
         seconds: wall time.
         peak_memory_bytes: the largest memory in use: of the accelerator if there is one, else of the process.
     """
@@ -22,6 +24,7 @@ class Budget:
     denoiser_calls: int = 0
     decodes: int = 0
     reward_calls: int = 0
+    reward_checks: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 

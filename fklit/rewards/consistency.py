@@ -1,6 +1,5 @@
 """Two faults of rewards that weigh samples wrongly without an error, looked for while a run scores."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -32,7 +31,7 @@ class ConsistencyCheck:
         self._pictures_differ = False
 
     def alone(self, scores: Tensor, score_alone: Callable[[], Tensor]) -> str | None:
-        """Compare the score of the first sample in its batch, `scores[0]`, with that of the sample alone.
+        """Compare the score of the first sample in its batch, `scores[0]`, which is finite, with its score alone.
 
         Returns:
             What to warn of, or None.
@@ -43,12 +42,9 @@ class ConsistencyCheck:
         except Exception as error:  # whatever a function of a user raises
             return (
                 f"{self._name} expected to score one sample alone, got {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; write it so that it takes any number of samples."
+                f"{' '.join(str(error).split()).rstrip('.')}; write it so that it takes any number of samples."
             )
-        if inside == outside or (math.isnan(inside) and math.isnan(outside)):
-            return None
-        finite = scores[torch.isfinite(scores)].abs()
-        size = max(float(finite.max()) if finite.numel() else 0.0, abs(outside))
+        size = max(float(scores[torch.isfinite(scores)].abs().max()), abs(outside))
         if abs(inside - outside) <= _TOLERANCE * size:
             return None
         return (

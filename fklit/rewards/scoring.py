@@ -63,8 +63,8 @@ class Scorer:
         metadata: What is known about each of the B prompts, for rewards that use it; None for nothing.
 
     Attributes:
-        reward_calls: Images scored so far (without padding); with more than one sample one more than the particles
-            needed, which the first of them is scored alone for, see `ConsistencyCheck`.
+        reward_calls: Images scored so far (without padding).
+        reward_checks: Images scored once more, alone: the first of a run of several, see `ConsistencyCheck`.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Scorer:
     ) -> None:
         self.reward = reward
         self.reward_calls = 0
+        self.reward_checks = 0
         self._prompts = list(prompts)
         self._flat = [prompt for prompt in prompts for _ in range(num_particles)]
         known = [{"prompt": prompt} for prompt in prompts] if metadata is None else metadata
@@ -119,8 +120,8 @@ class Scorer:
         rewards = torch.cat(scores)
         self._check(rewards.reshape(len(self._prompts), self._num_particles), where)
         self._consistency.watch(images, rewards)
-        if first and min(rows, size, self.reward.max_batch or size) > 1:
-            self.reward_calls += 1
+        if first and min(rows, size, self.reward.max_batch or size) > 1 and bool(torch.isfinite(rewards[0])):
+            self.reward_checks += 1
             _warn(self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long))))
         return rewards.reshape(len(self._prompts), self._num_particles)
 

@@ -108,6 +108,11 @@ class RewardTerm:
         return self._scorer.reward_calls
 
     @property
+    def reward_checks(self) -> int:
+        """Images scored once more, alone, to check the reward."""
+        return self._scorer.reward_checks
+
+    @property
     def reward_path(self) -> Float64[Tensor, "S B K"]:
         """Rewards of the steps scored so far, on the CPU."""
         return torch.stack(self._rewards) if self._rewards else torch.zeros(0, *self._shape, dtype=torch.float64)

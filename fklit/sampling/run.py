@@ -23,10 +23,6 @@ from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
 from fklit.sampling.settings import ParticleSettings
 
 
-class NoResamplingWarning(UserWarning):
-    """Resampling was asked for, but the only steps that might do it are too late."""
-
-
 class SamplingRun(ABC):
     """Context manager around one call of a pipeline, whose particles a method weighs and resamples step by step.
 
@@ -172,8 +168,8 @@ class SamplingRun(ABC):
         """Let those steps resample that inject noise, of which there must be one.
 
         Args:
-            steps: where the method would resample, for which a run of very few steps may have none; the last of the
-                run is weighed only: whatever its noise, clones could not separate by more than that.
+            steps: where the method would resample; the last of the run is weighed only: whatever its noise, clones
+                could not separate by more than that.
             noisy: tells which steps inject noise.
             otherwise: what the user can do without any resampling, for the error.
         """
@@ -181,14 +177,6 @@ class SamplingRun(ABC):
             return
         last = int(self._interception.num_steps or 0) - 1
         wanted = [step for step in steps if step < last]
-        if steps and not wanted:
-            warnings.warn(
-                f"no step of this run of {last + 1} can resample: clones part only in the steps after it, so the "
-                f"last step does not, and {sorted(steps)} is all that scores; score earlier, take more steps, or "
-                f"{otherwise}.",
-                NoResamplingWarning,
-                stacklevel=2,
-            )
         found = noisy(wanted)
         self._may_resample = frozenset(step for step in wanted if found[step])
         if wanted and not self._may_resample:
@@ -235,6 +223,7 @@ class SamplingRun(ABC):
                 denoiser_calls=self._interception.denoiser_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
                 reward_calls=0 if reward is None else reward.reward_calls,
+                reward_checks=0 if reward is None else reward.reward_checks,
                 seconds=meter.seconds(),
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),

@@ -1,5 +1,6 @@
 """One steered pipeline call: scores the parents at the scheduled steps, resamples them, weighs the finished samples."""
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,11 @@ from fklit.sampling.run import SamplingRun, without_broken
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
-__all__ = ["DeterministicSamplerError", "SteeringRun"]
+__all__ = ["DeterministicSamplerError", "NoResamplingWarning", "SteeringRun"]
+
+
+class NoResamplingWarning(UserWarning):
+    """Resampling was asked for, but the only step that might do it is the last."""
 
 
 class SteeringRun(SamplingRun):
@@ -98,6 +103,14 @@ class SteeringRun(SamplingRun):
             )
         if self._resamples:
             steps = self._term.schedule.resolve_resampling(num_steps)
+            if steps and min(steps) >= num_steps - 1:
+                warnings.warn(
+                    f"no step of this run of {num_steps} can resample, as the last is all that its reward_schedule "
+                    "holds, after which clones could not part; score earlier, take more steps, or ask for best-of-n "
+                    "with potential='terminal'.",
+                    NoResamplingWarning,
+                    stacklevel=2,
+                )
             self._allow_resampling(steps, noisy, otherwise="ask for best-of-n with potential='terminal'")
 
     def weigh(self, call: StepCall) -> Tensor | None:

@@ -396,7 +396,7 @@ def test_a_reward_and_a_negative_prompt_on_stable_diffusion():
     assert result.samples.shape == (2, 3, 3, 16, 16) and result.rewards.shape == (2, 3)
     assert result.ess.shape == (STEPS + 1, 2) and result.reward_path.shape == (4, 2, 3)
     assert result.prompts[1] == "a dog ^ 4 | a fish ^ -1"
-    assert len(result.best()) == 2 and result.budget.reward_calls == 5 * 6 + 1
+    assert len(result.best()) == 2 and result.budget.reward_calls == 5 * 6
     negative = fklit.correct(
         pipeline, "a cat", num_particles=2, scheduler="keep",
         pipeline_kwargs={"num_inference_steps": STEPS, "eta": 1.0, "negative_prompt": "a dog"},

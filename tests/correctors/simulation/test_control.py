@@ -76,6 +76,21 @@ def test_the_ridge_is_relative_to_the_variance_of_each_feature():
         torch.testing.assert_close(shift, torch.full_like(shift, 1 / (1 + ridge)), rtol=1e-6, atol=1e-6)
 
 
+def test_a_feature_that_does_not_vary_gets_no_coefficient():
+    """One particle, or a coordinate in which all agree, leaves the least squares singular."""
+    x, log_weights = samples(1, 30)
+    x[..., 1] = 0.7
+    target = Target.annealed(GaussianMixture.single([0.3, -0.2], [0.9, 0.5]).on(PATH), 2.0)
+    before = target.evaluate(x, 0.5)
+    increment = -(before.x * before.score)[..., 0]
+    slope, offset = FittedControl(ridge=0.0).coefficients(target, before, INTERVAL, increment, log_weights)
+    torch.testing.assert_close(slope[..., 1].abs() + offset[..., 1].abs(), torch.zeros(1, 1, dtype=torch.float64))
+    torch.testing.assert_close(slope[..., 0], torch.ones(1, 1, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+    alone = target.evaluate(x[:, :1], 0.5)
+    shift, _ = FittedControl(ridge=0.0).shift(target, alone, INTERVAL, increment[:, :1], log_weights[:, :1])
+    assert torch.equal(shift, torch.zeros_like(shift))
+
+
 def test_dead_particles_do_not_enter_a_fit():
     x, log_weights = samples(1, 30)
     increment = torch.randn(1, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
