@@ -129,7 +129,7 @@ def test_the_settings_of_the_particles_reach_the_reward():
     term = RewardTerm(None, ["a"], RewardSettings(reward=spy, reward_scale=1.0, decode=lambda x: x), particles)
     term.begin(2)
     rewards, _ = term.score(_samples(0.0, 1.0, 2.0), where="here")
-    assert seen == [2, 2, 1] and torch.isnan(rewards).all() and term.reward_calls == 3
+    assert seen == [2, 2] and torch.isnan(rewards).all() and term.reward_calls == 3
 
 
 def test_what_is_not_finite_is_named_or_gets_nan():
