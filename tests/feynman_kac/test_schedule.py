@@ -1,5 +1,6 @@
 """Schedules: windows and lists, steps and fractions, and what lies outside a run."""
 
+import numpy as np
 import pytest
 
 from fklit.feynman_kac import Schedule
@@ -111,3 +112,15 @@ def test_ends_of_what_is_accepted() -> None:
         Schedule(resample_at=(1.5,))
     with pytest.raises(TypeError, match=r"indices=3 is not a list"):
         Schedule(indices=3)
+
+
+def test_numbers_of_numpy_are_steps_or_fractions_as_those_of_python_are() -> None:
+    steps = Schedule(start=np.int64(1), stop=np.int64(7), every=np.int64(2))
+    assert steps == Schedule(start=1, stop=7, every=2) and steps.resolve(10) == (1, 3, 5, 7)
+    fractions = Schedule(start=np.float32(0.25), stop=np.float64(0.75), every=np.float32(0.25))
+    assert fractions == Schedule(start=0.25, stop=0.75, every=0.25) and fractions.resolve(20) == (5, 10, 15)
+    listed = Schedule(indices=np.array([7, 2]), resample_at=np.array([2]))
+    assert listed == Schedule(indices=(7, 2), resample_at=(2,)) and listed.resolve_resampling(10) == (2,)
+    positions = [steps.start, steps.stop, steps.every, *listed.indices, *listed.resample_at]
+    assert {type(position) for position in positions} == {int}
+    assert {type(position) for position in (fractions.start, fractions.stop, fractions.every)} == {float}

@@ -20,7 +20,8 @@ def markdown(rows: Sequence[tuple[Mutant, Mapping[str, Any]]], reasons: Mapping[
         by = why if verdict == "equivalent" else result.get("test", "")
         if result.get("stopped"):
             by = f"{by} (out of time)"
-        by = _code(by.removeprefix("tests/")) if verdict == "killed" else by
+        if verdict == "killed":
+            by = "loading the tests" if by == "collection" else _code(by.removeprefix("tests/"))
         fault = f"{_code(mutant.original)} → {_code(mutant.replacement)}"
         file = mutant.file.removeprefix("fklit/")
         lines.append(f"| {file} | {mutant.line} | {fault} | {verdict} | {by} | {result.get('seconds', '')} |")

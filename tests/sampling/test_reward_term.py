@@ -162,3 +162,10 @@ def test_what_is_not_finite_is_named_or_gets_nan():
     last, log_potential = term.close(_samples(*[0.0] * 6), broken)
     assert torch.isnan(last).flatten().tolist() == torch.isnan(log_potential).flatten().tolist() == broken.tolist()
     assert last[1].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_run_too_short_for_the_default_schedule_is_told_so():
+    with pytest.raises(ValueError, match=r"a run with a step at a reward_schedule of 0\.2 to 0\.8 .* of 1 step\(s\)"):
+        _term().begin(1)
+    with pytest.raises(ValueError, match=r"start=3 is outside a run of 2 steps"):
+        _term(reward_schedule=Schedule(3, 4)).begin(2)

@@ -135,7 +135,7 @@ def test_children_are_drawn_from_the_resampled_parents():
 
 
 def test_nothing_weighed_is_an_empty_trace():
-    run = Scripted(_pipeline(), {3: torch.zeros(2, 3)})
+    run = Scripted(_pipeline(), {2: torch.zeros(2, 3)})
     run.call()
     shared = run._shared_results(0)
     assert shared["ancestors"].shape == (0, 2, 3) and shared["ancestors"].dtype == torch.int64
@@ -160,7 +160,7 @@ def test_the_reward_adds_to_the_budget_and_is_loaded_before_the_call():
         reward=reward, reward_scale=1.0, decode=lambda x: x, reward_schedule=Schedule(indices=(0,))
     )
     pipeline = _pipeline()
-    run = Scripted(pipeline, {3: torch.zeros(2, 3)}, reward=settings)
+    run = Scripted(pipeline, {2: torch.zeros(2, 3)}, reward=settings)
     pipeline.unet.register_forward_pre_hook(lambda *_: order.append("denoise"))
     samples = run.call()
     assert order[:2] == ["load", "denoise"]

@@ -55,7 +55,7 @@ class Task(SamplingTask):
         self.notes = notes
 
     def sample(self, prompts, indices, metadata=None):
-        self.notes.append((list(prompts), list(indices), torch.get_num_threads()))
+        self.notes.append((list(prompts), list(indices), metadata, torch.get_num_threads()))
         size = len(prompts)
         return PipelineResult(
             samples=torch.full((size, 2, 3, 4, 4), 0.5), log_weights=torch.tensor([[0.2, 0.8]] * size).double().log(),
@@ -96,11 +96,12 @@ def test_predict_samples_what_is_not_done():
     task.done = frozenset({1, 4})
     torch.set_num_threads(2)
     result = task.predict_step(_batch(1, 3, 4, 0), 0)
-    assert result.prompts == ["prompt 3", "prompt 0"] and notes == [(["prompt 3", "prompt 0"], [3, 0], 1)]
+    assert notes == [(["prompt 3", "prompt 0"], [3, 0], [{"prompt": "prompt 3"}, {"prompt": "prompt 0"}], 1)]
+    assert result.prompts == ["prompt 3", "prompt 0"] and len(notes) == 1
     assert task.predict_step(_batch(4, 1), 0) == () and len(notes) == 1
     assert torch.get_num_threads() == 2
-    Task(notes, num_threads=None).predict_step(_batch(7), 0)
-    assert notes[-1] == (["prompt 7"], [7], 2)
+    Task(notes, num_threads=None).predict_step(_batch(7, metadata=[{"prompt": "prompt 7", "tag": "x"}]), 0)
+    assert notes[-1] == (["prompt 7"], [7], [{"prompt": "prompt 7", "tag": "x"}], 2)
 
 
 @pytest.mark.parametrize("batch", [["a"], {"prompts": ["a"]}, {"indices": [0]}, "a"])
