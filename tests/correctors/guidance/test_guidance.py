@@ -101,7 +101,7 @@ def test_every_scheduler_is_corrected(name, increment):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance, "guidance_weight", small)
         with pytest.warns(
-            WeightDegeneracyWarning, match=r"fewer than 1\.5 effective particles of 4000 in 1 of 1 groups"
+            WeightDegeneracyWarning, match=r"fewer than 1\.5 effective particles of 4000 in 1 of 1 prompts"
         ):
             assert mean() > 0.3
 
