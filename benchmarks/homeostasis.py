@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-TO_THE_END = {"max_iterations": 60, "tolerance": 1e-6}
+TO_THE_END = {"max_iterations": 200, "tolerance": 1e-6}
 NONE = ("--model.homeostasis", "null")
 
 
