@@ -297,9 +297,15 @@ class Interception:
     def _check_sample(self, sample: Tensor) -> None:
         rows = None if self._generators is None else len(self._generators)
         if rows is not None and sample.shape[0] != rows:
+            name, halves = type(self._pipeline).__name__, sample.shape[0] == 2 * rows
             raise UnsupportedPipelineError(
-                f"the pipeline steps {sample.shape[0]} samples where {rows} were expected (prompts x num_particles); "
-                "call it with num_images_per_prompt=num_particles, and use one that steps one sample an image."
+                f"expected {name} to step {rows} samples (prompts x num_particles), got {sample.shape[0]}"
+                + (
+                    ": it steps both halves of guidance; use guidance_scale=1 in pipeline_kwargs."
+                    if halves
+                    else "; use a pipeline that steps one sample an image, and give it B or B x num_particles entries of "
+                    "what tells it how many to make (prompts, class_labels, image)."
+                )
             )
         before = self.returned
         if before is None or sample is before or self._may_edit:
