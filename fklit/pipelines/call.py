@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import ModularPipeline
 from torch import Tensor
 
 from fklit.pipelines.call_rows import TEXT, is_embedding, repeated, rows_of_argument, wrong_number
@@ -31,11 +30,11 @@ def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
     Raises:
         UnsupportedPipelineError: if no class of it names them.
     """
-    if isinstance(pipeline, ModularPipeline):
+    if any(base.__name__ == "ModularPipeline" for base in type(pipeline).__mro__):
         raise UnsupportedPipelineError(
             f"expected a DiffusionPipeline, got the modular {type(pipeline).__name__}, whose inputs its blocks define; "
-            "use the DiffusionPipeline of the same model, or wrap it in a class whose __call__ names prompt, generator, "
-            "num_inference_steps, output_type and return_dict and hands them on."
+            "use the DiffusionPipeline of the same model, or wrap it in a class whose __call__ names prompt, "
+            "generator, num_inference_steps, output_type and return_dict and hands them on."
         )
     found: dict[str, inspect.Parameter] = {}
     for base in type(pipeline).__mro__:

@@ -297,15 +297,10 @@ class Interception:
     def _check_sample(self, sample: Tensor) -> None:
         rows = None if self._generators is None else len(self._generators)
         if rows is not None and sample.shape[0] != rows:
-            name, halves = type(self._pipeline).__name__, sample.shape[0] == 2 * rows
+            halves = ": it steps both halves of guidance, so use guidance_scale=1 in pipeline_kwargs."
             raise UnsupportedPipelineError(
-                f"expected {name} to step {rows} samples (prompts x num_particles), got {sample.shape[0]}"
-                + (
-                    ": it steps both halves of guidance; use guidance_scale=1 in pipeline_kwargs."
-                    if halves
-                    else "; use a pipeline that steps one sample an image, and give it B or B x num_particles entries of "
-                    "what tells it how many to make (prompts, class_labels, image)."
-                )
+                f"expected {type(self._pipeline).__name__} to step {rows} samples (prompts x num_particles), got "
+                f"{len(sample)}" + (halves if len(sample) == 2 * rows else "; use one that steps one sample an image.")
             )
         before = self.returned
         if before is None or sample is before or self._may_edit:
