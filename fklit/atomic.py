@@ -34,6 +34,18 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that do not exist, and has the disk keep them.
+
+    Args:
+        folder: What to make; one that exists is left alone.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _flush_folder(path.parent)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes a text file in UTF-8, complete or not at all.
 
