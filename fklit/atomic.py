@@ -21,6 +21,9 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
     Args:
         path: The final name, in a folder that exists; an older file of that name stays until then.
+
+    Raises:
+        OSError: The disk is full or cannot be written; it names `path`.
     """
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}{_ENDING}")
     try:
@@ -30,6 +33,10 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(part, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say of which file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -54,7 +54,8 @@ def check_run(folder: Path, settings: Mapping[str, Any], settings_hash: str) -> 
         if hashes == {settings_hash}:
             rank_zero_warn(f"{folder}/run.json is damaged and is written again.", category=DamagedResultWarning)
             return
-    changed = differences(found.get("settings") or {}, settings) or "run.json is damaged"
+    known = isinstance(found.get("settings"), dict)
+    changed = differences(found["settings"], settings) if known else "run.json is damaged"
     raise ValueError(
         f"output_dir: expected the settings that {folder} was started with, got others ({changed}); {_REMEDY} it."
     )

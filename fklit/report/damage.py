@@ -11,6 +11,8 @@ from PIL import Image
 
 from fklit.report.record import parse_record
 
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
+
 
 def damage(folder: Path, record: Mapping[str, Any]) -> str | None:
     """What is wrong with the results of a prompt, or None if all of them can be read.
@@ -45,6 +47,8 @@ def _fault(path: Path) -> str | None:
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.verify()
+            if not path.read_bytes().endswith(_END_OF_PNG):  # the one checksum that PIL leaves out
+                return "cannot be read (truncated)"
         elif path.suffix == ".npz":
             read_arrays(path)
         else:
@@ -62,7 +66,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
         ValueError: The file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, EOFError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"not a whole NPZ file: {type(error).__name__}") from error

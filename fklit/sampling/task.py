@@ -89,12 +89,10 @@ class SamplingTask(NoTraining):
         return best
 
     def configure_model(self) -> None:
-        """Load the weights, unless this process has nothing to do; calling it again does nothing."""
+        """Load the weights, unless every prompt of this run is done; calling it again does nothing."""
         data = getattr(self.trainer, "datamodule", None)
         items = getattr(data, "items", None)
         if items is not None and self.done.issuperset(item["index"] for item in items):
-            return
-        if items is not None and self.trainer.global_rank >= len(items):  # more processes than prompts
             return
         if self.reward is not None:  # the smaller one first: what is wrong shows before gigabytes are read
             reward: Any = self.reward
