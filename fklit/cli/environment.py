@@ -58,7 +58,7 @@ def _value_of(match: re.Match[str]) -> str:
 
 
 def expand_paths(settings: Namespace) -> None:
-    """Expand `~`, `$NAME` and `${NAME}` in the paths of settings, in place.
+    """Expand `~`, `$NAME` and `${NAME}` in the paths of settings, and what is left of `${oc.env:NAME}`, in place.
 
     Args:
         settings: Settings with nested ones; paths are the values of keys such as `path`, `root` or `output_dir`.
@@ -68,6 +68,8 @@ def expand_paths(settings: Namespace) -> None:
     """
     for key, value in list(settings.items()):
         name = key.rpartition(".")[2]
+        if isinstance(value, str) and "${oc.env:" in value:  # of the command line, where jsonargparse loads no texts
+            value = settings[key] = _VARIABLE.sub(_value_of, value)
         if isinstance(value, str) and _PATHS.fullmatch(name) and name not in _NO_PATHS:
             settings[key] = _expanded(key, value)
         elif isinstance(value, list):

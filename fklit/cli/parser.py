@@ -108,9 +108,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:
             said = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(
-                f"trainer: expected settings that Lightning takes, got others ({said}); fix them."
-            ) from error
+            raise ValueError(f"trainer: expected settings for Lightning, got others ({said}); fix them.") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
         with _handlers_restored():
