@@ -73,7 +73,7 @@ def test_predict_of_a_task_without_a_writer_is_refused_before_anything_is_loaded
 
 
 def test_output_dir_of_loggers_checkpoints_and_files():
-    def item(name, **arguments):
+    def item(name, /, **arguments):
         return Namespace(class_path=name, init_args=Namespace(**arguments))
 
     callbacks = [
@@ -130,7 +130,7 @@ def test_three_processes_give_the_files_of_one_for_two_prompts():
     """One of them idles."""
     prompts = ("--data.prompts", json.dumps(["a green heart", "two cats"]))
     main([*DEBUG, *prompts, "--output_dir", "one"])
-    settings = {**os.environ, "PYTHONPATH": str(CONFIGS.parent / "tests"), "OMP_NUM_THREADS": "1"}
+    settings = {**os.environ, "PYTHONPATH": f"{CONFIGS.parent}:{CONFIGS.parent / 'tests'}", "OMP_NUM_THREADS": "1"}
     several = ("--trainer.devices", "3", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")
     for subcommand in ("predict", "test"):
         command = [sys.executable, "-m", "fklit", subcommand, *DEBUG[1:], *prompts, "--output_dir", "three", *several]
