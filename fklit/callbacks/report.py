@@ -19,9 +19,10 @@ class Report(L.Callback):
         best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
         name: file name of the page within `output_dir`.
         title: heading of the page; None for one that names the method.
+        max_prompts: prompts that are shown in full, the first ones; the others have a small card. None for all.
 
     Raises:
-        ValueError: `name` is not the name of an HTML file.
+        ValueError: `max_prompts` is negative, or `name` is not the name of an HTML file.
     """
 
     def __init__(
@@ -32,7 +33,10 @@ class Report(L.Callback):
         best_of_n: str | None = None,
         name: str = "report.html",
         title: str | None = None,
+        max_prompts: int | None = 32,
     ) -> None:
+        if max_prompts is not None and max_prompts < 0:
+            raise ValueError(f"expected max_prompts of at least 0, or None for all prompts, got {max_prompts}.")
         if not name.endswith(".html") or Path(name).name != name:
             raise ValueError(f"expected a file name that ends in .html, without folders, got name={name!r}.")
         self.output_dir = output_dir
@@ -40,6 +44,7 @@ class Report(L.Callback):
         self.best_of_n = best_of_n
         self.name = name
         self.title = title
+        self.max_prompts = max_prompts
 
     def _folder(self, trainer: L.Trainer) -> Path:
         if self.output_dir is not None:
@@ -79,5 +84,6 @@ class Report(L.Callback):
                 steered=None if corrects else folder,
                 corrected=folder if corrects else None,
                 title=self.title,
+                max_prompts=self.max_prompts,
             )
         trainer.strategy.barrier("fklit.report.written")
