@@ -34,7 +34,7 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
         _flush_folder(path.parent)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say of which file
+        if error.errno is not None and error.filename is None:  # a full disk does not say of which file
             error.filename = str(path)
         raise
     finally:
