@@ -21,9 +21,10 @@ ALLOWED = {
     "fingerprint": set(),
     "hyperparameters": set(),
     "learning_rate": set(),
+    "renamed": set(),
     "checks": {"feynman_kac"},
-    "rewards": {"assets", "checks", "feynman_kac"},
-    "metrics": {"assets", "checks", "rewards"},
+    "rewards": {"assets", "checks", "feynman_kac", "renamed"},
+    "metrics": {"assets", "checks", "renamed", "rewards"},
     "pipelines": {"assets", "checks", "fingerprint"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
     "sampling": {"checks", "feynman_kac", "fingerprint", "metrics", "pipelines", "rewards"},
@@ -43,7 +44,7 @@ ALLOWED = {
         "sampling",
     },
     "eqprop": {"checks", "feynman_kac", "hyperparameters"},
-    "data": {"analytic", "atomic", "checks"},
+    "data": {"analytic", "atomic", "checks", "renamed"},
     "emoji": {
         *(
             "assets",
@@ -58,8 +59,8 @@ ALLOWED = {
             "rewards",
         ),
     },
-    "report": {"__init__", "atomic", "checks", "feynman_kac"},
-    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "report", "sampling"},
+    "report": {"__init__", "atomic", "checks", "feynman_kac", "renamed"},
+    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "sampling"},
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}
 KNOWS_MODELS = {"pipelines", "emoji", "rewards", "metrics", "text", "molecules"}

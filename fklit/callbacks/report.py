@@ -4,6 +4,8 @@ from pathlib import Path
 
 import lightning as L
 
+from fklit.callbacks.folder_writer import FolderWriter
+
 
 class Report(L.Callback):
     """Writes `report.html` at the end of `predict`, on the first process.
@@ -11,8 +13,7 @@ class Report(L.Callback):
     It reads the folder that `SampleWriter` filled, whether `SteeringTask` or `GuidanceTask` ran.
 
     Args:
-        output_dir: folder of the run; None takes the `output_dir` of another callback of the trainer
-            (`SampleWriter`).
+        output_dir: folder of the run; None takes that of another callback of the trainer (`SampleWriter`).
         base: folder of an unsteered run of the same prompts (of guidance: with `correction: 0`), to show beside this
             one.
         best_of_n: folder of a best-of-n run of the same prompts, to show beside this one.
@@ -47,15 +48,20 @@ class Report(L.Callback):
 
     def _folder(self, trainer: L.Trainer) -> Path:
         if self.output_dir is not None:
-            return Path(self.output_dir)
+            return Path(self.output_dir).expanduser()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            folder = getattr(callback, "output_dir", None)
-            if callback is not self and folder is not None:
-                return Path(folder)
+            if isinstance(callback, FolderWriter):
+                return callback.folder(trainer)
+            if callback is not self and getattr(callback, "output_dir", None) is not None:
+                return Path(callback.output_dir)
         raise ValueError(
             "Report: expected output_dir, or another callback of the trainer that has one, got neither; set "
             "output_dir or add SampleWriter."
         )
+
+    def results(self, trainer: L.Trainer) -> dict[str, Path]:
+        """Where the page is."""
+        return {"report": self._folder(trainer) / self.name}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Fail before the run, not after it, when there is nothing to report on."""
