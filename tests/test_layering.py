@@ -39,11 +39,12 @@ ALLOWED = {
             "learning_rate",
             "metrics",
             "pipelines",
+            "renamed",
             "rewards",
         ),
         "sampling",
     },
-    "eqprop": {"checks", "feynman_kac", "hyperparameters"},
+    "eqprop": {"checks", "feynman_kac", "hyperparameters", "renamed"},
     "data": {"analytic", "atomic", "checks", "renamed"},
     "emoji": {
         *(
