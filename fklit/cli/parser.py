@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -20,7 +21,13 @@ from fklit.cli.writers import add_writer, print_results, set_output_dir
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one line, without pages of usage."""
+    """A parser whose errors are one line, without pages of usage, and for which null is null at any depth."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """Parse words; jsonargparse hands `--model.source.variant null` down to a class within a class as `None`."""
+        if args is not None and len(args) == 1 and args[0].startswith("--") and args[0].endswith("=None"):
+            args = [args[0].removesuffix("None") + "null"]
+        return super().parse_args(args, *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the line and exits with status 2."""

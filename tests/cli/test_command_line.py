@@ -258,3 +258,10 @@ def test_printing_a_configuration_loads_no_model_library(model):
     settings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
     result = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=True)
     assert result.stderr.strip().endswith("[]") and "num_particles: 2" in result.stdout
+
+
+@pytest.mark.parametrize("key", ["source.variant", "source.init_args.variant", "init_args.source.init_args.variant"])
+def test_null_is_null_in_a_class_within_a_class(key, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", str(CONFIG), f"--model.{key}", "fp16", f"--model.{key}", "null", "--print_config"])
+    assert "variant: null" in capsys.readouterr().out
