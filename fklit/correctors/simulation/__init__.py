@@ -14,6 +14,7 @@ from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
 from fklit.correctors.simulation.rate import Rate
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
     "Control",
@@ -35,6 +36,7 @@ __all__ = [
     "Rate",
     "ReverseKernel",
     "SimulationResult",
+    "StiffTiltError",
     "Uncorrected",
     "ZetaCheck",
     "check_proper",

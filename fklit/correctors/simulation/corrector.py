@@ -17,12 +17,13 @@ from fklit.correctors.simulation.kernel_weight import KernelWeight
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.rate import Rate, rate
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.tilt_step import StiffTiltError
 from fklit.correctors.targets.conversions import to_denoised
-from fklit.correctors.targets.evaluation import Evaluation
+from fklit.correctors.targets.evaluation import Evaluation, check_tilt
 from fklit.correctors.targets.expert import Expert
 from fklit.correctors.targets.paths.noise_path import check_grid
 from fklit.correctors.targets.target import Target
-from fklit.correctors.targets.tilt import BlackBoxTilt
+from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
 from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators
@@ -89,6 +90,8 @@ class Corrector:
         self.proposal = EulerMaruyama() if proposal is None else proposal
         default: Increment = KernelWeight() if isinstance(self.proposal, ReverseKernel) else Rate()
         self.increment = default if increment is None else increment
+        if self.increment.needs_kernel and isinstance(self.proposal, EulerMaruyama):
+            self.proposal = replace(self.proposal, split=False)
         self.control = control
         if clamp is not None and not clamp > 0:
             raise ValueError(f"expected a positive bound, got clamp={clamp}; pass None for no clamp.")
@@ -139,6 +142,9 @@ class Corrector:
         x: Tensor = state["x"]
         if isinstance(self.increment, Uncorrected):
             return torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)
+        tilt = self.target.tilt
+        if isinstance(tilt, Tilt) and self.on_nan == "error":
+            check_tilt(*tilt.reward_and_gradient(x, self.intervals[0].t), self.intervals[0].t)
         return self.law.log_weights(x)
 
     def step(
@@ -156,6 +162,11 @@ class Corrector:
         if move.after is not None:
             self._count(x)
         move = replace(move, shift_weight=shift_weight, previous_dispersion=state["previous_dispersion"])
+        if self._ito and move.limited is not None and bool(move.limited.any()):
+            raise StiffTiltError(
+                f"expected a tilt that bears zeta = 1, which the Ito log densities need, got one too curved for the "
+                f"step from t={interval.t:g} to {interval.s:g}; take more steps, or experts with log_density(x, t)."
+            )
         increment = self._clamp(self.increment.log_weight(self.target, move), log_weights)
         log_q = state["log_q"]
         if self._ito:
