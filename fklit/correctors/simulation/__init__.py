@@ -8,8 +8,9 @@ from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
 from fklit.correctors.simulation.exact_ratio import ExactRatio
 from fklit.correctors.simulation.heun import Heun
 from fklit.correctors.simulation.increment import IncompatibleError, Increment, Uncorrected
-from fklit.correctors.simulation.initial import ImproperTargetError, InitialGaussian, check_proper
+from fklit.correctors.simulation.initial import InitialGaussian
 from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proper import ImproperTargetError, ImproperTargetWarning, check_proper
 from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
 from fklit.correctors.simulation.rate import Rate
 from fklit.correctors.simulation.result import SimulationResult
@@ -25,6 +26,7 @@ __all__ = [
     "GaussianControl",
     "Heun",
     "ImproperTargetError",
+    "ImproperTargetWarning",
     "IncompatibleError",
     "Increment",
     "InitialGaussian",

@@ -9,6 +9,7 @@ from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.corrector import Corrector
 from fklit.correctors.simulation.increment import Increment
 from fklit.correctors.simulation.initial import InitialGaussian
+from fklit.correctors.simulation.proper import warn_of_escape
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.targets.target import Target
@@ -80,6 +81,13 @@ def simulate(
 
     Returns:
         The particles with their weights; see `SimulationResult`.
+
+    Warns:
+        ImproperTargetWarning: if all particles left the support of every expert.
+
+    Raises:
+        ImproperTargetError: if the target can be seen to have no finite integral.
+        IncompatibleError, StiffTiltError, ValueError, TypeError: for what does not fit together.
     """
     model = Corrector(
         target,
@@ -106,6 +114,7 @@ def simulate(
         on_degenerate=on_degenerate,
         resample_steps=allowed,
     )
+    warn_of_escape(model.farthest, stacklevel=3)
     known = {item.name: getattr(result, item.name) for item in fields(ParticleResult)}
     known["samples"] = result.samples["x"]
     log_weight_std = torch.stack(model.log_weight_std)

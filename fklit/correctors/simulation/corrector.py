@@ -11,9 +11,10 @@ from fklit.checks import check_choice
 from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
 from fklit.correctors.simulation.increment import Increment, Uncorrected
-from fklit.correctors.simulation.initial import InitialGaussian, InitialLaw, check_proper
+from fklit.correctors.simulation.initial import InitialGaussian, InitialLaw
 from fklit.correctors.simulation.ito import carry_log_densities, check_ito, initial_log_densities
 from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proper import check_proper, distance_from_experts
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.rate import Rate, rate
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
@@ -52,6 +53,7 @@ class Corrector:
     Attributes:
         log_weight_std: for each step the weighted standard deviation of the increments within each group, (B,).
         clamped: increments clamped so far in each group, (B,) int64.
+        farthest: of each group the largest distance from the nearest expert so far, in standard deviations, (B,).
         budget: expert evaluations (as denoiser calls) and scores of a black-box reward since `initial`.
 
     Raises:
@@ -110,7 +112,7 @@ class Corrector:
         if control is not None:
             control.check(target)
         if not isinstance(self.increment, Uncorrected):
-            check_proper(target, times)
+            check_proper(target, times, shape)
         self._densities = self.increment.needs_log_densities(target.exponents_change(times))
         self._ito = self._densities and (target.log_density == "ito" or not target.has_log_densities)
         if self._ito:
@@ -119,12 +121,14 @@ class Corrector:
         _ = self.law.law  # raises here, not when the run begins
         self.log_weight_std: list[Tensor] = []
         self.clamped = torch.zeros(0, dtype=torch.int64)
+        self.farthest = torch.zeros(0, dtype=torch.float64)
         self.budget = Budget()
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, Any]:
         """Draw the particles of the noise end."""
         self.log_weight_std, self.budget = [], Budget()
         self.clamped = torch.zeros(num_groups, dtype=torch.int64, device=self.device)
+        self.farthest = torch.zeros(num_groups, dtype=torch.float64)
         shape = (num_groups, num_particles, *self.event_shape)
         x = self.law.law.sample(shape, generator, dtype=self.dtype, device=self.device)
         state: dict[str, Any] = {"x": x, "log_q": None, "path": None, "previous_dispersion": None}
@@ -172,6 +176,8 @@ class Corrector:
         if self._ito:
             assert before.log_densities is not None
             log_q = carry_log_densities(before, before.log_densities, interval, move.x)
+        away = distance_from_experts(self.target, move.x, interval.s, normalize(log_weights))
+        self.farthest = torch.maximum(self.farthest, away)
         potential = increment
         if state["path"] is not None:
             potential = increment + self._reward(state["path"], before, move.x, t)

@@ -114,8 +114,8 @@ def check_scores(scores: Sequence[Tensor], x: Tensor, t: float, *, finite: bool)
         if finite and not bool(torch.isfinite(score).all()):
             if not bool(torch.isfinite(x).all()):
                 raise NonFiniteScoreError(
-                    f"expected finite samples, got NaN or infinity at t={t:g} before any expert was called; the steps "
-                    "are too large for this target: take more steps, or set on_nan='drop'."
+                    f"expected finite samples, got NaN or infinity at t={t:g} before any expert was called; the "
+                    "target has no finite integral, or the steps are too large for it; take more, or set on_nan='drop'."
                 )
             wrong = int((~torch.isfinite(score)).flatten(2).any(dim=2).sum())
             raise NonFiniteScoreError(
