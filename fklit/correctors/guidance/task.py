@@ -13,15 +13,16 @@ from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
 from fklit.sampling.task import SamplingTask, cost_figures
 
-_REPORTED = ("ess", "log_weight_std", "log_z", "unique_roots", "denoiser_calls", "seconds")
+_REPORTED = ("min_ess", "unique_roots", "ess", "log_weight_std", "log_z", "denoiser_calls", "seconds")
 
 
 class GuidanceTask(SamplingTask):
     """Corrects the guidance of a pretrained pipeline on the prompts of a DataModule; `fklit.correct` explains it.
 
     `predict` returns one `GuidanceResult` a batch, which `SampleWriter` writes to disk. `test` logs means over prompts:
-    effective sample size and log Z at the end, the mean standard deviation of a step's log weights, surviving lineages,
-    cost, and `metrics` of one sample a prompt: drawn by weight, or with a reward the best.
+    the least effective sample size of the run and the surviving roots first, then effective sample size and log Z at
+    the end, the mean standard deviation of a step's log weights, cost, and `metrics` of one sample a prompt: drawn by
+    weight, or with a reward the best.
     """
 
     @takes_settings(GuidanceSettings)
@@ -62,9 +63,10 @@ class GuidanceTask(SamplingTask):
     def figures(self, result: GuidanceResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""
         return {
+            "min_ess": result.min_ess,
+            "unique_roots": result.unique_roots.double(),
             "ess": result.ess[-1],
             "log_weight_std": result.log_weight_std.mean(dim=0),
             "log_z": result.log_z,
-            "unique_roots": result.unique_roots.double(),
             **cost_figures(result),
         }

@@ -13,6 +13,7 @@ from fklit.correctors.simulation.kernel_weight import KernelWeight
 from fklit.correctors.simulation.proper import ImproperTargetError, ImproperTargetWarning, check_proper
 from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
 from fklit.correctors.simulation.rate import Rate
+from fklit.correctors.simulation.reference_check import ReferenceCheck, reference_check
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
 from fklit.correctors.simulation.tilt_step import StiffTiltError
@@ -36,6 +37,7 @@ __all__ = [
     "Proposal",
     "ProposalError",
     "Rate",
+    "ReferenceCheck",
     "ReverseKernel",
     "SimulationResult",
     "StiffTiltError",
@@ -43,6 +45,7 @@ __all__ = [
     "ZetaCheck",
     "check_proper",
     "ito_against_exact",
+    "reference_check",
     "simulate",
     "zeta_independence",
 ]
