@@ -33,6 +33,7 @@ from fklit.correctors.simulation import (
     ReferenceCheck,
     ReverseKernel,
     SimulationResult,
+    StepBias,
     StiffTiltError,
     Uncorrected,
     ZetaCheck,
@@ -40,6 +41,7 @@ from fklit.correctors.simulation import (
     ito_against_exact,
     reference_check,
     simulate,
+    step_bias,
     zeta_independence,
 )
 from fklit.correctors.targets import (
@@ -113,6 +115,7 @@ __all__ = [
     "ReverseKernel",
     "ScoreModel",
     "SimulationResult",
+    "StepBias",
     "StiffTiltError",
     "Target",
     "Tilt",
@@ -128,6 +131,7 @@ __all__ = [
     "prompt_divergence",
     "reference_check",
     "simulate",
+    "step_bias",
     "to_denoised",
     "to_score",
     "zeta_independence",

@@ -16,6 +16,7 @@ from fklit.correctors.simulation.rate import Rate
 from fklit.correctors.simulation.reference_check import ReferenceCheck, reference_check
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.step_bias import StepBias, step_bias
 from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ReferenceCheck",
     "ReverseKernel",
     "SimulationResult",
+    "StepBias",
     "StiffTiltError",
     "Uncorrected",
     "ZetaCheck",
@@ -47,5 +49,6 @@ __all__ = [
     "ito_against_exact",
     "reference_check",
     "simulate",
+    "step_bias",
     "zeta_independence",
 ]
