@@ -1,6 +1,6 @@
 """The corrector as a Feynman-Kac model: it moves and weighs particles, the engine resamples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from fklit.correctors.simulation.tilt_step import StiffTiltError
 from fklit.correctors.targets.conversions import to_denoised
 from fklit.correctors.targets.evaluation import Evaluation, check_tilt
 from fklit.correctors.targets.expert import Expert
-from fklit.correctors.targets.paths.noise_path import check_grid
+from fklit.correctors.targets.paths.noise_path import check_grid, times_of
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
 from fklit.feynman_kac.budget import Budget
@@ -63,7 +63,7 @@ class Corrector:
     def __init__(
         self,
         target: Target,
-        times: Sequence[float],
+        times: Iterable[float],
         *,
         proposal: Proposal | None = None,
         increment: Increment | None = None,
@@ -87,6 +87,7 @@ class Corrector:
                     "use MaskedCorrector."
                 )
         self.target = target
+        times = times_of(times)
         self.intervals = check_grid(target.path, times)
         self.num_steps = len(self.intervals)
         self.proposal = EulerMaruyama() if proposal is None else proposal
