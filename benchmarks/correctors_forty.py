@@ -2,10 +2,10 @@
 
     python benchmarks/correctors_forty.py [--output docs/results/correctors_forty.json] [--seeds 5] [--pairs 40]
 
-Mode masses are compared with those of a million exact draws, as weights carried to the end give them and as one draw by
-these weights does; sliced W1 takes all 10,000 points against as many fresh exact draws. W1 by assignment of 2,000
-points is there for the comparison with arXiv 2503.02819. The start of the ramp and the ESS threshold were chosen on seeds
-101 to 203. One thread, about 8 minutes.
+Mode masses are compared with those of a million exact draws, as weights carried to the end give them and as one
+draw by these weights does; sliced W1 takes all 10,000 points against as many fresh exact draws. W1 by assignment of
+2,000 points is there for the comparison with arXiv 2503.02819. The start of the ramp and the ESS threshold were chosen
+on seeds 101 to 203. One thread, about 8 minutes.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
 from fklit.correctors.guidance.settings import GuidanceSettings
+from fklit.correctors.guidance.two_models import TwoModelRun
 from fklit.correctors.simulation import (
     Control,
     Corrector,
@@ -122,6 +123,7 @@ __all__ = [
     "Target",
     "Tilt",
     "TrainedExpert",
+    "TwoModelRun",
     "Uncorrected",
     "VarianceExploding",
     "VariancePreserving",

@@ -30,6 +30,7 @@ class GuidanceTask(SamplingTask):
         self,
         source: PipelineSource,
         *,
+        guiding_source: PipelineSource | None = None,
         metrics: dict[str, Metric] | None = None,
         num_threads: int | None = 1,
         **settings: Unpack[GuidanceArguments],
@@ -38,6 +39,7 @@ class GuidanceTask(SamplingTask):
 
         Args:
             source: Where the pipeline comes from; loaded when the run starts.
+            guiding_source: Where a second model comes from, see `guiding_pipeline` of `fklit.correct`; None for none.
             metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in
                 [0, 1] with a `fklit.metrics.samples.SampleBatch`: prompts, metadata and which samples were chosen.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
@@ -48,13 +50,38 @@ class GuidanceTask(SamplingTask):
         """
         chosen = GuidanceSettings(**settings)
         super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
+        if chosen.exponents is not None and guiding_source is None:
+            raise ValueError(f"exponents={chosen.exponents} expected a guiding_source, got none; give one as well.")
+        self.guiding_source = guiding_source
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines the samples, JSON-able; with a second model its weights, too."""
+        found = super().settings()
+        if self.guiding_source is None:
+            found.pop("exponents")  # as before there were two models
+            return found
+        return {**found, "guiding_source": self.guiding_source.settings()}
+
+    def configure_model(self) -> None:
+        """Load the weights of both models, unless every prompt of this run is done."""
+        super().configure_model()
+        if self.guiding_source is not None and self.source.is_loaded:
+            self.guiding_source.load().enable_offload(self.trainer.strategy.root_device)
 
     def sample(
         self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> GuidanceResult:
         """Sample prompts."""
         keywords = self.sampling.keywords()
-        return correct(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
+        guiding = None if self.guiding_source is None else self.guiding_source.pipeline
+        return correct(
+            self.source.pipeline,
+            prompts,
+            guiding_pipeline=guiding,
+            prompt_indices=indices,
+            metadata=metadata,
+            **keywords,
+        )
 
     def chosen(self, result: GuidanceResult) -> Tensor:
         """One sample a prompt: the best by reward, or without a reward one draw by weight."""
