@@ -138,7 +138,7 @@ def before_of(target):
     return target.evaluate(X, 0.5, log_densities=True)
 
 
-@pytest.mark.parametrize("proposal", [EulerMaruyama(0.8), ReverseKernel("posterior")], ids=repr)
+@pytest.mark.parametrize("proposal", [EulerMaruyama(0.8, split=False), ReverseKernel("posterior")], ids=repr)
 @pytest.mark.parametrize("tilted", [False, True])
 def test_an_exact_ratio_is_one(proposal, tilted):
     target = Target.product([FIRST, SECOND], [Ramp(1.0, 2.0), -0.5])
