@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process is many times faster than two on busy cores, and byte-equal results need pinned threads.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Test processes; `make test WORKERS=0` runs all tests in one.
+WORKERS ?= auto
+TESTS := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help setup demo test test-all lint types format notebooks docs benchmarks clean
 
@@ -37,7 +40,7 @@ types: setup
 	$(BIN)/mypy
 
 test: lint types
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 notebooks: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks
@@ -46,7 +49,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-all: lint types
-	$(ONE_THREAD) $(BIN)/python -m pytest --durations=25 --nbmake --nbmake-timeout=900 tests notebooks
+	$(TESTS) --durations=25 --nbmake --nbmake-timeout=900 tests notebooks
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
     python benchmarks/homeostasis.py digits          # three seeds with and without the loss, and the baselines
     python benchmarks/homeostasis.py forms           # five seeds of each form of the loss on digits
     python benchmarks/homeostasis.py ablation        # each of its terms; finite nudges and the exact response
+    python benchmarks/homeostasis.py policy          # samples that have not converged, dropped and kept
     python benchmarks/homeostasis.py fashion_mnist --data_dir DIR
     python benchmarks/homeostasis.py conv --data_dir DIR      # a small conv net on padded Fashion-MNIST
 
@@ -27,8 +28,10 @@ from typing import Any
 
 import torch
 
-TO_THE_END = {"max_iterations": 60, "tolerance": 1e-6}
+TO_THE_END = {"max_iterations": 200, "tolerance": 1e-6}
 NONE = ("--model.homeostasis", "null")
+KEEP = ("--model.network.unconverged", "keep")
+CONSTANT = ("--model.optimizer.schedule", "constant", "--trainer.gradient_clip_val", "null")
 
 
 def estimator(name: str, **settings: Any) -> tuple[str, str]:
@@ -87,6 +90,21 @@ EXPERIMENTS = {
             "both terms, N = 4, beta 0.5": estimator("Cauchy", beta=0.5, num_phases=4),
             "sensitivity only, N = 2, beta 0.1": homeostasis(reconstruction="false"),
             "reconstruction only, N = 2, beta 0.1": homeostasis(sensitivity="false"),
+        },
+    ),
+    "policy": Experiment(
+        "digits",
+        30,
+        {
+            "exact response + loss, drop": EXACT,
+            "exact response + loss, keep": (*EXACT, *KEEP),
+            "exact response + loss, constant rate, no clipping, drop": (*EXACT, *CONSTANT),
+            "exact response + loss, constant rate, no clipping, keep": (*EXACT, *CONSTANT, *KEEP),
+            "recurrent backprop, drop": (*NONE, *RBP),
+            "recurrent backprop, constant rate, no clipping, drop": (*NONE, *RBP, *CONSTANT),
+            "recurrent backprop, constant rate, no clipping, keep": (*NONE, *RBP, *CONSTANT, *KEEP),
+            "N = 2 + loss, drop": (),
+            "N = 2 + loss, keep": KEEP,
         },
     ),
     "fashion_mnist": Experiment("fashion_mnist", 5, {"EP": NONE, "EP + homeostasis": ()}),

@@ -112,7 +112,7 @@ def built(kind, description):
         (range(2), [0, 1]),
         (Bare(), {"class_path": f"{__name__}.Bare", "init_args": {}}),
     ],
-    ids=str,
+    ids=["none", "bool", "numpy", "enumeration", "path", "function", "class", "nested", "range", "object"],
 )
 def test_plain_values(value, wanted):
     got = describe(value)
@@ -140,7 +140,7 @@ def test_descriptions_are_built_again(kind, value):
         (torch.zeros(2), "Tensor"),
         (np.zeros(2), "ndarray"),
     ],
-    ids=str,
+    ids=["attribute", "arguments", "list", "keys", "lambda", "module", "tensor", "array"],
 )
 def test_what_has_no_description(value, message):
     with pytest.raises(ValueError, match=message):

@@ -5,6 +5,8 @@ engine of `fklit.feynman_kac` carries the weights and resamples. `guidance` does
 for tokens and finite states. Skreta et al. 2025, arXiv 2503.02819.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.correctors.discrete import MaskedCorrector, MaskedExpert, MaskedPath
 from fklit.correctors.guidance.api import correct
 from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt_divergence
@@ -140,3 +142,10 @@ __all__ = [
     "to_score",
     "zeta_independence",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

@@ -10,6 +10,7 @@ from fklit.eqprop.learning.autograd import attach_gradient
 from fklit.eqprop.learning.estimators import Symmetric
 from fklit.eqprop.learning.nudges import Nudge
 from fklit.eqprop.learning.responses import Estimator, Response
+from fklit.eqprop.learning.unconverged import check_policy
 from fklit.eqprop.network.activations import Activation
 from fklit.eqprop.network.connections import Connection
 from fklit.eqprop.network.execution import Execution
@@ -40,9 +41,12 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
         activation: For layers that name none; None for the shifted sigmoid.
         free: How the free phase relaxes; None for the defaults of `Relaxation`.
         estimator: How the response to a nudge is measured; None for `Symmetric`.
-        unconverged: What is done with samples whose free phase has not converged: `"keep"` treats them as the others,
-            `"drop"` gives them no gradient of the dynamics (their error vector is zero), `"raise"` stops with an error.
-            Diverged samples never have a gradient of the dynamics.
+        unconverged: What is done with samples whose free phase has not converged, or, for an estimator that linearizes
+            (`ExactResponse`, `RecurrentBackprop`, `CorrectedNudge`), whose linear iteration has not: `"keep"` treats
+            them as the others, `"drop"` gives them no gradient (their error vector is zero, and `EqPropTask` leaves out
+            their loss), `"raise"` stops with an error. None means `"drop"` for estimators that linearize, whose
+            response at a state that is no fixed point has no bound, and `"keep"` for finite nudges. Diverged samples
+            never have a gradient of the dynamics.
         execution: Switches for speed; None for the defaults.
 
     Raises:
@@ -61,7 +65,7 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unconverged: UnconvergedPolicy = "keep",
+        unconverged: UnconvergedPolicy | None = None,
         execution: Execution | None = None,
     ) -> None:
         super().__init__(
@@ -73,12 +77,11 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
             activation=activation,
             execution=execution,
         )
-        if unconverged not in ("keep", "drop", "raise"):
-            raise ValueError(f"expected unconverged 'keep', 'drop' or 'raise', got unconverged={unconverged!r}.")
         self.free = Relaxation() if free is None else free
         self.estimator = Symmetric() if estimator is None else estimator
         self.unconverged = unconverged
         self.estimator.check(self)
+        check_policy(unconverged, self.free, self.estimator)
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Arguments that build this network again, without its weights; policies are those that hold now.
@@ -157,6 +160,7 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
             raise ValueError(
                 f"expected one target of the nudge for each of {len(equilibrium.x)} samples, got {len(nudge.target)}."
             )
+        check_policy(self.unconverged, self.free, self.estimator)  # they may have been exchanged since
         return attach_gradient(
             self,
             equilibrium,

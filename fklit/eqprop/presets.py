@@ -44,7 +44,7 @@ class MLP(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unconverged: UnconvergedPolicy = "keep",
+        unconverged: UnconvergedPolicy | None = None,
         execution: Execution | None = None,
     ) -> None:
         names = [*(f"l{i + 1}" for i in range(len(hidden))), "out"]
@@ -91,7 +91,7 @@ class LoopNet(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unconverged: UnconvergedPolicy = "keep",
+        unconverged: UnconvergedPolicy | None = None,
         execution: Execution | None = None,
     ) -> None:
         if len(hidden) != 2:
@@ -145,7 +145,7 @@ class ConvNet(EquilibriumNetwork):
         activation: Activation | None = None,
         free: Relaxation | None = None,
         estimator: Estimator | None = None,
-        unconverged: UnconvergedPolicy = "keep",
+        unconverged: UnconvergedPolicy | None = None,
         execution: Execution | None = None,
     ) -> None:
         depth = len(channels) - 1

@@ -90,7 +90,14 @@ class SteeringRun(SamplingRun):
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
-        return build_call(self._pipeline, self.prompts, self._system.num_particles, self.generators, self._kwargs)
+        return build_call(
+            self._pipeline,
+            self.prompts,
+            self._system.num_particles,
+            self.generators,
+            self._kwargs,
+            scheduler=self._interception.scheduler,
+        )
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Resolve the schedule, once the number of steps is known (called by the interception)."""

@@ -127,7 +127,14 @@ class GuidanceRun(SamplingRun):
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
         given = {**self._kwargs, "guidance_scale": self.call_scale}
-        return build_call(self._pipeline, self.texts, self._system.num_particles, self.generators, given)
+        return build_call(
+            self._pipeline,
+            self.texts,
+            self._system.num_particles,
+            self.generators,
+            given,
+            scheduler=self._interception.scheduler,
+        )
 
     def name_of_row(self, row: int) -> str:
         """Name a row of the call, for messages."""

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from fklit.eqprop.learning.nudges import Nudge
 from fklit.eqprop.learning.responses import Estimator, Response, constant_force
+from fklit.eqprop.learning.unconverged import dropped_samples
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, per_row, row_dots, row_norms, scale_rows, zero_rows
 from fklit.eqprop.relaxation.precision import full_precision
@@ -117,9 +118,7 @@ class _EquilibriumFunction(torch.autograd.Function):
             response = call.estimator.respond(network, equilibrium, nudge)
             if call.record is not None:
                 call.record.append(response)
-            dropped = equilibrium.result.diverged | response.diverged
-            if call.unconverged == "drop":
-                dropped = dropped | ~equilibrium.result.converged
+            dropped = dropped_samples(equilibrium, response, call.estimator, call.unconverged)
             factor = torch.where(dropped, 0.0, factor)
             error = tuple(part * per_row(factor, part) for part in response.error)
             state = equilibrium.state if response.gradient_state is None else response.gradient_state
@@ -143,7 +142,7 @@ def attach_gradient(
     equilibrium: Equilibrium,
     *,
     estimator: Estimator,
-    unconverged: UnconvergedPolicy = "keep",
+    unconverged: UnconvergedPolicy | None = None,
     x: Tensor | None = None,
     nudge: Nudge | None = None,
     record: list[Response] | None = None,
@@ -154,7 +153,8 @@ def attach_gradient(
         network: The network.
         equilibrium: Its free equilibrium.
         estimator: Of the response to the nudge.
-        unconverged: `"drop"` gives samples whose free phase has not converged an error vector of zero.
+        unconverged: What is done with samples that have not converged, as in `EquilibriumNetwork`; None for the policy
+            of the estimator.
         x: The input, if it is to receive a gradient.
         nudge: None for the loss's own gradient as a constant nudge of norm 1, or a loss whose gradient is followed
             along the trajectory.
@@ -164,6 +164,7 @@ def attach_gradient(
         Activities of every layer, with gradient.
     """
     named = network.dynamics_parameters()
-    call = _Call(network, equilibrium, estimator, unconverged, nudge, record, tuple(named))
+    policy = estimator.policy(unconverged)
+    call = _Call(network, equilibrium, estimator, policy, nudge, record, tuple(named))
     source = equilibrium.x if x is None else x
     return tuple(_EquilibriumFunction.apply(call, source, *equilibrium.state, *named.values()))

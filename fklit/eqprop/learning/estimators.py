@@ -30,6 +30,11 @@ def _nudged(relaxation: Relaxation | None) -> Relaxation:
     return Relaxation(max_iterations=20, tolerance=1e-6) if relaxation is None else relaxation
 
 
+def _linear(relaxation: Relaxation | None) -> Relaxation:
+    """The relaxation of linearized phases, by default at most 200 iterations with tolerance 1e-6."""
+    return Relaxation(max_iterations=200, tolerance=1e-6) if relaxation is None else relaxation
+
+
 class OneSided(Estimator):
     """`(s(beta) - s(0)) / beta`; error of order beta (Scellier & Bengio 2017).
 
@@ -139,13 +144,14 @@ class _Linear(Estimator):
     """A relaxation of the linearized network.
 
     Args:
-        relaxation: Of the linear iteration; None for 60 iterations with tolerance 1e-6.
+        relaxation: Of the linear iteration; None for at most 200 iterations with tolerance 1e-6.
     """
 
+    linearizes = True
     transposed: ClassVar[bool]
 
     def __init__(self, *, relaxation: Relaxation | None = None) -> None:
-        self.relaxation = Relaxation(max_iterations=60, tolerance=1e-6) if relaxation is None else relaxation
+        self.relaxation = _linear(relaxation)
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """The fixed point of the linear iteration."""
@@ -160,7 +166,7 @@ class ExactResponse(_Linear):
     """`ds/dbeta` for an infinitesimal nudge, by forward-mode derivatives ("N = 0" of the paper).
 
     Args:
-        relaxation: Of the linear iteration; None for 60 iterations with tolerance 1e-6.
+        relaxation: Of the linear iteration; None for at most 200 iterations with tolerance 1e-6.
     """
 
     transposed = False
@@ -170,7 +176,7 @@ class RecurrentBackprop(_Linear):
     """The true error vector, by the transposed linear iteration (Almeida 1987, Pineda 1987); not local.
 
     Args:
-        relaxation: Of the linear iteration; None for 60 iterations with tolerance 1e-6.
+        relaxation: Of the linear iteration; None for at most 200 iterations with tolerance 1e-6.
     """
 
     transposed = True
@@ -183,11 +189,13 @@ class CorrectedNudge(Estimator):
 
     Args:
         beta: Size of the nudge.
-        relaxation: Of the nudged phases; None for 20 iterations with tolerance 1e-6.
+        relaxation: Of the nudged phases; None for at most 200 iterations with tolerance 1e-6.
     """
 
+    linearizes = True
+
     def __init__(self, beta: float = 0.1, *, relaxation: Relaxation | None = None) -> None:
-        self.beta, self.relaxation = check_beta(beta), _nudged(relaxation)
+        self.beta, self.relaxation = check_beta(beta), _linear(relaxation)
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """Two real phases."""

@@ -12,7 +12,8 @@ from fklit.eqprop.learning.nudges import Nudge
 from fklit.eqprop.network.activations import is_holomorphic
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, zero_rows
-from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
+from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult, UnconvergedPolicy
+from fklit.eqprop.relaxation.settings import Relaxation
 
 Force = State | Nudge
 """A constant nudge of each layer, or a loss whose gradient is followed along the trajectory."""
@@ -26,19 +27,44 @@ class Response:
         error: Error vector of each layer, `(samples, *shape)`, real; zero for samples that diverged.
         results: The relaxations behind it; rows are phase after phase of all samples.
         diverged: Samples of which a phase diverged.
+        converged: Samples of which every phase converged.
         gradient_state: Activities at which the local gradients are to be taken; None for the free equilibrium.
     """
 
     error: State
     results: tuple[RelaxationResult, ...]
     diverged: Bool[Tensor, " samples"]
+    converged: Bool[Tensor, " samples"]
     gradient_state: State | None = None
 
 
 class Estimator(ABC):
-    """Measures the response to a nudge at a free equilibrium."""
+    """Measures the response to a nudge at a free equilibrium.
+
+    Attributes:
+        needs_holomorphic: Whether activations have to be holomorphic.
+        relaxation: Of the phases that it runs.
+        linearizes: Whether it takes derivatives at the free state. They say nothing about a sample that has not reached
+            its fixed point: the linear iteration there may have no fixed point at all, and its response no bound.
+    """
 
     needs_holomorphic: ClassVar[bool] = False
+    linearizes: ClassVar[bool] = False
+
+    relaxation: Relaxation
+
+    def policy(self, unconverged: UnconvergedPolicy | None) -> UnconvergedPolicy:
+        """What is done with samples that have not converged.
+
+        Args:
+            unconverged: What was asked for.
+
+        Returns:
+            The same; for None `"drop"` if the estimator linearizes, otherwise `"keep"`.
+        """
+        if unconverged is None:
+            return "drop" if self.linearizes else "keep"
+        return unconverged
 
     @abstractmethod
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
@@ -80,8 +106,9 @@ def collect(
 ) -> Response:
     """Make a response, with an error of zero for the samples that diverged in a phase."""
     diverged = torch.stack([result.diverged.view(-1, samples).any(0) for result in results]).any(0)
+    converged = torch.stack([result.converged.view(-1, samples).all(0) for result in results]).all(0)
     clean = tuple(zero_rows(diverged, part) for part in error)
-    return Response(clean, results, diverged, gradient_state)
+    return Response(clean, results, diverged, converged, gradient_state)
 
 
 def constant_force(network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> State:

@@ -9,7 +9,7 @@ from torch import Tensor
 from fklit.eqprop.network.state import State
 
 UnconvergedPolicy = Literal["keep", "drop", "raise"]
-"""What is done with samples that have not converged."""
+"""What is done with samples that have not converged: no difference, no gradient of the dynamics, or an error."""
 
 
 @dataclass(frozen=True)

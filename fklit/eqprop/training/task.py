@@ -1,6 +1,6 @@
 """Training by equilibrium propagation under Lightning."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,13 @@ from fklit.eqprop.equilibrium_network import EquilibriumNetwork
 from fklit.eqprop.learning.homeostasis import Homeostasis
 from fklit.eqprop.learning.nudges import CrossEntropyNudge, MSENudge, Nudge
 from fklit.eqprop.learning.responses import Response
+from fklit.eqprop.learning.unconverged import dropped_samples
+from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.training.batches import LabeledBatch, check_batch
 from fklit.eqprop.training.metrics import relaxation_metrics
 from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer, cosine
 from fklit.hyperparameters import save_hyperparameters
+from fklit.renamed import OLD_CHECKPOINT_KEY
 
 
 class EqPropTask(LightningModule):
@@ -29,7 +32,8 @@ class EqPropTask(LightningModule):
     unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores, which
     `fklit.callbacks.ClassificationWriter` writes to a file.
 
-    Diverged samples count in no gradient, nor do unconverged ones if the network's policy is `"drop"`.
+    Diverged samples count in no gradient, nor do unconverged ones if the network's policy is `"drop"` (the default of
+    estimators that linearize). `train/dropped` is the share of samples that the dynamics learned nothing from.
     `EqPropTask.load_from_checkpoint(path)` builds the network anew from the saved hyperparameters.
 
     Args:
@@ -85,7 +89,23 @@ class EqPropTask(LightningModule):
                 for name, k in kinds.items()
             }
         )
+        self._equilibrium: Equilibrium | None = None
         self._responses: list[Response] = []
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Build the task that a checkpoint holds, see `LightningModule.load_from_checkpoint`.
+
+        Raises:
+            ValueError: If the checkpoint is one of fklit 0.1.
+        """
+        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=kwargs.get("weights_only", True))
+        if OLD_CHECKPOINT_KEY in saved:
+            raise ValueError(
+                f"expected a checkpoint of fklit 0.2, got {checkpoint_path} of 0.1; train again with fklit 0.2, or use "
+                "fklit 0.1."
+            )
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def sample_losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample from the network's output, `(samples,)`."""
@@ -108,10 +128,10 @@ class EqPropTask(LightningModule):
         network = self.network
         equilibrium = network.free_equilibrium(x)
         result = equilibrium.result
-        self._responses = []
+        self._equilibrium, self._responses = equilibrium, []
         out = network.read(network.attach(equilibrium, nudge=self.make_nudge(y), record=self._responses))
         used = ~result.diverged
-        if network.unconverged == "drop":
+        if network.estimator.policy(network.unconverged) == "drop":
             used = used & result.converged
         loss = torch.where(used, self.sample_losses(out, y), 0.0).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -126,15 +146,17 @@ class EqPropTask(LightningModule):
         return loss + weight * extra
 
     def on_after_backward(self) -> None:
-        """Logs residuals and convergence of the nudged phases."""
-        if self._responses:
-            response = self._responses[-1]
+        """Logs residuals and convergence of the nudged phases, and the share of samples that were dropped."""
+        if self._equilibrium is not None and self._responses:
+            response, estimator = self._responses[-1], self.network.estimator
+            policy = estimator.policy(self.network.unconverged)
+            self.log("train/dropped", dropped_samples(self._equilibrium, response, estimator, policy).float().mean())
             residual = torch.cat([result.residual for result in response.results])
             self.log("train/nudge_residual_p50", residual.median())
             unconverged = torch.cat([~result.converged for result in response.results])
             self.log("train/nudge_unconverged", unconverged.float().mean())
             self.log("train/nudge_diverged", response.diverged.float().mean())
-            self._responses = []
+        self._equilibrium, self._responses = None, []
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, or without a readout the output's activities, `(samples, classes)`."""

@@ -26,6 +26,7 @@ from fklit.correctors import (
 from fklit.correctors.simulation.kernel_weight import kernel_weight
 from fklit.correctors.simulation.proposal import Move
 from fklit.correctors.simulation.rate import rate
+from fklit.correctors.simulation.reverse_kernel import reverse_mean
 
 PATH = VariancePreserving()
 FIRST, SECOND, _ = experts(PATH)
@@ -115,6 +116,16 @@ def test_a_kernel_weight_is_the_log_of_the_integral(exponents):
     logs = logs + (1 - sum(exponents)) * Normal(ratio * grid, deviation).log_prob(x)
     wanted = torch.logsumexp(logs, dim=2) + math.log(24 / 24000)
     torch.testing.assert_close(kernel_weight(x, means, exponents, INTERVAL), wanted)
+
+
+def test_the_reverse_mean_is_the_mean_of_the_posterior():
+    """Tweedie's formula for one step of the noise, against the quadrature of Bayes' rule."""
+    grid = torch.linspace(-8, 8, 16001, dtype=torch.float64).reshape(1, -1, 1)
+    deviation = torch.tensor(INTERVAL.variance, dtype=torch.float64).sqrt()
+    logs = FIRST.log_density(grid, INTERVAL.s) + Normal(INTERVAL.ratio * grid, deviation).log_prob(X.mT).mT.squeeze(0)
+    wanted = (torch.softmax(logs, dim=1) * grid.squeeze(-1)).sum(1)
+    found = reverse_mean(X, FIRST.score(X, INTERVAL.t), INTERVAL)
+    torch.testing.assert_close(found.flatten(), wanted)
 
 
 def test_a_tilted_kernel_is_weighed_by_the_ratio_of_kernels():

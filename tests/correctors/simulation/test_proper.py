@@ -14,6 +14,7 @@ from fklit.correctors import (
     VariancePreserving,
     simulate,
 )
+from fklit.correctors.simulation.proper import check_proper
 
 FIRST = GaussianMixture([[-1.5], [1.2]], [0.15, 0.30], [0.35, 0.65])
 SECOND = GaussianMixture([[-1.2], [1.6]], [0.25, 0.20], [0.7, 0.3])
@@ -69,3 +70,19 @@ def test_mass_that_leaves_every_expert_is_warned_of(path) -> None:
     target = Target.tilted(Bare(FIRST.on(path)), grows, Ramp(0.0, 1.0))
     with pytest.warns(ImproperTargetWarning, match="left the support of every expert"):
         simulate(target, num_particles=200, num_steps=200, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", [VariancePreserving(), VarianceExploding(0.01, 5.0)], ids=["VP", "VE"])
+def test_the_boundary_is_where_the_precisions_cancel(path) -> None:
+    """Two Gaussians under noise: 1 / (s^2 v + sigma^2) of the wide one against the exponent times the narrow one's."""
+    wide, narrow = (GaussianMixture([[0.0]], [variance], [1.0]) for variance in (4.0, 0.5))
+    t = 0.5
+    scale, sigma = path.scale(t), path.sigma(t)
+    boundary = (scale**2 * 0.5 + sigma**2) / (scale**2 * 4.0 + sigma**2)
+    for factor, proper in ((0.999, True), (1.001, False)):
+        target = Target.product([wide.on(path), narrow.on(path)], [1.0, -boundary * factor])
+        if proper:
+            check_proper(target, [t])
+        else:
+            with pytest.raises(ImproperTargetError, match="the precisions of its tails sum to"):
+                check_proper(target, [t])
