@@ -228,3 +228,26 @@ def test_w1_to_a_density_by_hand():
     assert both == pytest.approx(1 / 4, abs=2e-3)
     uneven = w1_to_density(torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.75]), grid, uniform)
     assert uneven == pytest.approx((0.75**2 + 0.25**2) / 2, abs=2e-3)
+
+
+def test_sliced_wasserstein_is_w1_on_a_line_and_that_of_a_shift() -> None:
+    from fklit.metrics.distributions import sliced_wasserstein
+
+    x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = 2 * x + 1
+    assert sliced_wasserstein(x, y) == pytest.approx(float((x.sort(0).values - y.sort(0).values).abs().mean()))
+    plane = torch.randn(400, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shifted = plane + torch.tensor([3.0, 4.0])
+    # The mean of |cos| over directions is 2 / pi, times the length of the shift.
+    assert sliced_wasserstein(plane, shifted, slices=4000) == pytest.approx(5 * 2 / math.pi, rel=0.03)
+    with pytest.raises(ValueError, match="expected two sets of one size, got 400 and 500"):
+        sliced_wasserstein(plane, x)
+
+
+def test_mode_masses_take_the_weights_of_a_run() -> None:
+    from fklit.metrics.distributions import mode_masses
+
+    x, modes = torch.tensor([[0.1], [0.9], [1.2], [-0.2]]), torch.tensor([[0.0], [1.0]])
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    assert mode_masses(x, modes, weights).tolist() == pytest.approx([0.5, 0.5])
+    assert torch.equal(mode_masses(x, modes, torch.full((4,), 0.25)), mode_masses(x, modes))
