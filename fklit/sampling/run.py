@@ -72,13 +72,21 @@ class SamplingRun(ABC):
             on_degenerate=particles.on_degenerate,
         )
         self._resamples = resamples and particles.ess_threshold > 0
-        sampler = choose_sampler(pipeline, particles.scheduler, eta=eta, resamples=self._resamples)
+        sampler = choose_sampler(
+            pipeline,
+            particles.scheduler,
+            eta=eta,
+            resamples=self._resamples,
+            flow_kernel=particles.flow_kernel,
+            noise_level=particles.noise_level,
+        )
         self._swap = sampler.swap
         self._interception = Interception(
             pipeline,
             self,
             generators=self.generators,
             scheduler=sampler.scheduler,
+            kernel=sampler.kernel,
             eta=sampler.eta,
             max_batch=particles.max_batch,
             group_size=particles.num_particles,
