@@ -22,7 +22,7 @@ from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
-from fklit.pipelines.microbatch import call_in_chunks, intercept_call, rows_of
+from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
@@ -154,6 +154,7 @@ class Interception:
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
         self._channels: int | None = None
+        self._tokens: int | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
         self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
@@ -240,9 +241,16 @@ class Interception:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(module, args, kwargs, channels=self._channels)
+            args, kwargs = self._conditioning.arranged(
+                module, args, kwargs, channels=self._channels, tokens=self._tokens
+            )
         if self._max_batch is None:
             output = call(*args, **kwargs)
+        elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
+            raise UnsupportedPipelineError(
+                f"max_batch expected a denoiser of tensors, got {type(module).__name__}, which takes lists of samples "
+                "and evaluates each by itself; set max_batch=None."
+            )
         else:
             output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
         prediction = _first_tensor(output)
@@ -261,6 +269,7 @@ class Interception:
             )
         self._check_sample(sample)
         self._channels = sample.shape[2 if sample.ndim == 3 else 1]
+        self._tokens = sample.shape[1] if sample.ndim == 3 else None
         if self._eta is not None and "eta" in names:
             given["eta"] = self._eta
         if self._generators is not None and "generator" in names and given.get("variance_noise") is None:
@@ -332,4 +341,6 @@ def _first_tensor(output: Any) -> Tensor | None:
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if found is None and isinstance(output, tuple | list) and output:
         found = output[0]
+    if is_list_of_tensors(found) and len({item.shape for item in found}) == 1:  # one tensor a row
+        found = torch.stack(found)
     return found if isinstance(found, Tensor) else None

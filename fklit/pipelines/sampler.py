@@ -103,11 +103,27 @@ def choose_sampler(
     return Sampler(None if sibling is own else sibling, forced, sampler, swap)
 
 
+def _hidden_conditions(pipeline: Any) -> str | None:
+    """What differs between the particles of a prompt without any argument of the denoiser differing."""
+    name = type(pipeline).__name__
+    if getattr(pipeline, "controlnet", None) is not None and not name.startswith("Sana"):
+        return "draws its control image from the autoencoder's posterior, once a particle"
+    if name.startswith(("LTXImageToVideo", "LTXI2V")):
+        return "joins a first frame, drawn once a particle, to the sample"
+    return None
+
+
 def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: str) -> Sampler:
     own = pipeline.scheduler
     name = type(own).__name__
     if choice == "keep":
         return Sampler(None, None, name)
+    hidden = _hidden_conditions(pipeline)
+    if hidden is not None:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: it {hidden}, which stays in its slot when particles move; "
+            "use potential='terminal' (best-of-n)."
+        )
     try:
         check_flow_scheduler(own)
     except UnsupportedFlowError as error:

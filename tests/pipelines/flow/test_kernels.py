@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from flow_recursion import variances
 
 from fklit.pipelines.flow.kernel import Transition, draw
 from fklit.pipelines.flow.names import _KERNELS, get_flow_kernel
@@ -22,21 +23,6 @@ def sd3(steps):
 def flux(steps, mu=1.15):
     """The grid of Flux at 1024 pixels: dynamic shift of n, n - 1, ..., 1 over n."""
     return [*(math.exp(mu) / (math.exp(mu) + 1 / u - 1) for u in torch.linspace(1, 1 / steps, steps).tolist()), 0.0]
-
-
-def variances(kernel, grid):
-    """Variance of each level by the exact recursion of a linear Gaussian flow, from x and the x0 before."""
-    joint, found, previous = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64)), [], None
-    for sigma, after in itertools.pairwise(grid):
-        gain = (1 - sigma) * VARIANCE / ((1 - sigma) ** 2 * VARIANCE + sigma**2)  # x0 = gain x
-        step = kernel.coefficients(sigma, after, previous)
-        change = 0.0 if previous is None else step.change
-        matrix = torch.tensor([[step.sample + (step.denoised + change) * gain, -change], [gain, 0.0]]).double()
-        joint = matrix @ joint @ matrix.T
-        joint[0, 0] += step.std**2
-        found.append(float(joint[0, 0]))
-        previous = sigma
-    return found
 
 
 def distance(kernel, grid):
