@@ -341,6 +341,7 @@ def _first_tensor(output: Any) -> Tensor | None:
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if found is None and isinstance(output, tuple | list) and output:
         found = output[0]
-    if is_list_of_tensors(found) and len({item.shape for item in found}) == 1:  # one tensor a row
-        found = torch.stack(found)
+    rows: Any = found
+    if is_list_of_tensors(rows) and len({row.shape for row in rows}) == 1:  # one tensor a row
+        found = torch.stack(rows)
     return found if isinstance(found, Tensor) else None
