@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"fklit.{name}")
-    from fklit.cli.renamed import no_attribute
+    from fklit.renamed import no_attribute
 
     raise no_attribute(__name__, name)
 

@@ -21,6 +21,9 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
     Args:
         path: The final name, in a folder that exists; an older file of that name stays until then.
+
+    Raises:
+        OSError: The disk is full or cannot be written; it names `path`.
     """
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}{_ENDING}")
     try:
@@ -30,8 +33,24 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(part, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say of which file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that do not exist, and has the disk keep them.
+
+    Args:
+        folder: What to make; one that exists is left alone.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _flush_folder(path.parent)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -1,21 +1,12 @@
-"""The examples of the correctors' guide run as they stand, and what it names exists."""
+"""What the correctors' guide names exists, and its tables are those of the stored results."""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "correctors.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=[f"example {i + 1}" for i in range(len(EXAMPLES))])
-def test_examples_run(example):
-    exec(compile(example, "correctors.md", "exec"), {"__name__": "guide"})
 
 
 def test_files_exist():

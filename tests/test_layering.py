@@ -21,9 +21,10 @@ ALLOWED = {
     "fingerprint": set(),
     "hyperparameters": set(),
     "learning_rate": set(),
+    "renamed": set(),
     "checks": {"feynman_kac"},
-    "rewards": {"assets", "checks", "feynman_kac"},
-    "metrics": {"assets", "checks", "rewards"},
+    "rewards": {"assets", "checks", "feynman_kac", "renamed"},
+    "metrics": {"assets", "checks", "renamed", "rewards"},
     "pipelines": {"assets", "checks", "fingerprint"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
     "sampling": {"checks", "feynman_kac", "fingerprint", "metrics", "pipelines", "rewards"},
@@ -38,12 +39,13 @@ ALLOWED = {
             "learning_rate",
             "metrics",
             "pipelines",
+            "renamed",
             "rewards",
         ),
         "sampling",
     },
-    "eqprop": {"checks", "feynman_kac", "hyperparameters"},
-    "data": {"analytic", "atomic", "checks"},
+    "eqprop": {"checks", "feynman_kac", "hyperparameters", "renamed"},
+    "data": {"analytic", "atomic", "checks", "renamed"},
     "emoji": {
         *(
             "assets",
@@ -58,8 +60,8 @@ ALLOWED = {
             "rewards",
         ),
     },
-    "report": {"__init__", "atomic", "checks", "feynman_kac"},
-    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "report", "sampling"},
+    "report": {"__init__", "atomic", "checks", "feynman_kac", "renamed"},
+    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "sampling"},
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}
 KNOWS_MODELS = {"pipelines", "emoji", "rewards", "metrics", "text", "molecules"}

@@ -13,7 +13,7 @@ WORDS = re.compile(
 )
 NOT_READ = ("docs/results/", "tests/test_words.py")
 # Where old names are listed with what replaced them, and class names of ImageNet.
-LISTS = ("fklit/cli/renamed.py", "tests/cli/test_renamed.py")
+LISTS = ("fklit/renamed.py", "tests/cli/test_renamed.py")
 
 
 def test_words_that_the_field_does_not_use_are_not_used() -> None:

@@ -1,5 +1,7 @@
 """Callbacks: what is written while and after a run."""
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.callbacks.classification_writer import ClassificationWriter
 from fklit.callbacks.report import Report
@@ -15,3 +17,10 @@ __all__ = [
     "SimulationWriter",
     "TensorBoardParticles",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

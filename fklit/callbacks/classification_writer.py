@@ -9,7 +9,9 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, distributed
 
-from fklit.atomic import write_atomically
+from fklit.atomic import make_folder, write_atomically
+
+DEFAULT_NAME = "predictions.pt"
 
 
 class ClassificationWriter(BasePredictionWriter):
@@ -25,11 +27,20 @@ class ClassificationWriter(BasePredictionWriter):
 
     Args:
         path: The file; its folder is made if it does not exist. An older file is replaced when the new one is whole.
+            None takes `predictions.pt` in the trainer's `default_root_dir`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | None = None) -> None:
         super().__init__("epoch")
         self.path = path
+
+    def file(self, trainer: L.Trainer) -> Path:
+        """The file."""
+        return Path(self.path or Path(trainer.default_root_dir, DEFAULT_NAME)).expanduser()
+
+    def results(self, trainer: L.Trainer) -> dict[str, Path]:
+        """Where the results are, by what they are."""
+        return {"predictions": self.file(trainer)}
 
     def write_on_epoch_end(
         self,
@@ -48,7 +59,7 @@ class ClassificationWriter(BasePredictionWriter):
         batches = [batch for part in parts for batch in part]
         joined = {name: torch.cat([batch[name] for batch in batches]) for name in ("index", "prediction", "scores")}
         order = joined["index"].argsort(stable=True)
-        path = Path(self.path).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.file(trainer)
+        make_folder(path.parent)
         with write_atomically(path) as file:
             torch.save({name: values[order] for name, values in joined.items()}, file)

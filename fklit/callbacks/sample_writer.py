@@ -1,23 +1,20 @@
 """Writes what `predict` samples, one folder per prompt, so that a run that was killed goes on where it stopped."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from fklit.report.versions import old_version
+from fklit.atomic import remove_leftovers
+from fklit.callbacks.folder_writer import FolderWriter
+from fklit.callbacks.started_run import PROMPT_FOLDER, check_run, done_prompts, read_json
 from fklit.report.writing import write_prompt, write_run
 from fklit.sampling.describe import settings_hash
 
-_PROMPT = "[0-9]" * 5  # folder of a prompt
-_REMEDY = "choose another output_dir, or set overwrite: true to replace"
 
-
-class SampleWriter(BasePredictionWriter):
+class SampleWriter(FolderWriter):
     """Writes each steered or corrected prompt into a folder of its own.
 
     ```text
@@ -29,25 +26,35 @@ class SampleWriter(BasePredictionWriter):
     output_dir/00007/record.json         rewards, weights, lineages, cost; written last
     ```
 
-    A prompt is done when its `record.json` is there with the same settings (by hash) and the same prompt. A
-    run that is started again leaves done prompts alone, and loads no model if nothing is left. Results of other
-    settings are never mixed in or replaced unless `overwrite` is set. Every file appears complete or not at all.
+    A prompt is done when its `record.json` is there with the same settings (by hash) and the same prompt, and every
+    file that it lists can be read. A run that is started again leaves done prompts alone, samples damaged ones again
+    and says so, and loads no model if nothing is left. Results of other settings are never mixed in or replaced unless
+    `overwrite` is set; a folder without any result belongs to whoever comes. Every file appears complete or not at all.
 
-    Works with any number of processes, each writes its own prompts.
+    Works with any number of processes, each writes its own prompts. One run at a time writes to a folder,
+    which `run.lock` says.
 
     Args:
-        output_dir: Folder of the run; made if it does not exist.
+        output_dir: Folder of the run; made if it does not exist. None takes the trainer's `default_root_dir`.
         overwrite: Whether results of other settings in this folder are replaced. Results of the same settings are kept.
 
     Raises:
-        ValueError: When the run starts: the folder holds results of other settings or of fklit 0.1.
+        ValueError: When the run starts: the folder holds results of other settings or of fklit 0.1, or another run
+            writes to it.
     """
 
-    def __init__(self, output_dir: str, *, overwrite: bool = False) -> None:
-        super().__init__("batch")
-        self.output_dir = output_dir
+    def __init__(self, output_dir: str | None = None, *, overwrite: bool = False) -> None:
+        super().__init__(output_dir)
         self.overwrite = overwrite
         self._hash = ""
+        self._run: Path | None = None
+        self._looked_at: set[int] = set()
+
+    def results(self, trainer: L.Trainer) -> dict[str, Path]:
+        """Where the results are, by what they are."""
+        folder = self.folder(trainer)
+        count = len(list(folder.glob(f"{PROMPT_FOLDER}/record.json")))
+        return {f"{count} prompt{'' if count == 1 else 's'}": folder}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Finds out what is done, before any weights are loaded; the first process writes `run.json`."""
@@ -62,16 +69,19 @@ class SampleWriter(BasePredictionWriter):
             )
         settings = task.settings()
         self._hash = settings_hash(settings)
-        folder = Path(self.output_dir).expanduser()
-        self._check_run(folder)
+        folder = self._run = self.take(trainer)
+        self._looked_at = set()
+        if not self.overwrite:
+            check_run(folder, settings, self._hash)
         items = getattr(getattr(trainer, "datamodule", None), "items", ())
         task.done = frozenset(self._done((item["index"], item["prompt"]) for item in items))
         # Every process has looked before the first one writes.
         trainer.strategy.barrier("fklit.writer.checked")
         if trainer.is_global_zero:
-            for record in sorted(folder.glob(f"{_PROMPT}/record.json")) if self.overwrite else ():
-                if (_read(record) or {}).get("settings_hash") != self._hash:
+            for record in sorted(folder.glob(f"{PROMPT_FOLDER}/record.json")) if self.overwrite else ():
+                if (read_json(record) or {}).get("settings_hash") != self._hash:
                     record.unlink()  # no reader shall take what is left of the other run for a part of this one
+            remove_leftovers(folder, older_than=0.0)  # nobody else writes here: the folder is locked
             write_run(folder, settings, self._hash)
         if task.done:
             rank_zero_info(f"{len(task.done)} of {len(items)} prompts are done already in {folder}.")
@@ -82,7 +92,8 @@ class SampleWriter(BasePredictionWriter):
         """Looks once more, for prompts that come from another DataModule than fklit's."""
         task: Any = pl_module
         if isinstance(batch, Mapping) and {"indices", "prompts"} <= batch.keys():
-            task.done = task.done.union(self._done(zip(batch["indices"], batch["prompts"], strict=True)))
+            new = zip(batch["indices"], batch["prompts"], strict=True)
+            task.done = task.done.union(self._done(row for row in new if row[0] not in self._looked_at))
 
     def write_on_batch_end(
         self,
@@ -105,52 +116,11 @@ class SampleWriter(BasePredictionWriter):
             write_prompt(self._folder(index), record, prediction.images[b], by_index[index], previews)
 
     def _folder(self, index: int) -> Path:
-        return Path(self.output_dir).expanduser() / f"{index:05d}"
-
-    def _check_run(self, folder: Path) -> None:
-        found = _read(folder / "run.json")
-        foreign = next((part for part in folder.glob(_PROMPT) if any(part.iterdir())), None)
-        if self.overwrite:
-            return
-        if found is None and foreign is not None:
-            raise ValueError(
-                f"output_dir: expected an empty folder or a run of fklit, got files in {foreign} without {folder}/"
-                f"run.json; {_REMEDY} them."
-            )
-        if found is not None and (old := old_version(found)):
-            raise ValueError(
-                f"output_dir: expected an empty folder or a run of fklit 0.2 or newer, got {folder} of fklit {old}; "
-                f"{_REMEDY} it."
-            )
-        if found is not None and found.get("settings_hash") != self._hash:
-            raise ValueError(
-                f"output_dir: expected a run with the same settings (hash {self._hash[:8]}), got {folder} with other "
-                f"settings (hash {str(found.get('settings_hash'))[:8]}); {_REMEDY} it."
-            )
+        assert self._run is not None
+        return self._run / f"{index:05d}"
 
     def _done(self, prompts: Iterable[tuple[int, str]]) -> list[int]:
-        done = []
-        for index, prompt in prompts:
-            folder = self._folder(index)
-            record = _read(folder / "record.json")
-            if record is None:
-                continue
-            same_settings, same_prompt = record.get("settings_hash") == self._hash, record.get("prompt") == prompt
-            if same_settings and same_prompt:
-                done.append(int(index))
-            elif not self.overwrite:
-                what = "with other settings" if same_prompt else f"of another prompt ({record.get('prompt')!r})"
-                raise ValueError(
-                    f"output_dir: expected results of this run, got {folder} with a result {what}; {_REMEDY} it."
-                )
-        return done
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:  # not written by this writer, whose files are complete: as if it were from another run
-        return {}
-    return found if isinstance(found, dict) else {}
+        assert self._run is not None
+        asked = list(prompts)
+        self._looked_at.update(index for index, _ in asked)
+        return done_prompts(self._run, asked, self._hash, overwrite=self.overwrite)

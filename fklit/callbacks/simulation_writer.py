@@ -7,12 +7,12 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import BasePredictionWriter
 
-from fklit.atomic import write_atomically
+from fklit.atomic import write_atomically, write_text_atomically
+from fklit.callbacks.folder_writer import FolderWriter
 
 
-class SimulationWriter(BasePredictionWriter):
+class SimulationWriter(FolderWriter):
     """Writes each group of a `SimulationTask` into two files, each atomically.
 
     ```text
@@ -21,12 +21,19 @@ class SimulationWriter(BasePredictionWriter):
     ```
 
     Args:
-        output_dir: Folder; created if it does not exist. Groups of the same index are replaced.
+        output_dir: Folder; created if it does not exist. Groups of the same index are replaced. None takes the
+            trainer's `default_root_dir`.
     """
 
-    def __init__(self, output_dir: str) -> None:
-        super().__init__("batch")
-        self.output_dir = output_dir
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Takes the folder."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict":
+            self.take(trainer)
+
+    def results(self, trainer: L.Trainer) -> dict[str, Path]:
+        """Where the results are, by what they are."""
+        return {"groups": self.folder(trainer)}
 
     def write_on_batch_end(
         self,
@@ -39,8 +46,7 @@ class SimulationWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Writes the groups of one batch."""
-        folder = Path(self.output_dir).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder(trainer)
         for b, index in enumerate(batch["indices"]):
             arrays = {
                 "samples": prediction.samples[b],
@@ -58,5 +64,4 @@ class SimulationWriter(BasePredictionWriter):
                 "denoiser_calls": prediction.budget.denoiser_calls // len(batch["indices"]),
                 "seconds": prediction.budget.seconds / len(batch["indices"]),
             }
-            with write_atomically(folder / f"{index:05d}.json") as file:
-                file.write(json.dumps(record).encode())
+            write_text_atomically(folder / f"{index:05d}.json", json.dumps(record))

@@ -6,10 +6,10 @@ import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 
-from fklit.cli.renamed import KEYS, VALUES, renamed_path, renamed_word
+from fklit.cli.class_paths import find
+from fklit.cli.options import explain_words, names_below
+from fklit.renamed import KEYS, VALUES, renamed_path, renamed_word
 
 # What jsonargparse says around its findings when a value fits no member of a union.
 _FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
@@ -20,6 +20,10 @@ _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LITERAL = re.compile(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.*))?")
 _TYPE = re.compile(r"Expected an? <class '(?:[\w.]+\.)?(\w+)'>(?:\. Got value: (.*))?")
 _GIVEN = re.compile(r"Given value: (?:NestedArg\(key=.*, val='(.*)'\)|(.*))")
+_NOT_IMPORTED = re.compile(r"No module named .*|module '.*' has no attribute .*|cannot import name .*")
+_NO_SUBCLASS = re.compile(r"Import path does not correspond to a subclass of (\w+)")
+_REQUIRED = re.compile(r"the following arguments are required: (.*)")
+_SUBTYPE = re.compile(r"\b((?:[a-z_]\w*\.)+[A-Z]\w*)")
 # What a user writes for an abstract type.
 _PLAIN = {"Mapping": "dict", "Sequence": "list"}
 
@@ -44,6 +48,8 @@ def explain(message: str, classes: Iterable[str] = ()) -> str:
     Returns:
         What was expected, what was given, and the nearest name; the message as it is if it has another form.
     """
+    if words := explain_words(message):
+        return words
     findings = _read(message)
     if not findings:
         return message.strip()
@@ -51,17 +57,8 @@ def explain(message: str, classes: Iterable[str] = ()) -> str:
         if words := _renamed(finding):
             return words
     best = min(findings, key=lambda finding: (_rank(finding.text), -finding.depth))
-    return _describe(best, sorted(set(classes)))
-
-
-def raised_by_fklit(error: BaseException) -> bool:
-    """Whether fklit itself refused what it was given, so that a traceback would only hide the message."""
-    if not isinstance(error, ValueError | TypeError | OSError) or (error.__cause__ and not isinstance(error, OSError)):
-        return False
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and Path(__file__).parent.parent in Path(trace.tb_frame.f_code.co_filename).parents
+    kinds = [kind for path in dict.fromkeys(_SUBTYPE.findall(message)) if isinstance(kind := find(path), type)]
+    return _describe(best, kinds, sorted(set(classes)))
 
 
 def _read(message: str) -> list[_Finding]:
@@ -117,23 +114,41 @@ def _renamed(finding: _Finding) -> str | None:
     return f"{place}{old!r} was renamed to {new!r}." if new else None
 
 
-def _describe(finding: _Finding, classes: list[str]) -> str:
+def _describe(finding: _Finding, kinds: list[type], classes: list[str]) -> str:
     where = ".".join(finding.where)
     if option := _option(finding):
         accepted = _arguments(finding.owner)
-        fix = _near(option, accepted) or (f"it takes {', '.join(accepted)}." if accepted else "see --help.")
+        fix = nearest(option, accepted) or (f"it takes {', '.join(accepted)}." if accepted else "see --help.")
         return f"{where}: expected an argument of {_owner(finding)}, got {option!r}; {fix}"
     if missing := _NO_CLASS.fullmatch(finding.text):
-        fix = _near(missing[1], classes, cutoff=0.6) or "give the full path of a class, such as my_package.MyClass."
+        near = nearest(missing[1], names_below(kinds), cutoff=0.6) or nearest(missing[1], classes, cutoff=0.6)
+        fix = near or "give the full path of a class, such as my_package.MyClass."
         return f"{where}: expected a class, got {missing[1]!r}; {fix}"
+    if _NOT_IMPORTED.fullmatch(finding.text) and finding.owner:
+        return (
+            f"{where}: expected a class that can be imported, got {finding.owner!r} ({finding.text}); fix the path: "
+            "modules are looked for among what is installed and in the working directory."
+        )
+    if other := _NO_SUBCLASS.fullmatch(finding.text):
+        known = _below(other[1], kinds)[:2]
+        such = f", such as {' or '.join(known)}" if known else ""
+        return f"{where}: expected a {other[1]}, got {finding.given!r}, which is none; give one{such}."
+    if required := _REQUIRED.fullmatch(finding.text):
+        name = f"{where}.{required[1].split(', ')[0]}"
+        return f"{where}: expected {required[1]} of {_owner(finding)}, got none; give it, as in --{name} VALUE."
     if literal := _LITERAL.fullmatch(finding.text):
         given = literal[2] or finding.given
-        near = _near(given, re.findall(r"'([^']*)'", literal[1]))
+        near = nearest(given, re.findall(r"'([^']*)'", literal[1]))
         return f"{where}: expected one of {literal[1]}, got {given!r}" + (f"; {near}" if near else ".")
     if kind := _TYPE.fullmatch(finding.text):
         return f"{where}: expected a value of type {_PLAIN.get(kind[1], kind[1])}, got {kind[2] or finding.given!r}."
     # A message of a constructor stands for itself; anything short gets its place in front.
     return finding.text if not where or finding.text.endswith(".") else f"{where}: {finding.text}"
+
+
+def _below(name: str, kinds: list[type]) -> list[str]:
+    """Names of fklit's classes below the kind of that name."""
+    return names_below([kind for kind in kinds if kind.__name__ == name])
 
 
 def _option(finding: _Finding) -> str | None:
@@ -157,6 +172,13 @@ def _arguments(owner: str | None) -> list[str]:
         return []
 
 
-def _near(given: str, accepted: list[str], cutoff: float = 0.5) -> str:
+def nearest(given: str, accepted: list[str], cutoff: float = 0.5) -> str:
+    """A question that names the accepted word nearest to a given one; empty if none is near.
+
+    Args:
+        given: The word.
+        accepted: What it might have been.
+        cutoff: Similarity from which on a word is near, 0 to 1.
+    """
     near = difflib.get_close_matches(given, accepted, n=1, cutoff=cutoff)
     return f"did you mean {near[0]!r}?" if near else ""

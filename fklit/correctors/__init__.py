@@ -5,6 +5,8 @@ engine of `fklit.feynman_kac` carries the weights and resamples. `guidance` does
 for tokens and finite states. Skreta et al. 2025, arXiv 2503.02819.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.correctors.discrete import MaskedCorrector, MaskedExpert, MaskedPath
 from fklit.correctors.guidance.api import correct
 from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt_divergence
@@ -12,6 +14,7 @@ from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
 from fklit.correctors.guidance.settings import GuidanceSettings
+from fklit.correctors.guidance.two_models import TwoModelRun
 from fklit.correctors.simulation import (
     Control,
     Corrector,
@@ -21,6 +24,7 @@ from fklit.correctors.simulation import (
     GaussianControl,
     Heun,
     ImproperTargetError,
+    ImproperTargetWarning,
     IncompatibleError,
     Increment,
     InitialGaussian,
@@ -29,13 +33,18 @@ from fklit.correctors.simulation import (
     Proposal,
     ProposalError,
     Rate,
+    ReferenceCheck,
     ReverseKernel,
     SimulationResult,
+    StepBias,
+    StiffTiltError,
     Uncorrected,
     ZetaCheck,
     check_proper,
     ito_against_exact,
+    reference_check,
     simulate,
+    step_bias,
     zeta_independence,
 )
 from fklit.correctors.targets import (
@@ -54,6 +63,7 @@ from fklit.correctors.targets import (
     NonFiniteScoreError,
     Prediction,
     Ramp,
+    SchedulerPath,
     ScoreModel,
     Target,
     Tilt,
@@ -84,6 +94,7 @@ __all__ = [
     "GuidanceSettings",
     "Heun",
     "ImproperTargetError",
+    "ImproperTargetWarning",
     "IncompatibleError",
     "Increment",
     "InitialGaussian",
@@ -104,12 +115,17 @@ __all__ = [
     "ProposalError",
     "Ramp",
     "Rate",
+    "ReferenceCheck",
     "ReverseKernel",
+    "SchedulerPath",
     "ScoreModel",
     "SimulationResult",
+    "StepBias",
+    "StiffTiltError",
     "Target",
     "Tilt",
     "TrainedExpert",
+    "TwoModelRun",
     "Uncorrected",
     "VarianceExploding",
     "VariancePreserving",
@@ -119,8 +135,17 @@ __all__ = [
     "correct",
     "ito_against_exact",
     "prompt_divergence",
+    "reference_check",
     "simulate",
+    "step_bias",
     "to_denoised",
     "to_score",
     "zeta_independence",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

@@ -1,5 +1,7 @@
 """Data modules and the data they are made of."""
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from fklit.data.digits import DigitsDataModule
 from fklit.data.fashion_mnist import FashionMNISTDataModule
@@ -16,3 +18,10 @@ __all__ = [
     "PromptDataModule",
     "SimulationDataModule",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

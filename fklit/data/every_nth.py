@@ -1,10 +1,12 @@
 """Items shared among processes, each on exactly one."""
 
-from collections.abc import Iterator, Sized
-from typing import Any
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
 from torch.utils.data import DistributedSampler
+
+Item = TypeVar("Item")
 
 
 class EveryNth(DistributedSampler[int]):
@@ -41,3 +43,16 @@ def shared(items: Sized, trainer: Trainer | None, *, noun: str) -> EveryNth | No
         )
     dataset: Any = items
     return EveryNth(dataset, num_replicas=world, rank=trainer.global_rank, shuffle=False)
+
+
+def with_idle(items: Sequence[Item], trainer: Trainer | None) -> list[Item | None]:
+    """Return items with a None for each process that would get none.
+
+    Lightning waits for ever for a process without a batch; one with an empty batch does nothing and keeps step.
+
+    Args:
+        items: What is shared.
+        trainer: Of the data module; None outside of a run.
+    """
+    world = 1 if trainer is None else trainer.world_size
+    return [*items, *[None] * (world - len(items))]

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypedDict
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fklit.data.every_nth import shared
+from fklit.data.every_nth import shared, with_idle
 from fklit.data.prompt_files import prompts_from_list, read_prompts
 
 __all__ = ["PromptBatch", "PromptDataModule", "PromptItem", "collate_prompts", "read_prompts"]
@@ -28,8 +28,9 @@ class PromptBatch(TypedDict):
     metadata: list[dict[str, Any]]
 
 
-def collate_prompts(items: Sequence[PromptItem]) -> PromptBatch:
-    """Puts items side by side."""
+def collate_prompts(batch: Sequence[PromptItem | None]) -> PromptBatch:
+    """Puts items side by side; None, of a process that has nothing to do, makes an empty batch."""
+    items = [item for item in batch if item is not None]
     return {
         "prompts": [item["prompt"] for item in items],
         "indices": [item["index"] for item in items],
@@ -109,12 +110,8 @@ class PromptDataModule(LightningDataModule):
     val_dataloader = train_dataloader
 
     def test_dataloader(self) -> DataLoader[PromptItem]:
-        """All prompts, each on exactly one rank.
-
-        Raises:
-            ValueError: There are fewer prompts than processes.
-        """
-        items: Any = self.items
+        """All prompts, each on exactly one rank; ranks for which there is none get an empty batch."""
+        items: Any = with_idle(self.items, self.trainer)
         sampler = shared(items, self.trainer, noun="prompt")
         return DataLoader(items, batch_size=self.batch_size, sampler=sampler, collate_fn=collate_prompts)
 

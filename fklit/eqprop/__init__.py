@@ -105,4 +105,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'fklit.eqprop' has no attribute {name!r}")
+    from fklit.renamed import no_attribute
+
+    raise no_attribute(__name__, name)

@@ -161,6 +161,18 @@ class ParticleResult(Generic[State]):
         # What a dead particle holds, NaN for example, must not enter through 0 * NaN.
         return torch.where(weights > 0, weights * values, torch.zeros_like(values)).sum(dim=1)
 
+    def summary(self) -> str:
+        """Return a line for each group: what can fail first, the least ESS and the surviving roots, then the rest.
+
+        The ESS at the end says nothing on a run that has resampled: it is that of the weights since then.
+        """
+        rows = zip(self.min_ess, self.unique_roots, self.log_z, self.ess[-1], strict=True)
+        return "\n".join(
+            f"group {index}: least ESS {float(least):.3g} and {int(left)} roots of {self.num_particles} particles, "
+            f"log Z {float(evidence):.4g}, ESS at the end {float(last):.3g}"
+            for index, (least, left, evidence, last) in zip(self.group_indices, rows, strict=True)
+        )
+
     def record(self, b: int) -> dict[str, Any]:
         """Return what is known of group b except for its samples, JSON-able.
 
@@ -168,13 +180,13 @@ class ParticleResult(Generic[State]):
         """
         share, spent = 1 / self.num_groups, self.budget
         return {
+            "min_ess": json_numbers(self.min_ess[b]),
+            "unique_roots": int(self.unique_roots[b]),
             "log_weights": json_numbers(self.log_weights[b]),
             "log_z": json_numbers(self.log_z[b]),
             "steps": list(self.steps),
             "ess": json_numbers(self.ess[:, b]),
-            "min_ess": json_numbers(self.min_ess[b]),
             "resampled": self.resampled[:, b].tolist(),
-            "unique_roots": int(self.unique_roots[b]),
             "degenerate": bool(self.degenerate[b]),
             "dropped": int(self.dropped[b]),
             "best": int(self.best_index()[b]),

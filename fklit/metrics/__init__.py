@@ -1,5 +1,7 @@
 """Metrics: how good a run was, measured by other means than its reward."""
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.metrics.alignment import Alignment
 from fklit.metrics.clip_score import MeanCLIPScore
 from fklit.metrics.compositional import Compositional
@@ -27,3 +29,10 @@ __all__ = [
     "pairwise_distance",
     "relations",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

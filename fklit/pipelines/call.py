@@ -30,6 +30,12 @@ def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
     Raises:
         UnsupportedPipelineError: if no class of it names them.
     """
+    if any(base.__name__ == "ModularPipeline" for base in type(pipeline).__mro__):
+        raise UnsupportedPipelineError(
+            f"expected a DiffusionPipeline, got the modular {type(pipeline).__name__}, whose inputs its blocks define; "
+            "use the DiffusionPipeline of the same model, or wrap it in a class whose __call__ names prompt, "
+            "generator, num_inference_steps, output_type and return_dict and hands them on."
+        )
     found: dict[str, inspect.Parameter] = {}
     for base in type(pipeline).__mro__:
         if "__call__" not in vars(base):
@@ -53,6 +59,8 @@ def build_call(
     num_particles: int,
     generators: Sequence[torch.Generator],
     pipeline_kwargs: Mapping[str, Any],
+    *,
+    scheduler: Any = None,
 ) -> dict[str, Any]:
     """Keyword arguments for `pipeline(...)` that give K samples of each prompt, side by side.
 
@@ -69,16 +77,18 @@ def build_call(
         generators: B*K generators, one a sample.
         pipeline_kwargs: the user's arguments, checked against the signature of the pipeline. Texts (`prompt_2`,
             `negative_prompt`) are one or B; embeddings, masks, `class_labels` and pictures may have 1, B or B*K rows.
+        scheduler: what the call runs with; None for the pipeline's own.
 
     Returns:
         All keyword arguments of the call.
 
     Raises:
         TypeError: if the pipeline does not take an argument, or the argument is set by fklit.
-        ValueError: if an argument has another number of entries.
+        ValueError: if an argument has another number of entries, or the scheduler takes no steps of one's own.
     """
     names = call_parameters(pipeline)
     _check_names(pipeline, names, pipeline_kwargs)
+    _check_grid(pipeline, scheduler, pipeline_kwargs)
     given = dict(pipeline_kwargs)
     count, total = len(prompts), len(prompts) * num_particles
     fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
@@ -132,6 +142,20 @@ def _check_names(pipeline: Any, names: Mapping[str, Any], pipeline_kwargs: Mappi
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(names)}."
             raise TypeError(f"pipeline_kwargs expected arguments of {type(pipeline).__name__}, got {name!r}; {hint}")
+
+
+def _check_grid(pipeline: Any, scheduler: Any, pipeline_kwargs: Mapping[str, Any]) -> None:
+    """Custom steps belong to the pipeline's own scheduler; one that runs in its place may not take them."""
+    own = getattr(pipeline, "scheduler", None)
+    if scheduler is None or scheduler is own or not hasattr(scheduler, "set_timesteps"):
+        return
+    taken = inspect.signature(scheduler.set_timesteps).parameters
+    for name in ("timesteps", "sigmas"):
+        if pipeline_kwargs.get(name) is not None and name not in taken:
+            raise ValueError(
+                f"pipeline_kwargs expected no {name!r} with {type(scheduler).__name__}, which runs in place of "
+                f"{type(own).__name__} and takes none; give num_inference_steps, or set scheduler='keep'."
+            )
 
 
 def _check_latents(given: Mapping[str, Any], total: int) -> None:

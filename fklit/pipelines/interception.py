@@ -314,9 +314,10 @@ class Interception:
     def _check_sample(self, sample: Tensor) -> None:
         rows = None if self._generators is None else len(self._generators)
         if rows is not None and sample.shape[0] != rows:
+            halves = ": it steps both halves of guidance, so use guidance_scale=1 in pipeline_kwargs."
             raise UnsupportedPipelineError(
-                f"the pipeline steps {sample.shape[0]} samples where {rows} were expected (prompts x num_particles); "
-                "call it with num_images_per_prompt=num_particles, and use one that steps one sample an image."
+                f"expected {type(self._pipeline).__name__} to step {rows} samples (prompts x num_particles), got "
+                f"{len(sample)}" + (halves if len(sample) == 2 * rows else "; use one that steps one sample an image.")
             )
         before = self.returned
         if before is None or sample is before or self._may_edit:

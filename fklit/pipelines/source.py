@@ -11,6 +11,7 @@ from torch import nn
 
 from fklit import assets
 from fklit.fingerprint import fingerprint
+from fklit.pipelines.broken_files import broken_file
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -160,12 +161,20 @@ class PipelineSource(nn.Module):
                 local_files_only=isinstance(where, Path) or None,
                 **{name: value for name, value in asked.items() if value is not None},
             )
-        except OSError as error:
+        except Exception as error:  # OSError, or the libraries' own
             if isinstance(where, Path):
+                fault = broken_file(where)
+                if fault is None and not isinstance(error, OSError):
+                    raise
+                raise OSError(
+                    f"path expected a whole diffusers pipeline, got {where}: {fault or _first_line(error)}; copy or "
+                    "download it again."
+                ) from error
+            if not isinstance(error, OSError):
                 raise
             raise OSError(
-                f"The model {where!r} could not be had from the hub ({_first_line(error)}); check the name and the "
-                f"connection, or download it with `hf download {where}` and give the folder as path."
+                f"path expected a model on the hub, got {where!r}, which could not be had ({_first_line(error)}); "
+                f"check the name and the connection, or give the folder of `hf download {where}`."
             ) from error
         pipeline.set_progress_bar_config(disable=True)  # one bar a prompt would fight with Lightning's
         return pipeline
@@ -199,7 +208,8 @@ def _pipeline_class(name: str | None) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    return said if len(said) <= 120 else f"{said[:117]}..."
 
 
 def _drop_weights(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:

@@ -168,14 +168,15 @@ def _differences(methods: Sequence[MethodRun], scores: Sequence[str]) -> Iterabl
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """A small card that leads to a prompt: what each method chose."""
+    """A small card: what each method chose, with a link to the prompt where it is shown in full."""
 
     index: int
     prompt: str
     pictures: Sequence[tuple[MethodRun, Picture, str]]
+    linked: bool
 
 
-def index_entry(methods: Sequence[MethodRun], index: int) -> IndexEntry:
+def index_entry(methods: Sequence[MethodRun], index: int, *, linked: bool = True) -> IndexEntry:
     """The card of one prompt."""
     pictures, prompt = [], ""
     for m in methods:
@@ -184,8 +185,10 @@ def index_entry(methods: Sequence[MethodRun], index: int) -> IndexEntry:
             continue
         prompt = record.prompt
         slot = m.chosen(record)
-        pictures.append((m, Picture(record.images()[slot or 0], 96, record.prompt), caption(record, slot, 2)))
-    return IndexEntry(index, prompt, pictures)
+        words = caption(record, slot, 2)
+        picture = Picture(record.images()[slot or 0], 96, f"{m.label}, {words or 'a sample'}: {short(prompt, 200)}")
+        pictures.append((m, picture, words))
+    return IndexEntry(index, prompt, pictures, linked)
 
 
 def all_settings(methods: Sequence[MethodRun]) -> list[tuple[str, dict[str, Any]]]:

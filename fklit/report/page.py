@@ -11,6 +11,7 @@ from fklit.report.pictures import data_uri
 from fklit.report.prompt import COSTS, section
 from fklit.report.reading import read_run
 from fklit.report.summary import Method, MethodRun
+from fklit.report.words import Glossary
 
 
 def write_report(
@@ -21,6 +22,7 @@ def write_report(
     steered: Path | str | None = None,
     corrected: Path | str | None = None,
     title: str | None = None,
+    max_prompts: int | None = 32,
 ) -> Path:
     """Write one self-contained HTML page (pictures inlined, no script, nothing loaded) about one to four runs.
 
@@ -34,12 +36,14 @@ def write_report(
         steered: folder of a steered run.
         corrected: folder of a run of corrected guidance, with or without a reward.
         title: heading of the page; None for one that names the method.
+        max_prompts: prompts that are shown in full, the first ones; of the others the page has a small card with the
+            chosen picture of each method (about 5 kB). None shows all in full, which takes some 160 kB a prompt.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: no run was given, one as another method's, or a record cannot be read.
+        ValueError: `max_prompts` is negative, no run was given, one as another method's, or a record cannot be read.
         FileNotFoundError: a folder, a finished prompt or a picture is missing.
     """
     given: dict[Method, Path | str | None] = {
@@ -54,10 +58,12 @@ def write_report(
         raise ValueError("expected the output folder of at least one run as base, best_of_n, steered or corrected.")
     for m in methods:
         _check(m)
+    if max_prompts is not None and max_prompts < 0:
+        raise ValueError(f"expected max_prompts of at least 0, or None for all prompts, got {max_prompts}.")
     heading = title or ("Corrected guidance" if methods[-1].method == "corrected" else "Steering report")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = _environment().get_template("page.html.j2").stream(_content(methods, heading))
+    page = _environment().get_template("page.html.j2").stream(_content(methods, heading, max_prompts))
     page.enable_buffering(100)
     with write_atomically(output) as file:  # piece by piece: a run of a thousand prompts need not fit in memory
         page.dump(file, encoding="utf-8")
@@ -84,19 +90,23 @@ def _environment() -> Environment:
     return environment
 
 
-def _content(methods: list[MethodRun], title: str) -> dict[str, Any]:
+def _content(methods: list[MethodRun], title: str, max_prompts: int | None) -> dict[str, Any]:
     """What the templates show; index and sections are made one at a time, as they are written."""
     indices = sorted(set().union(*(m.run.records for m in methods)))
+    full = indices if max_prompts is None else indices[:max_prompts]
+    shown = set(full)
     label = 90 if any(m.method == "corrected" for m in methods) else 70
     return {
         "title": title,
         "num_prompts": len(indices),
+        "num_full": len(full),
         "chips": chips(methods[-1].run),
         "settings_hash": settings_hash(methods[-1].run),
         "headline": headline(methods),
-        "index": (index_entry(methods, index) for index in indices),
+        "index": (index_entry(methods, index, linked=index in shown) for index in indices),
         "index_width": 130 if len(methods) == 1 else label * len(methods),
-        "sections": (section(methods, index) for index in indices),
+        "sections": (section(methods, index) for index in full),
         "costs": list(COSTS.values()),
         "settings": all_settings(methods),
+        "glossary": Glossary(),
     }

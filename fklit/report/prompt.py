@@ -7,7 +7,7 @@ import numpy as np
 
 from fklit.report import step_charts
 from fklit.report.family_tree import family_tree
-from fklit.report.formatting import caption, cell, number
+from fklit.report.formatting import caption, cell, number, short
 from fklit.report.pictures import Picture
 from fklit.report.record import PromptRecord
 from fklit.report.shapes import Drawing
@@ -149,7 +149,7 @@ def _card(m: MethodRun, record: PromptRecord) -> Card:
     for k, image in enumerate(images):
         weight = 1 / len(images) if m.method == "base" else float(record.weights[k])
         reward = "" if record.rewards is None else number(float(record.rewards[k]), 2)
-        hover = f"sample {k}: " + (f"reward {reward}, " if reward else "") + f"weight {number(weight)}"
+        hover = f"{m.label}, sample {k}: " + (f"reward {reward}, " if reward else "") + f"weight {number(weight)}"
         hover += ", drawn by weight" if k == record.drawn else ""
         thumbs.append(
             Thumb(
@@ -163,7 +163,7 @@ def _card(m: MethodRun, record: PromptRecord) -> Card:
         )
     return Card(
         run=m,
-        picture=Picture(images[slot or 0], 512, record.prompt),
+        picture=Picture(images[slot or 0], 512, f"{m.label}, chosen sample {slot or 0}: {short(record.prompt, 200)}"),
         name=name,
         caption=caption(record, slot),
         scores=" ".join(f"{name} {number(m.of_chosen(record, v), 2)}" for name, v in record.scores.items()),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fklit.atomic import write_json_atomically
+from fklit.report.differences import flatten
 from fklit.report.record import PromptRecord, floats, parse_record
 from fklit.report.versions import old_version
 
@@ -33,7 +34,7 @@ class RunFolder:
 
     def flat_settings(self) -> dict[str, Any]:
         """What `run.json` holds as one level of dotted names."""
-        return _flatten(self.settings)
+        return flatten(self.settings)
 
     def find_number(self, name: str) -> float | None:
         """The number that the settings hold under a name, at any depth."""
@@ -41,14 +42,6 @@ class RunFolder:
             if key.rsplit(".", 1)[-1] == name and isinstance(value, int | float):
                 return float(value)
         return None
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return flat
 
 
 def _read_record(folder: Path) -> PromptRecord:

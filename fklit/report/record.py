@@ -1,6 +1,7 @@
 """What a run did for one prompt, the same for every method; figures that a method lacks are None."""
 
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fklit.report.versions import check_keys
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+_AGAIN = "run the same command again, which repairs the prompt"
 BUDGET_KEYS = ("denoiser_calls", "decodes", "reward_calls", "seconds", "peak_memory_bytes")
 
 
@@ -102,26 +104,38 @@ class PromptRecord:
 
         Raises:
             FileNotFoundError: a picture is missing.
+            ValueError: a picture is damaged.
         """
         pictures = []
         for slot in range(self.num_particles):
             path = self.folder / "samples" / f"{slot:04d}.png"
             if not path.is_file():
                 raise FileNotFoundError(
-                    f"expected {self.num_particles} pictures in {path.parent}, but {path.name} is missing; "
-                    "run the prompt again."
+                    f"expected {self.num_particles} pictures in {path.parent}, but {path.name} is missing; {_AGAIN}."
                 )
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
+            try:
+                with Image.open(path) as picture:
+                    pictures.append(picture.convert("RGB"))
+            except (OSError, SyntaxError) as error:  # PIL reports a wrong checksum as a SyntaxError
+                raise ValueError(f"expected a picture, got {path}, which is damaged ({error}); {_AGAIN}.") from None
         return pictures
 
     def previews(self) -> npt.NDArray[np.uint8] | None:
-        """Denoised previews `(S, K, h, w, 3)` at the S steps, or None when the run kept none."""
+        """Denoised previews `(S, K, h, w, 3)` at the S steps, or None when the run kept none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.folder / "previews.npz"
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as archive:
-            previews: npt.NDArray[np.uint8] = archive["previews"]
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                previews: npt.NDArray[np.uint8] = archive["previews"]
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"expected previews, got {path}, which is damaged ({type(error).__name__}); {_AGAIN}."
+            ) from None
         return previews if previews.shape[:2] == (len(self.steps), self.num_particles) and previews.ndim == 5 else None
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import fklit
-from fklit.atomic import write_atomically, write_json_atomically, write_text_atomically
+from fklit.atomic import make_folder, remove_leftovers, write_atomically, write_json_atomically, write_text_atomically
 
 _PACKAGES = ("torch", "diffusers", "transformers", "lightning")
 
@@ -34,7 +34,7 @@ def write_run(folder: Path, settings: Mapping[str, Any], settings_hash: str, *pa
         settings_hash: Their hash.
         packages: Further packages whose versions matter.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     run = {"settings": settings, "settings_hash": settings_hash, "versions": package_versions(*packages)}
     write_json_atomically(folder / "run.json", run, indent=2, sort_keys=True)
 
@@ -59,15 +59,18 @@ def write_prompt(
     shutil.rmtree(folder / "samples", ignore_errors=True)
     for stale in ("previews.npz", "scores.json"):
         (folder / stale).unlink(missing_ok=True)
-    (folder / "samples").mkdir(parents=True)
+    remove_leftovers(folder, older_than=0.0)
+    make_folder(folder / "samples")
     write_text_atomically(folder / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
     for slot, image in enumerate(images):
         _save_image(folder / "samples" / f"{slot:04d}.png", image)
     _save_image(folder / "grid.png", _side_by_side(images))
+    files = ["grid.png", "metadata.jsonl", *(f"samples/{slot:04d}.png" for slot in range(len(images)))]
     if previews is not None:
+        files.append("previews.npz")
         with write_atomically(folder / "previews.npz") as file:
             np.savez_compressed(file, previews=previews.permute(0, 1, 3, 4, 2).contiguous().numpy())
-    write_json_atomically(folder / "record.json", record)
+    write_json_atomically(folder / "record.json", {**record, "files": sorted(files)})
 
 
 def _save_image(path: Path, image: Image.Image) -> None:

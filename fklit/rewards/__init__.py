@@ -3,6 +3,8 @@
 Importing this package imports torch, and no model library: weights are built when a reward is first used.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
@@ -20,3 +22,10 @@ __all__ = [
     "Standardized",
     "WeightedSum",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names of today
+
+    def __getattr__(name: str) -> NoReturn:
+        from fklit.renamed import no_attribute
+
+        raise no_attribute(__name__, name)

@@ -1,8 +1,10 @@
 """CLIP score with any open_clip model: how well an image fits its prompt."""
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
@@ -81,12 +83,26 @@ class CLIPScore(Reward):
         self._tokenize: Callable[[list[str]], Tensor] | None = None
 
     def build(self) -> None:
-        """Loads model, tokenizer and preprocessing with open_clip."""
-        import open_clip
+        """Loads model, tokenizer and preprocessing with open_clip.
 
-        model = open_clip.create_model(
-            self.model_name, pretrained=self.pretrained, cache_dir=self.cache_dir, require_pretrained=True
-        )
+        Raises:
+            ValueError: open_clip knows no such model, or no such weights of it.
+            OSError: The weights are damaged, or could not be downloaded.
+        """
+        import open_clip
+        from safetensors import SafetensorError
+
+        try:
+            model = open_clip.create_model(
+                self.model_name, pretrained=self.pretrained, cache_dir=self.cache_dir, require_pretrained=True
+            )
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+            self._check_names()
+            said = str(error).strip().partition("\n")[0][:160] or type(error).__name__
+            raise OSError(
+                f"CLIPScore expected weights that can be loaded, got {self.pretrained or 'those'} of "
+                f"{self.model_name!r} ({said}); check the connection, or download them again and give the folder."
+            ) from error
         self._tokenize = open_clip.get_tokenizer(self.model_name, cache_dir=self.cache_dir)
         settings = dict(model.visual.preprocess_cfg)
         settings.pop("mode", None)
@@ -97,6 +113,23 @@ class CLIPScore(Reward):
             low, high = notes["typical_range"]
             self.typical_range = (low * self.scale, high * self.scale)
         self.suggested_scale = float(notes.get("suggested_scale", model.logit_scale.detach().exp())) / self.scale
+
+    def _check_names(self) -> None:
+        """Refuse an architecture or weights that open_clip does not list."""
+        import open_clip
+
+        if self.pretrained is None:
+            return
+        tags = open_clip.list_pretrained_tags_by_model(self.model_name)
+        for name, given, known in (
+            ("model_name", self.model_name, open_clip.list_models()),
+            ("pretrained", self.pretrained, tags),
+        ):
+            if given in known or (name == "pretrained" and Path(given).is_file()):
+                continue
+            near = difflib.get_close_matches(given, known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else "open_clip.list_pretrained() lists models and weights."
+            raise ValueError(f"CLIPScore expected a {name} that open_clip knows, got {given!r}; {fix}")
 
     def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Unit embeddings of images (n, 3, H, W) or (n, 1, H, W) in [0, 1]; loads the model if need be."""
@@ -146,6 +179,12 @@ def _locate(name: str) -> str:
         return f"local-dir:{folder}"
     if ":" not in name and (Path(name) / "open_clip_config.json").is_file():
         return f"local-dir:{name}"
+    if Path(name).is_dir():
+        form = "one in the format of transformers" if (Path(name) / "config.json").is_file() else "another one"
+        raise ValueError(
+            f"model_name expected a folder in the format of open_clip (open_clip_config.json beside the weights), got "
+            f"{name}, {form}; download an open_clip model, such as laion/CLIP-ViT-B-32-laion2B-s34B-b79K."
+        )
     return name
 
 

@@ -99,6 +99,19 @@ class SamplingTask(NoTraining):
             reward.load()
         self.source.load().enable_offload(self.trainer.strategy.root_device)
 
+    def on_test_start(self) -> None:
+        """Refuse metrics with more processes than prompts: they would wait for one that saw none.
+
+        Raises:
+            ValueError: There are.
+        """
+        items = getattr(getattr(self.trainer, "datamodule", None), "items", None)
+        if items is not None and len(self.metrics) and self.trainer.world_size > len(items):
+            raise ValueError(
+                f"expected a prompt for each of {self.trainer.world_size} processes with metrics, got {len(items)}; "
+                f"use at most {len(items)} devices."
+            )
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Sample the prompts of a batch that are not done.
 
@@ -119,6 +132,11 @@ class SamplingTask(NoTraining):
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Sample the prompts of a batch and add them to the metrics."""
         prompts, indices, metadata = _columns(batch)
+        if not prompts:  # of a process that has nothing to do: what is gathered from it has no rows
+            for mean in self.means.values():
+                assert isinstance(mean, PromptMean)
+                mean.update(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64))
+            return
         with pinned_threads(self.num_threads):
             result = self.sample(prompts, indices, metadata)
         where = torch.tensor(indices)

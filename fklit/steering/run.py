@@ -91,7 +91,14 @@ class SteeringRun(SamplingRun):
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
-        given = build_call(self._pipeline, self.prompts, self._system.num_particles, self.generators, self._kwargs)
+        given = build_call(
+            self._pipeline,
+            self.prompts,
+            self._system.num_particles,
+            self.generators,
+            self._kwargs,
+            scheduler=self._interception.scheduler,
+        )
         # Pipelines may edit a list of prompts in place; the caller's, and the one for decoding, stay as they are.
         self._term.replay.arguments = copied(given)
         return given

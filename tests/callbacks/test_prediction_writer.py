@@ -163,7 +163,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(folder, tmp_path):
     out = tmp_path / "out"
     run(folder, out)
     before = contents(out, ignore_cost=False)
-    with pytest.raises(ValueError, match=r"got .* with other settings .* another output_dir, or set overwrite: true"):
+    with pytest.raises(ValueError, match=r"got others \(seed: 0 -> 1\); choose another --output_dir, or set over"):
         run(folder, out, seed=1)
     assert contents(out, ignore_cost=False) == before
 
@@ -175,9 +175,7 @@ def test_a_folder_of_version_0_1_is_refused_and_may_be_replaced(folder, tmp_path
     content["versions"]["fklit"] = "0.1.0"
     (out / "run.json").write_text(json.dumps(content))
     before = contents(out, ignore_cost=False)
-    with pytest.raises(
-        ValueError, match=r"0\.2 or newer, got .*out of fklit 0\.1\.0; choose another output_dir, or set"
-    ):
+    with pytest.raises(ValueError, match=r"0\.2 or newer, got .*out of fklit 0\.1\.0; choose another --output_dir, or"):
         run(folder, out)
     with pytest.raises(ValueError, match=r"got .*out of fklit 0\.1\.0; make its report with fklit 0\.1\.0"):
         read_run(out)

@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from fklit.cli import main
-from fklit.cli.renamed import OLD_CHECKPOINT_KEY
+from fklit.renamed import OLD_CHECKPOINT_KEY
 
 
 class Slope:

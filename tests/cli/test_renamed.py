@@ -9,7 +9,7 @@ import pytest
 
 import fklit
 from fklit.cli import main
-from fklit.cli.renamed import KEYS, MODULES, NAMES, renamed_path
+from fklit.renamed import KEYS, MODULES, NAMES, renamed_path
 
 CONFIG = Path(__file__).parents[2] / "configs" / "debug" / "steering.yaml"
 

@@ -172,7 +172,13 @@ def test_figures_compare_with_the_reference():
     assert (found["energy_w1"], found["energy_w2"]) == energies
     line = GaussianMixture([[0.0]], 1.0)
     assert "tv" not in SimulationTask(_target(), reference=line).means and task.means.keys() == found.keys()
-    assert set(SimulationTask(_target()).means) == {"ess", "log_z", "log_weight_std"}
+    assert set(SimulationTask(_target()).means) == {
+        "min_ess",
+        "unique_roots",
+        "ess",
+        "log_z",
+        "log_weight_std",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")

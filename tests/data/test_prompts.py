@@ -106,11 +106,13 @@ def test_every_prompt_is_on_exactly_one_rank(world):
     assert sorted(seen) == list(range(7))
 
 
-def test_more_processes_than_prompts_are_refused():
-    data = PromptDataModule(prompts=["a"])
-    data.trainer = type("TwoRanks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match=r"expected a prompt for each of 2 processes, got 1; use at most 1 devices"):
-        data.test_dataloader()
+def test_more_processes_than_prompts_leave_some_idle():
+    batches = {}
+    for rank in range(3):
+        data = PromptDataModule(prompts=["a", "b"])
+        data.trainer = type("ThreeRanks", (), {"world_size": 3, "global_rank": rank})()
+        batches[rank] = [batch["prompts"] for batch in data.test_dataloader()]
+    assert batches == {0: [["a"]], 1: [["b"]], 2: [[]]}
 
 
 @pytest.mark.parametrize(

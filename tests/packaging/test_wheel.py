@@ -1,7 +1,6 @@
 """The wheel in an environment that holds the declared dependencies and nothing else, away from the repository."""
 
 import os
-import shutil
 import subprocess
 import sys
 import venv
@@ -12,7 +11,6 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs" / "debug" / "steering.yaml"
 
 
 def dependencies(requirements):
@@ -70,8 +68,10 @@ def run(environment, *command, cwd):
 def test_the_installed_command_samples_and_reports_outside_of_the_repository(environment, tmp_path):
     where = run(environment, "python", "-c", "import fklit; print(fklit.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(environment.parents[1])
-    shutil.copy(CONFIG, tmp_path)
-    run(environment, "fklit", "predict", "--config", CONFIG.name, cwd=tmp_path)
+    assert "debug/steering" in run(environment, "fklit", "configs", "list", cwd=tmp_path)
+    copied = run(environment, "fklit", "configs", "copy", "debug/steering", cwd=tmp_path).strip()
+    assert copied == "configs/debug/steering.yaml"
+    run(environment, "fklit", "predict", "--config", copied, cwd=tmp_path)
     out = tmp_path / "outputs" / "debug" / "steering"
     assert len(list(out.glob("*/samples/*.png"))) == 4 and len(list(out.glob("*/record.json"))) == 2
     report = f"from fklit.report import write_report; write_report('report.html', steered={str(out)!r})"

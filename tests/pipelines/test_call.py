@@ -174,8 +174,9 @@ def test_what_fits_neither_prompts_nor_particles_is_refused_by_name(made, build,
 
 def test_a_dit_with_guidance_runs_or_is_refused(made):
     """It steps both halves of guidance at once, which no row of a particle matches."""
-    with pytest.raises(UnsupportedPipelineError, match="steps 8 samples where 4 were expected"):
+    with pytest.raises(UnsupportedPipelineError, match=r"DiTPipeline to step 4 .*guidance_scale=1") as error:
         _terminal(made(tiny_pipelines.tiny_dit), None, {"class_labels": [3, 7], "guidance_scale": 4.0})
+    assert "num_images_per_prompt" not in str(error.value)
 
 
 @pytest.mark.parametrize(("labels", "expected"), [(5, [5, 5]), ([5], [5, 5]), (torch.tensor([5, 6]), [5, 5, 6, 6])])
@@ -261,3 +262,29 @@ def test_runs_of_few_steps_say_what_cannot_be_steered(made, steps, options, mess
             fklit.steer(made(tiny_stable_diffusion), "a cat", **given, pipeline_kwargs=call)
         assert len(caught) == 1
     fklit.steer(made(tiny_stable_diffusion), "a cat", **given, potential="terminal", pipeline_kwargs=call)
+
+
+def test_a_modular_pipeline_is_refused_by_name():
+    from diffusers import ModularPipeline
+
+    with pytest.raises(UnsupportedPipelineError, match="expected a DiffusionPipeline, got the modular ModularPipeline"):
+        fklit.steer(
+            ModularPipeline.__new__(ModularPipeline), "a cat", reward=lambda x: x.mean((1, 2, 3)), reward_scale=1.0
+        )
+
+
+@pytest.mark.parametrize("name", ["timesteps", "sigmas"])
+def test_steps_of_ones_own_are_refused_where_another_scheduler_runs(name):
+    from diffusers import HeunDiscreteScheduler
+
+    pipeline = tiny_stable_diffusion()
+    pipeline.scheduler = HeunDiscreteScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(ValueError, match=rf"expected no '{name}' with .*, which runs in place of HeunDiscrete.*'keep'"):
+        fklit.steer(
+            pipeline,
+            "a cat",
+            reward=lambda images: images.mean((1, 2, 3)),
+            reward_scale=1.0,
+            num_particles=2,
+            pipeline_kwargs={name: [900, 500, 100]},
+        )

@@ -297,7 +297,7 @@ def test_methods_that_the_user_has_replaced_are_put_back():
 
 def test_wrong_number_of_samples_is_refused(stable_diffusion):
     with (
-        pytest.raises(UnsupportedPipelineError, match="steps 4 samples where 2 were expected"),
+        pytest.raises(UnsupportedPipelineError, match=r"to step 2 samples \(prompts x num_particles\), got 4"),
         Interception(stable_diffusion, Hook(), generators=_same_noise()[:2]),
     ):
         _call(stable_diffusion, None)

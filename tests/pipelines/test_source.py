@@ -102,9 +102,7 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
 
 
 def test_a_hub_id_without_a_connection():
-    with pytest.raises(
-        OSError, match=r"'nobody/nothing' could not be had from the hub .* `hf download nobody/nothing`"
-    ):
+    with pytest.raises(OSError, match=r"'nobody/nothing', which could not be had .* `hf download nobody/nothing`"):
         PipelineSource("nobody/nothing").load()
 
 

@@ -13,6 +13,7 @@ from fklit.report.formatting import number
 from fklit.report.reading import write_scores
 from fklit.report.shapes import ticks
 from fklit.report.summary import MethodRun
+from fklit.report.words import WORDS, Glossary
 
 PROMPTS = ["a green heart", '<script>alert(1)</script> & "co"', "two cats"]
 
@@ -155,3 +156,52 @@ def test_small_helpers():
     low, high = bootstrap_interval(np.array([1.0, 2.0, 3.0]))
     assert 1 <= low < 2 < high <= 3
     assert math.isnan(bootstrap_interval(np.array([1.0]))[0])
+
+
+def test_the_page_limits_its_size(tmp_path):
+    prompts = [f"a green heart {i}" for i in range(30)]
+    run = write_run(tmp_path / "run", prompts)
+    one, few, most, all_ = (write_report(tmp_path / f"{n}.html", steered=run, max_prompts=n) for n in (1, 4, 29, None))
+    page = parse(few)
+    assert [name for name in page.ids if re.fullmatch(r"p\d{5}", name)] == [f"p{i:05d}" for i in range(4)]
+    assert {a for a in page.addresses if a.startswith("#p0")} == {f"#p{i:05d}" for i in range(4)}
+    text = few.read_text()
+    assert all(prompt in text for prompt in prompts)
+    assert "4 of 30 prompts are shown in full below" in text and "in full below" not in all_.read_text()
+    size = {path: path.stat().st_size for path in (one, few, most, all_)}
+    full = (size[all_] - size[most]) / 1
+    assert size[few] - size[one] == pytest.approx(3 * full, rel=0.1)
+    card = (size[one] - full) / 30
+    assert card < 6_000 < full
+    with pytest.raises(ValueError, match="expected max_prompts of at least 0, or None for all prompts, got -1"):
+        write_report(tmp_path / "no.html", steered=run, max_prompts=-1)
+
+
+def test_pictures_of_a_prompt_have_alternative_texts_of_their_own(runs, tmp_path):
+    base, steered = runs
+    text = write_report(tmp_path / "report.html", base=base, best_of_n=base, steered=steered).read_text()
+    index, *sections = re.split(r'<section class="card prompt"', text)
+    for part, pictures in ((index, 9), *((section, 3 + 3 * 4) for section in sections)):
+        alternatives = re.findall(r'<img[^>]* alt="([^"]*)"', part)
+        assert len(alternatives) == pictures and len(set(alternatives)) == pictures
+        assert any(alt.startswith("FK steering, ") for alt in alternatives)
+
+
+def test_words_are_explained(runs, tmp_path):
+    base, steered = runs
+    text = write_report(tmp_path / "report.html", base=base, steered=steered).read_text()
+    explained = dict((b, a) for a, b in re.findall(r'<abbr title="([^"]+)">([^<]+)</abbr>', text))
+    assert {"log Z", "ancestors", "reward scale", "potential", "95 % interval", "denoiser"} <= set(explained)
+    assert explained["reward scale"] == WORDS["reward scale"]
+    listed = re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", text)
+    assert {meaning for _, meaning in listed} == set(explained.values()) and len(listed) == len(set(listed))
+    glossary = Glossary()
+    assert str(glossary.explain("<b>")) == "&lt;b&gt;" and str(glossary.explain_fact("2 <i>")) == "2 &lt;i&gt;"
+    assert glossary.entries() == []
+
+
+def test_long_prompts_do_not_stretch_the_page(tmp_path):
+    run = write_run(tmp_path / "run", ["word " * 300 + "x" * 500, "a star"])
+    text = write_report(tmp_path / "report.html", steered=run).read_text()
+    assert re.search(r'<h2 class="long">', text)
+    assert "-webkit-line-clamp:4" in text and max(map(len, re.findall(r'alt="([^"]*)"', text))) < 260

@@ -76,7 +76,7 @@ class GuidanceRun(SamplingRun):
         self._weight_schedule = Schedule() if settings.weight_schedule is None else settings.weight_schedule
         self._resample_schedule = Schedule() if settings.resample_schedule is None else settings.resample_schedule
         # One particle, and one exponent of 1, need no correction.
-        guided = any(scales != (1.0,) for scales in layout.scales) and self._weight_schedule.indices != ()
+        guided = self._is_guided(layout) and self._weight_schedule.indices != ()
         self._weighs = settings.correction > 0 and particles > 1 and guided
         known = check_metadata(metadata, layout.names)
         term = None
@@ -97,7 +97,7 @@ class GuidanceRun(SamplingRun):
             particles=settings,
             reward=term,
             resamples=(self._weighs or steers) and self._resample_schedule.indices != (),
-            weighs_steps=self._weighs or layout.composed,
+            weighs_steps=self._weighs or self._replaces_output,
             eta=None if eta is None else float(eta),
         )
         self.texts = layout.texts
@@ -113,10 +113,28 @@ class GuidanceRun(SamplingRun):
             "resample_schedule": repr(self._resample_schedule),
         }
 
+    def _is_guided(self, layout: PromptLayout) -> bool:
+        return any(scales != (1.0,) for scales in layout.scales)
+
+    @property
+    def _replaces_output(self) -> bool:
+        """Whether the model output that is stepped is combined here."""
+        return self._layout.composed
+
+    def _combined(self, predictions: tuple[Tensor, Tensor], call: StepCall) -> Tensor:
+        return self._layout.combine(*predictions, call.model_output)
+
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
         given = {**self._kwargs, "guidance_scale": self.call_scale}
-        return build_call(self._pipeline, self.texts, self._system.num_particles, self.generators, given)
+        return build_call(
+            self._pipeline,
+            self.texts,
+            self._system.num_particles,
+            self.generators,
+            given,
+            scheduler=self._interception.scheduler,
+        )
 
     def name_of_row(self, row: int) -> str:
         """Name a row of the call, for messages."""
@@ -142,8 +160,8 @@ class GuidanceRun(SamplingRun):
         """Weigh and resample the parents of one step."""
         predictions = self._predictions(call)
         output = None
-        if self._layout.composed and predictions is not None:
-            output = self._layout.combine(*predictions, call.model_output)
+        if self._replaces_output and predictions is not None:
+            output = self._combined(predictions, call)
         increment = self._weigh_step(call, predictions)
         term = self._reward
         if term is not None and call.index in term.steps:

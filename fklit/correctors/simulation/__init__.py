@@ -8,12 +8,16 @@ from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
 from fklit.correctors.simulation.exact_ratio import ExactRatio
 from fklit.correctors.simulation.heun import Heun
 from fklit.correctors.simulation.increment import IncompatibleError, Increment, Uncorrected
-from fklit.correctors.simulation.initial import ImproperTargetError, InitialGaussian, check_proper
+from fklit.correctors.simulation.initial import InitialGaussian
 from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proper import ImproperTargetError, ImproperTargetWarning, check_proper
 from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
 from fklit.correctors.simulation.rate import Rate
+from fklit.correctors.simulation.reference_check import ReferenceCheck, reference_check
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.step_bias import StepBias, step_bias
+from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
     "Control",
@@ -24,6 +28,7 @@ __all__ = [
     "GaussianControl",
     "Heun",
     "ImproperTargetError",
+    "ImproperTargetWarning",
     "IncompatibleError",
     "Increment",
     "InitialGaussian",
@@ -33,12 +38,17 @@ __all__ = [
     "Proposal",
     "ProposalError",
     "Rate",
+    "ReferenceCheck",
     "ReverseKernel",
     "SimulationResult",
+    "StepBias",
+    "StiffTiltError",
     "Uncorrected",
     "ZetaCheck",
     "check_proper",
     "ito_against_exact",
+    "reference_check",
     "simulate",
+    "step_bias",
     "zeta_independence",
 ]

@@ -1,6 +1,6 @@
 """One call from a target to weighted samples: `simulate(target, num_particles=...)`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 import torch
@@ -9,8 +9,10 @@ from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.corrector import Corrector
 from fklit.correctors.simulation.increment import Increment
 from fklit.correctors.simulation.initial import InitialGaussian
+from fklit.correctors.simulation.proper import warn_of_escape
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.result import SimulationResult
+from fklit.correctors.targets.paths.noise_path import times_of
 from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.engine import run
 from fklit.feynman_kac.randomness import Generators, group_generators
@@ -27,7 +29,7 @@ def simulate(
     num_particles: int = 4000,
     num_groups: int = 1,
     num_steps: int = 200,
-    times: Sequence[float] | None = None,
+    times: Iterable[float] | None = None,
     proposal: Proposal | None = None,
     increment: Increment | None = None,
     control: Control | None = None,
@@ -59,7 +61,7 @@ def simulate(
         num_particles: K.
         num_groups: B, independent runs side by side.
         num_steps: steps of the path's own grid; ignored if `times` are given.
-        times: falling times from noise to data.
+        times: falling times from noise to data, numbers or an array of them (`numpy.linspace`).
         proposal: how particles move; `EulerMaruyama()` if not given.
         increment: how steps are weighed; what fits the proposal if not given.
         control: a drift control.
@@ -80,10 +82,17 @@ def simulate(
 
     Returns:
         The particles with their weights; see `SimulationResult`.
+
+    Warns:
+        ImproperTargetWarning: if all particles left the support of every expert.
+
+    Raises:
+        ImproperTargetError: if the target can be seen to have no finite integral.
+        IncompatibleError, StiffTiltError, ValueError, TypeError: for what does not fit together.
     """
     model = Corrector(
         target,
-        target.path.grid(num_steps) if times is None and isinstance(target, Target) else (times or ()),
+        target.path.grid(num_steps) if times is None and isinstance(target, Target) else times_of(times),
         proposal=proposal,
         increment=increment,
         control=control,
@@ -106,6 +115,7 @@ def simulate(
         on_degenerate=on_degenerate,
         resample_steps=allowed,
     )
+    warn_of_escape(model.farthest, stacklevel=3)
     known = {item.name: getattr(result, item.name) for item in fields(ParticleResult)}
     known["samples"] = result.samples["x"]
     log_weight_std = torch.stack(model.log_weight_std)

@@ -1,6 +1,6 @@
 """The corrector as a Feynman-Kac model: it moves and weighs particles, the engine resamples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,20 @@ from fklit.checks import check_choice
 from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.euler_maruyama import EulerMaruyama
 from fklit.correctors.simulation.increment import Increment, Uncorrected
-from fklit.correctors.simulation.initial import InitialGaussian, InitialLaw, check_proper
+from fklit.correctors.simulation.initial import InitialGaussian, InitialLaw
 from fklit.correctors.simulation.ito import carry_log_densities, check_ito, initial_log_densities
 from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.proper import check_proper, distance_from_experts
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.rate import Rate, rate
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.tilt_step import StiffTiltError
 from fklit.correctors.targets.conversions import to_denoised
-from fklit.correctors.targets.evaluation import Evaluation
+from fklit.correctors.targets.evaluation import Evaluation, check_tilt
 from fklit.correctors.targets.expert import Expert
-from fklit.correctors.targets.paths.noise_path import check_grid
+from fklit.correctors.targets.paths.noise_path import check_grid, times_of
 from fklit.correctors.targets.target import Target
-from fklit.correctors.targets.tilt import BlackBoxTilt
+from fklit.correctors.targets.tilt import BlackBoxTilt, Tilt
 from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.potentials import Potential
 from fklit.feynman_kac.randomness import Generators
@@ -51,6 +53,7 @@ class Corrector:
     Attributes:
         log_weight_std: for each step the weighted standard deviation of the increments within each group, (B,).
         clamped: increments clamped so far in each group, (B,) int64.
+        farthest: of each group the largest distance from the nearest expert so far, in standard deviations, (B,).
         budget: expert evaluations (as denoiser calls) and scores of a black-box reward since `initial`.
 
     Raises:
@@ -60,7 +63,7 @@ class Corrector:
     def __init__(
         self,
         target: Target,
-        times: Sequence[float],
+        times: Iterable[float],
         *,
         proposal: Proposal | None = None,
         increment: Increment | None = None,
@@ -84,11 +87,14 @@ class Corrector:
                     "use MaskedCorrector."
                 )
         self.target = target
+        times = times_of(times)
         self.intervals = check_grid(target.path, times)
         self.num_steps = len(self.intervals)
         self.proposal = EulerMaruyama() if proposal is None else proposal
         default: Increment = KernelWeight() if isinstance(self.proposal, ReverseKernel) else Rate()
         self.increment = default if increment is None else increment
+        if self.increment.needs_kernel and isinstance(self.proposal, EulerMaruyama):
+            self.proposal = replace(self.proposal, split=False)
         self.control = control
         if clamp is not None and not clamp > 0:
             raise ValueError(f"expected a positive bound, got clamp={clamp}; pass None for no clamp.")
@@ -107,7 +113,7 @@ class Corrector:
         if control is not None:
             control.check(target)
         if not isinstance(self.increment, Uncorrected):
-            check_proper(target, times)
+            check_proper(target, times, shape)
         self._densities = self.increment.needs_log_densities(target.exponents_change(times))
         self._ito = self._densities and (target.log_density == "ito" or not target.has_log_densities)
         if self._ito:
@@ -116,12 +122,14 @@ class Corrector:
         _ = self.law.law  # raises here, not when the run begins
         self.log_weight_std: list[Tensor] = []
         self.clamped = torch.zeros(0, dtype=torch.int64)
+        self.farthest = torch.zeros(0, dtype=torch.float64)
         self.budget = Budget()
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, Any]:
         """Draw the particles of the noise end."""
         self.log_weight_std, self.budget = [], Budget()
         self.clamped = torch.zeros(num_groups, dtype=torch.int64, device=self.device)
+        self.farthest = torch.zeros(num_groups, dtype=torch.float64)
         shape = (num_groups, num_particles, *self.event_shape)
         x = self.law.law.sample(shape, generator, dtype=self.dtype, device=self.device)
         state: dict[str, Any] = {"x": x, "log_q": None, "path": None, "previous_dispersion": None}
@@ -139,6 +147,9 @@ class Corrector:
         x: Tensor = state["x"]
         if isinstance(self.increment, Uncorrected):
             return torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)
+        tilt = self.target.tilt
+        if isinstance(tilt, Tilt) and self.on_nan == "error":
+            check_tilt(*tilt.reward_and_gradient(x, self.intervals[0].t), self.intervals[0].t)
         return self.law.log_weights(x)
 
     def step(
@@ -156,11 +167,18 @@ class Corrector:
         if move.after is not None:
             self._count(x)
         move = replace(move, shift_weight=shift_weight, previous_dispersion=state["previous_dispersion"])
+        if self._ito and move.limited is not None and bool(move.limited.any()):
+            raise StiffTiltError(
+                f"expected a tilt that bears zeta = 1, which the Ito log densities need, got one too curved for the "
+                f"step from t={interval.t:g} to {interval.s:g}; take more steps, or experts with log_density(x, t)."
+            )
         increment = self._clamp(self.increment.log_weight(self.target, move), log_weights)
         log_q = state["log_q"]
         if self._ito:
             assert before.log_densities is not None
             log_q = carry_log_densities(before, before.log_densities, interval, move.x)
+        away = distance_from_experts(self.target, move.x, interval.s, normalize(log_weights))
+        self.farthest = torch.maximum(self.farthest, away)
         potential = increment
         if state["path"] is not None:
             potential = increment + self._reward(state["path"], before, move.x, t)

@@ -2,8 +2,10 @@
 
 The target does not depend on zeta, the noise of the proposal. If the weighted means of runs with other zeta disagree
 by more than their errors, then steps are too large, particles too few, or the scores are not those of one law (learned
-scores need not be gradients, nor fit each other at different times). And where log densities are known, their Ito
-estimate along the paths can be compared with them. For guided pipelines see `prompt_divergence`.
+scores need not be gradients, nor fit each other at different times). It is blind to what no zeta visits: where log
+densities are known, `reference_check` compares a run with importance sampling from a wide law, and
+`ito_against_exact` the Ito estimates of the densities along the paths with the truth. For guided pipelines see
+`prompt_divergence`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,22 +30,35 @@ class ZetaCheck:
     """Weighted means of an observable for several zeta.
 
     Attributes:
+        min_ess: (Z,) float64, least effective sample size of a run as a share of the particles, mean over groups.
+        roots: (Z,) float64, share of the initial particles that have a descendant at the end, mean over groups.
         zetas: the Z values of zeta.
         means: (Z, M) float64, of M observables, over all groups.
         errors: (Z, M) float64, their standard errors, from the variance between groups.
-        ess: (Z,) float64, terminal effective sample size as a share of the particles, mean over groups.
+        ess: (Z,) float64, terminal effective sample size as a share of the particles, mean over groups. After a
+            resampling it is no sign of a good run.
         deviation: largest difference of two means, in units of its standard error.
+        resolution: largest standard error of a mean, in units of the observable's own standard deviation: what
+            differs by less than some of these the check cannot see.
     """
 
+    min_ess: Float64[Tensor, " Z"]
+    roots: Float64[Tensor, " Z"]
     zetas: tuple[float, ...]
     means: Float64[Tensor, "Z M"]
     errors: Float64[Tensor, "Z M"]
     ess: Float64[Tensor, " Z"]
     deviation: float
+    resolution: float
 
-    def consistent(self, threshold: float = 4.0) -> bool:
-        """Return whether no two means differ by more than `threshold` standard errors."""
-        return self.deviation <= threshold
+    def consistent(self, threshold: float = 4.0, *, resolution: float = 0.1) -> bool:
+        """Return whether no two means differ by more than `threshold` standard errors, and that could be seen.
+
+        Args:
+            threshold: in standard errors of the difference of two means.
+            resolution: largest standard error, in standard deviations of the observable, with which agreement counts.
+        """
+        return self.deviation <= threshold and self.resolution <= resolution
 
 
 def zeta_independence(
@@ -85,7 +100,7 @@ def zeta_independence(
         values = measure(x)
         return values.unsqueeze(2) if values.ndim == 2 else values.flatten(2)
 
-    means, errors, sizes = [], [], []
+    means, errors, spreads, sizes, least, left = [], [], [], [], [], []
     for number, zeta in enumerate(zetas):
         generators = group_generators(seed, num_groups, stream=f"zeta {number}")
         run = simulate(
@@ -99,11 +114,24 @@ def zeta_independence(
         each = run.mean(both)
         means.append(each.mean(dim=0))
         errors.append(each.std(dim=0) / num_groups**0.5)
+        spreads.append((run.mean(lambda x: both(x).square()).mean(dim=0) - means[-1].square()).clamp(min=0).sqrt())
         sizes.append(run.ess[-1].mean() / num_particles)
+        least.append(run.min_ess.mean() / num_particles)
+        left.append(run.unique_roots.double().mean() / num_particles)
     mean, error = torch.stack(means), torch.stack(errors)
     gaps = (mean.unsqueeze(0) - mean.unsqueeze(1)).abs()
     scale = (error.square().unsqueeze(0) + error.square().unsqueeze(1)).sqrt().clamp(min=1e-300)
-    return ZetaCheck(tuple(zetas), mean, error, torch.stack(sizes), float((gaps / scale).max()))
+    spread = torch.stack(spreads).amax(dim=0).clamp(min=1e-300)
+    return ZetaCheck(
+        min_ess=torch.stack(least),
+        roots=torch.stack(left),
+        zetas=tuple(zetas),
+        means=mean,
+        errors=error,
+        ess=torch.stack(sizes),
+        deviation=float((gaps / scale).max()),
+        resolution=float((error / spread).max()),
+    )
 
 
 @dataclass(frozen=True)

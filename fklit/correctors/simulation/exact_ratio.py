@@ -15,6 +15,8 @@ from fklit.correctors.targets.target import Target
 class ExactRatio(Increment):
     """`log gamma_s(x') - log gamma_t(x) + log K(x | x') - log F(x' | x)`: unbiased at any step size."""
 
+    needs_kernel = True
+
     def check(self, target: Target, proposal: Proposal, control: Control | None) -> None:
         """Refuse targets without exact densities and proposals without one."""
         if not target.has_log_densities:

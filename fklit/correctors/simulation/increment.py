@@ -38,6 +38,9 @@ class IncompatibleError(ValueError):
 class Increment(ABC):
     """A rule for the weight of a step; stateless."""
 
+    needs_kernel = False
+    """Whether the step has to be a draw from one Gaussian kernel."""
+
     def check(  # noqa: B027 (Uncorrected fits everything)
         self, target: Target, proposal: Proposal, control: Control | None
     ) -> None:

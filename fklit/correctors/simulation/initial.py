@@ -4,22 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.correctors.simulation.control import gaussian_target
+from fklit.correctors.simulation.proper import ImproperTargetError
 from fklit.correctors.targets.expert import Expert
 from fklit.correctors.targets.paths.noise_path import NoisePath
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import Tilt
 from fklit.feynman_kac.randomness import Generators, normals
-
-
-class ImproperTargetError(ValueError):
-    """The target has no finite integral: its tails grow."""
 
 
 @dataclass(frozen=True)
@@ -116,37 +112,3 @@ def noised_gaussian(expert: Expert, path: NoisePath, t: float) -> InitialGaussia
         return InitialGaussian(0.0, sigma**2)
     mean, variance = (torch.as_tensor(part, dtype=torch.float64) for part in moments())
     return InitialGaussian(scale * mean, scale**2 * variance + sigma**2)
-
-
-def check_proper(target: Target, times: Sequence[float]) -> None:
-    """Raise if the target has no finite integral at one of these times, where that can be decided.
-
-    It is decided coordinate by coordinate for experts with a known variance of their tails (or moments, as if they were
-    Gaussian). A target with a tilt passes: the reward may bound what the experts do not.
-
-    Raises:
-        ImproperTargetError: if the precisions of the tails sum to zero or less.
-    """
-    if target.tilt is not None:
-        return
-    tails = []
-    for expert in target.experts:
-        known = getattr(expert, "tail_variance", None)
-        moments = getattr(expert, "moments", None)
-        if known is None and moments is None:
-            return
-        found: Any = known() if known is not None else moments()[1]  # type: ignore[misc]
-        tails.append(torch.as_tensor(found, dtype=torch.float64))
-    for t in times:
-        scale, sigma = target.path.scale(t), target.path.sigma(t)
-        exponents = target.exponents(t)
-        terms = [exponent / (scale**2 * tail + sigma**2) for exponent, tail in zip(exponents, tails, strict=True)]
-        precision = sum(terms, torch.zeros(())).flatten()
-        worst = int(precision.argmin())
-        if float(precision[worst]) <= 1e-9 * max(float(term.abs().max()) for term in terms):
-            raise ImproperTargetError(
-                f"expected tails of positive precision, but the target with exponents "
-                f"{tuple(round(e, 6) for e in exponents)} has no finite integral at t={t:g}: the precisions of its "
-                f"tails sum to {float(precision[worst]):.3g} in coordinate {worst}; bring the negative exponents "
-                "closer to 0."
-            )

@@ -4,6 +4,7 @@
 proposal            step                                                            its kernel
 ==================  ==============================================================  ===============================
 EulerMaruyama       drift `-f + g^2/2 S_q + zeta^2 g^2/2 S`, noise `zeta g`         Gaussian, unless zeta = 0
+                    (with a tilt split, see `tilt_step`)                            or the step is split
 Heun                churn by the forward kernel, then the probability-flow ODE      none
 ReverseKernel       the locally optimal product of the experts' kernels             Gaussian
 ==================  ==============================================================  ===============================
@@ -42,6 +43,8 @@ class Move:
         after: Heun's second evaluation, or None.
         previous_dispersion: `score_dispersion` of the previous step's second evaluation, (B, K), or None.
         shift_weight: what the drift control adds to the log weight, (B, K), or None.
+        tilt_weight: what the tilt adds to the log weight, (B, K), if the step was split (see `tilt_step`), or None.
+        limited: (B,) bool, groups in which a stiff tilt lowered zeta, or None.
     """
 
     before: Evaluation
@@ -53,6 +56,8 @@ class Move:
     after: Evaluation | None = None
     previous_dispersion: Tensor | None = None
     shift_weight: Tensor | None = None
+    tilt_weight: Tensor | None = None
+    limited: Tensor | None = None
 
 
 class Proposal(ABC):

@@ -34,7 +34,10 @@ class Rate(Increment):
     def log_weight(self, target: Target, move: Move) -> Float64[Tensor, "B K"]:
         """Return the log weight of a step."""
         before, interval, denoising, path = move.before, move.interval, move.denoising_interval, target.path
-        result = rate(target, before, interval)
+        if move.tilt_weight is None:
+            result = rate(target, before, interval)
+        else:  # the step was split, and the tilt's own change along it is known
+            result = untilted_rate(target, before, interval) + move.tilt_weight
         if move.after is not None:
             # `rate` took the dispersion of one end for the net interval, which is the denoising step less the churn.
             # Replace it by trapezoids: first that of the denoising step ...
@@ -56,7 +59,7 @@ def rate(target: Target, before: Evaluation, interval: Interval) -> Float64[Tens
         before: the target at the samples; with `log_densities` if exponents change.
         interval: the net interval.
     """
-    result = dispersion_rate(before, interval) + exponent_change(target, before, interval)
+    result = untilted_rate(target, before, interval)
     if before.tilt_gradient is None or before.tilt is None:
         return result
     assert isinstance(target.tilt, Tilt)
@@ -64,6 +67,11 @@ def rate(target: Target, before: Evaluation, interval: Interval) -> Float64[Tens
     change = target.tilt.change(before.x, before.reward, before.t, interval)
     drift = 0.5 * interval.noise * before.score + interval.growth * before.x
     return result + change + inner(before.tilt_gradient, drift)
+
+
+def untilted_rate(target: Target, before: Evaluation, interval: Interval) -> Float64[Tensor, "B K"]:
+    """Return the integral of the weight rate of the experts alone; arguments as for `rate`."""
+    return dispersion_rate(before, interval) + exponent_change(target, before, interval)
 
 
 def dispersion_rate(before: Evaluation, interval: Interval) -> Float64[Tensor, "B K"]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fklit.checks import check_choice
 from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
+from fklit.correctors.simulation.tilt_step import refuse_stiff
 from fklit.correctors.targets.dispersion import weighted_sum
 from fklit.correctors.targets.evaluation import Evaluation
 from fklit.correctors.targets.paths.noise_path import Interval
@@ -66,7 +67,11 @@ class ReverseKernel(Proposal):
             path = target.path
             variance = variance * (path.sigma(interval.s) / path.sigma(interval.t)) ** 2
         if before.tilt_gradient is not None:
-            mean = mean + variance * before.tilt_gradient
+            plain = mean
+            mean = plain + variance * before.tilt_gradient
+            refuse_stiff(
+                target, before, interval, plain, mean, variance=variance, way="take more steps, or EulerMaruyama()"
+            )
         noise = normals(generator, x.shape, dtype=x.dtype, device=x.device)
         new = mean + math.sqrt(variance) * noise
         if variance == 0:

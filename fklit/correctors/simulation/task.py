@@ -31,9 +31,10 @@ class SimulationTask(NoTraining):
     """Simulates a target, a group of K particles for each item of a `SimulationDataModule`; see `simulate`.
 
     `predict` returns one `SimulationResult` a batch, which `SimulationWriter` writes. `test` logs the mean over groups
-    of the final ESS, of log Z, of the standard deviation of a step's log weights and, with a reference, of W1 and W2
-    (exact assignment of 2,000 points), squared MMD, energy W1 and W2, and the total variation of the masses of its
-    modes; in two dimensions also the total variation of 200 x 200 histograms. Lengths are multiplied by `unit`.
+    of the least ESS of the run and the surviving roots, of the final ESS, of log Z, of the standard deviation of a
+    step's log weights and, with a reference, of W1 and W2 (exact assignment of 2,000 points), squared MMD, energy W1
+    and W2, and the total variation of the masses of its modes; in two dimensions also the total variation of 200 x 200
+    histograms. Lengths are multiplied by `unit`.
 
     Args:
         target: What to sample.
@@ -99,7 +100,7 @@ class SimulationTask(NoTraining):
         self.modes = reference if modes is None else modes
         self.unit = unit
         self.extent = extent
-        names = ["ess", "log_z", "log_weight_std"]
+        names = ["min_ess", "unique_roots", "ess", "log_z", "log_weight_std"]
         if reference is not None:
             names += ["w1", "w2", "mmd", "energy_w1", "energy_w2", "mode_tv", *(["tv"] if reference.dim == 2 else [])]
         self.means = nn.ModuleDict({name: PromptMean() for name in names})
@@ -137,6 +138,8 @@ class SimulationTask(NoTraining):
     def figures(self, result: SimulationResult, b: int, index: int) -> dict[str, float]:
         """Figures of group b, whose index seeds the choice of the points that are compared."""
         found = {
+            "min_ess": float(result.min_ess[b]),
+            "unique_roots": float(result.unique_roots[b]),
             "ess": float(result.ess[-1, b]),
             "log_z": float(result.log_z[b]),
             "log_weight_std": float(result.log_weight_std[:, b].mean()),

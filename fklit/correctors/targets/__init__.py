@@ -11,6 +11,7 @@ from fklit.correctors.targets.paths import (
     LinearFlow,
     LinearSigma,
     NoisePath,
+    SchedulerPath,
     VarianceExploding,
     VariancePreserving,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "NonFiniteScoreError",
     "Prediction",
     "Ramp",
+    "SchedulerPath",
     "ScoreModel",
     "Target",
     "Tilt",

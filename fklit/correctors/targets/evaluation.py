@@ -14,7 +14,7 @@ from fklit.correctors.targets.expert import Expert, HasLogDensity
 
 
 class NonFiniteScoreError(ValueError):
-    """An expert returned a score that is NaN or infinite."""
+    """A score is NaN or infinite: an expert's, or that of a tilt, which the message names."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,30 @@ def check_scores(scores: Sequence[Tensor], x: Tensor, t: float, *, finite: bool)
                 f"{number}; return one number for each coordinate."
             )
         if finite and not bool(torch.isfinite(score).all()):
+            if not bool(torch.isfinite(x).all()):
+                raise NonFiniteScoreError(
+                    f"expected finite samples, got NaN or infinity at t={t:g} before any expert was called; the "
+                    "target has no finite integral, or the steps are too large for it; take more, or set on_nan='drop'."
+                )
             wrong = int((~torch.isfinite(score)).flatten(2).any(dim=2).sum())
             raise NonFiniteScoreError(
                 f"expected finite scores, got NaN or infinity from expert {number} for {wrong} of "
                 f"{score.shape[0] * score.shape[1]} particles at t={t:g}; fix the expert, end the grid earlier, or set "
                 "on_nan='drop' to give such particles weight zero."
+            )
+
+
+def check_tilt(reward: Tensor, gradient: Tensor, t: float) -> None:
+    """Raise a `NonFiniteScoreError` that names the tilt unless reward and gradient are finite.
+
+    Args:
+        reward: (B, K).
+        gradient: (B, K, *event).
+        t: the time.
+    """
+    for name, value in (("reward", reward), ("gradient", gradient)):
+        if not bool(torch.isfinite(value).all()):
+            raise NonFiniteScoreError(
+                f"expected a finite {name} of the tilt, got NaN or infinity at t={t:g}; bound the reward, let its "
+                "scale grow from 0 with Ramp(0.0, scale), or set on_nan='drop'."
             )

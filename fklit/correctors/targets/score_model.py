@@ -1,31 +1,43 @@
 """Networks as experts: every parameterization, conditions that share a call, and chunks."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fklit.checks import check_choice, check_count
 from fklit.correctors.targets.conversions import PREDICTIONS, Prediction, to_score
+from fklit.correctors.targets.network_call import Condition, NetworkCall, part_of, rows_of, stacked
 from fklit.correctors.targets.paths.noise_path import NoisePath
+from fklit.correctors.targets.paths.scheduler_path import SchedulerPath
+
+_PREDICTION_TYPES: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "sample": "x0",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}  # of diffusers
 
 
 class ScoreModel:
     """A network on a noise path; `given` makes experts of it that share its calls.
 
     ```python
-    model = ScoreModel(unet, VariancePreserving(), prediction="epsilon", time=lambda path, t: 1000 * t)
+    model = ScoreModel.from_scheduler(pipeline.unet, pipeline.scheduler, event_shape=(4, 64, 64))
     target = Target.guided(model.given(prompts), model.given(empty), 4.0)  # one call of the network a step
     ```
 
     Args:
         network: called as `network(x, time)` or, for an expert with a condition, `network(x, time, condition)`; x is
-            (N, *event), time (N,) in the dtype of x; returns (N, *event).
+            (N, *event), time (N,); returns (N, *event), or an object with it as `sample`. The UNets and transformers of
+            diffusers are called by the names of their arguments, in evaluation mode and in their own dtype whatever
+            that of the samples is; see `NetworkCall`.
         path: the path it was trained on; any path for "edm".
         prediction: "score", "epsilon", "x0", "v", "flow" (see `conversions`), or "edm": a denoiser that is called with
             `x / a` and the noise `s / a` as its time, and so serves every path.
-        time: from (path, t) to the number that the network takes as time; t itself if not given.
+        time: from (path, t) to the number that the network takes as time; if not given the path's own `timestep`
+            (`SchedulerPath`), or t itself.
         event_shape: shape of one sample; samplers read it.
         moments: mean and variance of each coordinate of the data, if known.
         max_batch: most rows of one call; None for no limit.
@@ -48,6 +60,7 @@ class ScoreModel:
         if prediction == "edm" and time is not None:
             raise ValueError("expected no time= with prediction='edm', got one; its time is s / a, so omit time=.")
         self.network = network
+        self._network = NetworkCall(network)
         self.path = path
         self.prediction: Prediction | Literal["edm"] = prediction
         self.time = time
@@ -55,8 +68,47 @@ class ScoreModel:
         self.data_moments = moments
         self.max_batch = None if max_batch is None else check_count("max_batch", max_batch)
 
-    def given(self, condition: Tensor | None = None) -> "ModelExpert":
-        """Return the expert of one condition: None, or a tensor (B, ...) with a row for each group."""
+    @classmethod
+    def from_scheduler(
+        cls,
+        network: Callable[..., Any],
+        scheduler: Any,
+        *,
+        event_shape: Sequence[int] | None = None,
+        moments: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+    ) -> "ScoreModel":
+        """Return a diffusers UNet or transformer on its scheduler's own path, with its own prediction type.
+
+        Args:
+            network: the denoiser, such as `pipeline.unet`.
+            scheduler: the scheduler that it was trained with, such as `pipeline.scheduler`.
+            event_shape: see `ScoreModel`.
+            moments: see `ScoreModel`.
+            max_batch: see `ScoreModel`.
+
+        Raises:
+            TypeError: if the scheduler has no `alphas_cumprod`.
+            ValueError: for a prediction type of no meaning here.
+        """
+        name = getattr(getattr(scheduler, "config", None), "prediction_type", "epsilon")
+        check_choice("prediction_type of the scheduler", name, tuple(_PREDICTION_TYPES))
+        return cls(
+            network,
+            SchedulerPath.of(scheduler),
+            prediction=_PREDICTION_TYPES[name],
+            event_shape=event_shape,
+            moments=moments,
+            max_batch=max_batch,
+        )
+
+    def given(self, condition: Condition | None = None) -> "ModelExpert":
+        """Return the expert of one condition.
+
+        Args:
+            condition: None, a tensor (B, ...) with a row for each group, or such tensors by the name of the network's
+                argument, nested as it takes them (`added_cond_kwargs`).
+        """
         return ModelExpert(self, condition)
 
     def scores(self, experts: Sequence["ModelExpert"], x: Tensor, t: float) -> list[Tensor]:
@@ -64,14 +116,14 @@ class ScoreModel:
         groups, particles = x.shape[:2]
         rows = x.flatten(0, 1)
         scale, sigma = self.path.scale(t), self.path.sigma(t)
-        number = sigma / scale if self.prediction == "edm" else t if self.time is None else self.time(self.path, t)
+        number = sigma / scale if self.prediction == "edm" else self._time(t)
         inputs = torch.cat([rows] * len(experts))
         conditions = [expert.condition for expert in experts]
         if all(condition is None for condition in conditions):
-            stacked = None
+            rows_of_all = None
         else:
-            stacked = torch.cat([_rows_of(condition, groups, particles) for condition in conditions])
-        outputs = self._call(inputs / scale if self.prediction == "edm" else inputs, number, stacked)
+            rows_of_all = stacked([rows_of(condition, groups, particles) for condition in conditions])
+        outputs = self._call(inputs / scale if self.prediction == "edm" else inputs, number, rows_of_all)
         if outputs.shape != inputs.shape:
             raise ValueError(
                 f"expected a prediction of shape {tuple(inputs.shape)}, got {tuple(outputs.shape)} from the network; "
@@ -81,22 +133,26 @@ class ScoreModel:
         results = to_score(kind, outputs.to(x.dtype), inputs, scale=scale, sigma=sigma)
         return [part.reshape(x.shape) for part in results.chunk(len(experts))]
 
-    def _call(self, inputs: Tensor, number: float, conditions: Tensor | None) -> Tensor:
+    def _time(self, t: float) -> float:
+        if self.time is not None:
+            return self.time(self.path, t)
+        return self.path.timestep(t) if isinstance(self.path, SchedulerPath) else t
+
+    def _call(self, inputs: Tensor, number: float, conditions: Any) -> Tensor:
         size = self.max_batch or inputs.shape[0]
         parts = []
         with torch.no_grad():
             for first in range(0, inputs.shape[0], size):
                 rows = inputs[first : first + size]
                 time = torch.full((rows.shape[0],), number, dtype=rows.dtype, device=rows.device)
-                more = () if conditions is None else (conditions[first : first + size],)
-                parts.append(self.network(rows, time, *more))
+                parts.append(self._network(rows, time, part_of(conditions, slice(first, first + size))))
         return torch.cat(parts)
 
 
 class ModelExpert:
     """One condition of a `ScoreModel`; made by `ScoreModel.given`."""
 
-    def __init__(self, family: ScoreModel, condition: Tensor | None) -> None:
+    def __init__(self, family: ScoreModel, condition: Condition | None) -> None:
         self.family = family
         self.condition = condition
         self.path = family.path
@@ -108,17 +164,3 @@ class ModelExpert:
     def score(self, x: Tensor, t: float) -> Tensor:
         """Return the score at x, (B, K, *event)."""
         return self.family.scores([self], x, t)[0]
-
-
-def _rows_of(condition: Tensor | None, groups: int, particles: int) -> Tensor:
-    if condition is None:
-        raise ValueError(
-            "expected a condition for every expert of a network, got experts with and without a condition; pass an "
-            "empty prompt's embedding for the unconditional one."
-        )
-    if condition.shape[0] not in (1, groups):
-        raise ValueError(
-            f"expected a condition of 1 or {groups} rows, got {condition.shape[0]} rows for {groups} groups; pass one "
-            "row, or one for each group."
-        )
-    return condition.expand(groups, *condition.shape[1:]).repeat_interleave(particles, dim=0)

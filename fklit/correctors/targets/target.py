@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fklit.checks import check_choice
 from fklit.correctors.targets.dispersion import weighted_sum
-from fklit.correctors.targets.evaluation import Evaluation, check_scores, expert_scores
+from fklit.correctors.targets.evaluation import Evaluation, check_scores, check_tilt, expert_scores
 from fklit.correctors.targets.expert import Expert, HasLogDensity, HasMoments
 from fklit.correctors.targets.exponents import Exponent, complement, times, value_at
 from fklit.correctors.targets.paths.noise_path import NoisePath
@@ -242,7 +242,9 @@ class Target:
         reward, value, gradient = None, None, None
         if tilt and isinstance(self.tilt, Tilt):
             reward, gradient = self.tilt.reward_and_gradient(x, t)
-            value = value_at(self.tilt.reward_scale, t) * reward
+            if finite:
+                check_tilt(reward, gradient, t)
+            value = self.tilt.scaled(reward, t)
         return Evaluation(x, t, exponents, tuple(scores), combined, value, gradient, reward, densities)
 
     def log_densities(self, x: Tensor, t: float) -> tuple[Float64[Tensor, "B K"], ...]:

@@ -40,7 +40,11 @@ class Tilt:
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """Return `rho(x, t)`, (B, K)."""
-        return value_at(self.reward_scale, t) * _shaped(self.reward(*self._arguments(x, t)), x)
+        return self.scaled(_shaped(self.reward(*self._arguments(x, t)), x), t)
+
+    def scaled(self, reward: Tensor, t: float) -> Tensor:
+        """Return `rho` at time t of a known reward, (B, K)."""
+        return value_at(self.reward_scale, t) * reward
 
     def change(self, x: Tensor, reward: Tensor, t: float, interval: Interval) -> Float64[Tensor, "B K"]:
         """Return `rho(x, interval.s) - rho(x, interval.t)` at fixed x, (B, K).

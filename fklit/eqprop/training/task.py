@@ -1,6 +1,6 @@
 """Training by equilibrium propagation under Lightning."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from fklit.eqprop.training.batches import LabeledBatch, check_batch
 from fklit.eqprop.training.metrics import relaxation_metrics
 from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer, cosine
 from fklit.hyperparameters import save_hyperparameters
+from fklit.renamed import OLD_CHECKPOINT_KEY
 
 
 class EqPropTask(LightningModule):
@@ -90,6 +91,21 @@ class EqPropTask(LightningModule):
         )
         self._equilibrium: Equilibrium | None = None
         self._responses: list[Response] = []
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Build the task that a checkpoint holds, see `LightningModule.load_from_checkpoint`.
+
+        Raises:
+            ValueError: If the checkpoint is one of fklit 0.1.
+        """
+        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=kwargs.get("weights_only", True))
+        if OLD_CHECKPOINT_KEY in saved:
+            raise ValueError(
+                f"expected a checkpoint of fklit 0.2, got {checkpoint_path} of 0.1; train again with fklit 0.2, or use "
+                "fklit 0.1."
+            )
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def sample_losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample from the network's output, `(samples,)`."""

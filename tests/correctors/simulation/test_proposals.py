@@ -42,7 +42,9 @@ def test_a_step_of_euler_maruyama(zeta, tilted):
     if tilted:
         target, gradient = Target.tilted(target, wave, 0.7), 0.7 * torch.cos(X)
     shift = 0.1 * X
-    move = EulerMaruyama(zeta).move(target, target.evaluate(X, 0.5), INTERVAL, INTERVAL, shift, generator())
+    move = EulerMaruyama(zeta, split=False).move(
+        target, target.evaluate(X, 0.5), INTERVAL, INTERVAL, shift, generator()
+    )
     score = 2 * SECOND.score(X, 0.5) - FIRST.score(X, 0.5)
     half = 0.5 * PATH.noise(0.5, 0.4)
     scaled = (1 + PATH.log_scale(0.4) - PATH.log_scale(0.5)) * X

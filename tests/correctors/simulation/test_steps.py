@@ -189,7 +189,8 @@ def test_the_zeta_check_compares_weighted_means():
         torch.testing.assert_close(check.ess[number], run.ess[-1].mean() / 6)
     gaps = (check.means[0] - check.means[1]).abs() / (check.errors[0].square() + check.errors[1].square()).sqrt()
     assert check.zetas == (0.7, 1.3) and check.deviation == pytest.approx(float(gaps.max()))
-    assert check.consistent(check.deviation) and not check.consistent(0.99 * check.deviation)
+    assert check.consistent(check.deviation, resolution=1.0) and not check.consistent(check.deviation)
+    assert not check.consistent(0.99 * check.deviation, resolution=1.0)
     one = zeta_independence(target, zetas=(0.7, 1.3), seed=4, observable=lambda x: x[..., 0], **settings)
     torch.testing.assert_close(one.means[:, 0], check.means[:, 0])
     with pytest.raises(ValueError, match="at least two values"):

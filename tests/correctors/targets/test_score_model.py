@@ -40,6 +40,7 @@ def trained(tmp_path_factory):
     return DenoiserMLP.load(folder)
 
 
+@pytest.mark.slow
 def test_it_denoises_as_the_truth_does(trained):
     law = GaussianMixture(MEANS, VARIANCES, WEIGHTS)
     x0 = law.sample((500,), torch.Generator().manual_seed(1))

@@ -47,6 +47,7 @@ def test_weights_are_read_when_needed_and_said_to_be_missing(folder, tmp_path):
         TrainedExpert(folder, EDM(), max_batch=0)
 
 
+@pytest.mark.slow
 def test_the_debug_configurations_train_an_expert_and_sample_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])

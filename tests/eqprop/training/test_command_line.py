@@ -72,6 +72,7 @@ def test_a_graph_with_a_loop_from_plain_yaml(run):
     assert rates["edges-left"] == 0.04 and rates["readout"] == 0.01 and rates["edges-top"] == 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_checkpoint_with_changes_on_top(run, tmp_path):

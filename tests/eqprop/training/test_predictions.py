@@ -29,6 +29,7 @@ def words(path, *extra, config=CONFIG):
     return ["predict", f"--config={config}", *data, *quiet, *writer, *extra]
 
 
+@pytest.mark.slow
 def test_one_process_writes_every_test_image_once_in_order():
     cli = main(words("of/classes.pt"))
     assert cli.trainer.predict_loop.predictions == []  # nothing is kept that nobody on a command line receives

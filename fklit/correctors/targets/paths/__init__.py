@@ -4,6 +4,7 @@ from fklit.correctors.targets.paths.edm import EDM
 from fklit.correctors.targets.paths.linear_flow import LinearFlow
 from fklit.correctors.targets.paths.linear_sigma import LinearSigma
 from fklit.correctors.targets.paths.noise_path import Interval, NoisePath, check_grid
+from fklit.correctors.targets.paths.scheduler_path import SchedulerPath
 from fklit.correctors.targets.paths.variance_exploding import VarianceExploding
 from fklit.correctors.targets.paths.variance_preserving import VariancePreserving
 
@@ -13,6 +14,7 @@ __all__ = [
     "LinearFlow",
     "LinearSigma",
     "NoisePath",
+    "SchedulerPath",
     "VarianceExploding",
     "VariancePreserving",
     "check_grid",

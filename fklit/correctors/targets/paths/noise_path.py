@@ -9,7 +9,7 @@ exact. What a sampler returns therefore depends on the noise levels that it visi
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -126,6 +126,11 @@ def check_grid(path: NoisePath, times: Sequence[float]) -> tuple[Interval, ...]:
     if len(times) < 2:
         raise ValueError(f"expected a grid of at least two falling times, got {len(times)}; use path.grid(num_steps).")
     return tuple(path.interval(t, s) for t, s in pairwise(times))
+
+
+def times_of(times: Iterable[float] | None) -> tuple[float, ...]:
+    """Return times as numbers of Python, also those of an array; none for None."""
+    return () if times is None else tuple(float(t) for t in times)
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:

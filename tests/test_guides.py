@@ -1,0 +1,33 @@
+"""The Python examples of the guides run as they stand, in the order in which a reader meets them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from synthetic_runs import write_run
+
+GUIDES = Path(__file__).parent.parent / "docs"
+EXAMPLES = {
+    path.name: blocks
+    for path in sorted(GUIDES.glob("*.md"))
+    if (blocks := re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
+}
+
+
+def test_the_guides_have_examples():
+    assert {"correctors.md", "equilibrium-propagation.md", "index.md", "report.md"} <= set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # warnings of small examples are for readers
+@pytest.mark.parametrize("guide", EXAMPLES)
+def test_examples_run(guide, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if guide == "report.md":  # its examples read folders that runs have written
+        write_run(tmp_path / "runs" / "best_of_n", ["a heart", "a frog"], steered=False, steps=())
+        write_run(tmp_path / "runs" / "fk", ["a heart", "a frog"])
+    for number, example in enumerate(EXAMPLES[guide], 1):
+        exec(compile(example, f"{guide}, example {number}", "exec"), {"__name__": "guide"})
+    if guide == "report.md":
+        assert (tmp_path / "report.html").is_file()
+        assert any("judge" in path.read_text() for path in (tmp_path / "runs" / "fk").rglob("*.json"))
