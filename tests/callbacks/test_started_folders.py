@@ -41,6 +41,7 @@ def test_a_run_that_failed_before_its_first_result_does_not_keep_its_folder(tmp_
     assert contents(out) == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_a_second_run_into_a_folder_is_refused_by_name(tmp_path):
     out = tmp_path / "out"
     lock = FolderLock(out)

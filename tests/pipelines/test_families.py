@@ -197,7 +197,10 @@ ZERO_SNR = (
 )  # fmt: skip
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # for at most 50 steps
 ZERO_SNR_RUNS = [
-    (name, steps) for name in ZERO_SNR for steps in (6, 10, 20, 30, 50, 100) if steps <= 50 or name not in DISTILLED
+    pytest.param(name, steps, marks=[] if steps in (6, 50) else pytest.mark.slow)
+    for name in ZERO_SNR
+    for steps in (6, 10, 20, 30, 50, 100)
+    if steps <= 50 or name not in DISTILLED
 ]
 
 

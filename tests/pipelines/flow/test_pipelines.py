@@ -21,7 +21,13 @@ SCHEDULE = fklit.Schedule(0, 3)
 LOOSE = {"wan", "lumina2", "qwen-image", "ltx", "sana"}
 
 
-@pytest.fixture(scope="module", params=list(PIPELINES))
+QUICK = ("sd3", "flux-dev", "wan", "z-image")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PIPELINES],
+)
 def family(request):
     return request.param, *make(request.param)
 
