@@ -100,7 +100,7 @@ def test_environment_in_values_and_paths(monkeypatch):
     )
     expand_paths(settings)
     assert (settings.data.path, settings.output_dir) == ("/home/me/p.txt", "/home/me/3")
-    assert (settings.data.prompt, settings.class_path) == ("$HOME ~", "a")
+    assert (settings.data.prompt, settings.class_path) == ("$HOME ~", "a.B")
 
 
 def test_configurations_are_listed_and_copied_with_what_they_name(capsys):
