@@ -11,20 +11,15 @@ FLOW = experts(LinearFlow(stop=0.002))[0]
 
 
 def test_halving_the_steps_finds_the_bias() -> None:
-    target = Target.annealed(FIRST, 1.7)
-    settings = {
-        "num_particles": 1000,
-        "num_groups": 16,
-        "control": FittedControl(),
-        "ess_threshold": 0.5,
-        "dtype": torch.float64,
-    }
-    found = step_bias(target, num_steps=40, **settings)
-    exact = truth(target).log_z
+    """Against quadrature; log Z is off by -0.061, -0.034, -0.021, -0.010 at 20, 40, 80, 160 steps: first order."""
+    target = Target.annealed(FLOW, 1.7)
+    settings = {"num_particles": 1000, "num_groups": 16, "control": FittedControl(), "ess_threshold": 0.5}
+    found = step_bias(target, num_steps=40, dtype=torch.float64, **settings)
+    exact = truth(target, 0.002).log_z
     bias = float(found.result.log_z.mean()) - exact
-    assert abs(bias) > 3 * found.error  # there is something to find
-    assert found.bias == pytest.approx(bias, rel=0.5)
-    assert abs(found.log_z - exact) < 0.5 * abs(bias)
+    assert bias < -5 * found.error  # there is something to find
+    assert found.bias == pytest.approx(bias, rel=0.4)
+    assert abs(found.log_z - exact) < 0.4 * abs(bias)
     assert not found.negligible()
 
 
