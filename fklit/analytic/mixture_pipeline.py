@@ -4,6 +4,7 @@ What an algorithm on pipelines returns can be compared with the truth here, thro
 interception as with Stable Diffusion.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fklit.analytic.gaussian import GaussianMixture
+from fklit.pipelines.families import family_name
 from fklit.pipelines.noise_levels import step_levels
 
 
@@ -33,7 +35,7 @@ class MixturePipeline:
         laws: law of each prompt, all of d dimensions.
         unconditional: law without a prompt, of d dimensions.
         scheduler: a diffusers scheduler with a known noise level (DDIM, DDPM, Euler ancestral, DPM-Solver++) that
-            predicts epsilon.
+            predicts epsilon, or one of flow matching, for which the velocity is predicted.
 
     Attributes:
         unet: the denoiser; as in diffusers it gets the unconditional and conditional rows in one call.
@@ -71,28 +73,38 @@ class MixturePipeline:
         x = torch.cat([torch.randn(1, dim, 1, 1, generator=source) for source in sources])
         scheduler = self.scheduler
         scheduler.set_timesteps(num_inference_steps)
-        x = x * scheduler.init_noise_sigma
+        x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+        flow = family_name(scheduler) == "flow"
         guided = guidance_scale > 1
         options: dict[str, Any] = {"eta": eta} if "DDIM" in type(scheduler).__name__ else {}
         for timestep in scheduler.timesteps:
-            scheduler.scale_model_input(x, timestep)  # some schedulers find their position there
+            if hasattr(scheduler, "scale_model_input"):
+                scheduler.scale_model_input(x, timestep)  # some schedulers find their position there
             levels = step_levels(scheduler, timestep)
             rows, wanted = (torch.cat([x, x]), [self.unconditional] * len(laws) + laws) if guided else (x, laws)
-            output = self.unet(rows, laws=wanted, scale=levels.scale, sigma=levels.sigma)
+            output = self.unet(rows, laws=wanted, scale=levels.scale, sigma=levels.sigma, velocity=flow)
             if guided:
                 uncond, cond = output.chunk(2)
                 output = uncond + guidance_scale * (cond - uncond)
-            x = scheduler.step(output, timestep, x, generator=generator, return_dict=False, **options)[0]
+            if "generator" in inspect.signature(scheduler.step).parameters:
+                options["generator"] = generator
+            x = scheduler.step(output, timestep, x, return_dict=False, **options)[0]
         return MixtureOutput(x)
 
 
 class _ExactDenoiser(nn.Module):
-    """Predicts the noise of each row's law; rows of one law are evaluated together."""
+    """Predicts the noise, or the velocity, of each row's law; rows of one law are evaluated together."""
 
-    def forward(self, sample: Tensor, *, laws: Sequence[GaussianMixture], scale: float, sigma: float) -> Tensor:
+    def forward(
+        self, sample: Tensor, *, laws: Sequence[GaussianMixture], scale: float, sigma: float, velocity: bool = False
+    ) -> Tensor:
         points = sample.flatten(1).double()
         noise = torch.empty_like(points)
         for law in {id(law): law for law in laws}.values():
             rows = torch.tensor([number for number, each in enumerate(laws) if each is law])
-            noise[rows] = -sigma * law.score(points[rows], scale, sigma)
+            if velocity:  # e - x0 = (x - x0) / sigma; of pure noise x0 is the mean of the law
+                x0 = law.denoised(points[rows], scale, sigma) if scale > 0 else law.moments()[0]
+                noise[rows] = (points[rows] - x0) / sigma
+            else:
+                noise[rows] = -sigma * law.score(points[rows], scale, sigma)
         return noise.reshape(sample.shape).to(sample.dtype)

@@ -23,24 +23,16 @@ class EveryNth(DistributedSampler[int]):
         return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
 
-def shared(items: Sized, trainer: Trainer | None, *, noun: str) -> EveryNth | None:
+def shared(items: Sized, trainer: Trainer | None) -> EveryNth | None:
     """Return the sampler of this process, or None where there is only one.
 
     Args:
-        items: What is shared.
+        items: What is shared, at least one for each process; see `with_idle`.
         trainer: Of the data module; None outside of a run.
-        noun: What messages call an item.
-
-    Raises:
-        ValueError: There are fewer items than processes.
     """
     if trainer is None or trainer.world_size == 1:
         return None
     world = trainer.world_size
-    if world > len(items):  # Lightning would wait for ever for the metrics of a process without a batch
-        raise ValueError(
-            f"expected a {noun} for each of {world} processes, got {len(items)}; use at most {len(items)} devices."
-        )
     dataset: Any = items
     return EveryNth(dataset, num_replicas=world, rank=trainer.global_rank, shuffle=False)
 

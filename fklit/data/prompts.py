@@ -112,7 +112,7 @@ class PromptDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[PromptItem]:
         """All prompts, each on exactly one rank; ranks for which there is none get an empty batch."""
         items: Any = with_idle(self.items, self.trainer)
-        sampler = shared(items, self.trainer, noun="prompt")
+        sampler = shared(items, self.trainer)
         return DataLoader(items, batch_size=self.batch_size, sampler=sampler, collate_fn=collate_prompts)
 
     predict_dataloader = test_dataloader

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fklit.data.every_nth import shared
+from fklit.data.every_nth import shared, with_idle
 
 
 class SimulationBatch(TypedDict):
@@ -14,8 +14,8 @@ class SimulationBatch(TypedDict):
     indices: list[int]
 
 
-def _collate(items: list[int]) -> SimulationBatch:
-    return {"indices": list(items)}
+def _collate(items: list[int | None]) -> SimulationBatch:
+    return {"indices": [index for index in items if index is not None]}
 
 
 class SimulationDataModule(LightningDataModule):
@@ -38,13 +38,9 @@ class SimulationDataModule(LightningDataModule):
         self.batch_size = batch_size
 
     def predict_dataloader(self) -> "DataLoader[Any]":
-        """The groups of this process.
-
-        Raises:
-            ValueError: There are fewer groups than processes.
-        """
-        groups: Any = range(self.num_groups)
-        sampler = shared(groups, self.trainer, noun="group")
+        """The groups of this process; one for which there is none gets an empty batch."""
+        groups: Any = with_idle(range(self.num_groups), self.trainer)
+        sampler = shared(groups, self.trainer)
         return DataLoader(groups, batch_size=self.batch_size, sampler=sampler, collate_fn=_collate)
 
     test_dataloader = predict_dataloader

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fklit.pipelines.microbatch import UNBATCHED, is_list_of_tensors, rows_of
+
 _SAMPLES = ("sample", "hidden_states", "x")
 # Computed anew at every step from the samples as they lie, by a ControlNet or an adapter: already in order.
 _DERIVED = ("down_block_additional_residuals", "mid_block_additional_residual", "down_intrablock_additional_residuals",
@@ -35,6 +37,7 @@ class PerParticleConditioning:
         self._origin = torch.arange(num_rows)  # slot in which the particle of each slot started
         self._first: dict[tuple[int, str], Tensor] = {}  # what differed at the first step, by call and name
         self._call = 0
+        self._rows = num_rows  # of the denoiser call that is looked at
 
     def next_step(self) -> None:
         """Start counting the denoiser calls of a step."""
@@ -45,7 +48,13 @@ class PerParticleConditioning:
         self._origin = self._origin[ancestors.cpu()]
 
     def arranged(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, channels: int | None
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        channels: int | None,
+        tokens: int | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one denoiser call with each condition in the row of its particle.
 
@@ -55,16 +64,22 @@ class PerParticleConditioning:
             kwargs: likewise.
             channels: C of the samples; channels of the denoiser's input beyond these are conditions. None before the
                 first step.
+            tokens: of samples (N, tokens, C), likewise; None for other samples.
         """
         names = [name for name in inspect.signature(module.forward).parameters if name != "self"]
         named = dict(zip(names, args, strict=False))
         sample_name = next((name for name in (*_SAMPLES, *named, *kwargs) if _is_sample({**named, **kwargs}, name)), "")
         number, self._call = self._call, self._call + 1
+        self._rows = rows_of(args, kwargs)
+        first = next(iter({**named, **kwargs}), "")
+        listed = is_list_of_tensors({**named, **kwargs}.get(first))
 
         def arrange(name: str, value: Any) -> Any:
             if name == sample_name:
-                return self._sample(number, name, value, channels)
-            if name.split(".")[0].split("[")[0] in _DERIVED:
+                return self._sample(number, name, value, channels, tokens)
+            if is_list_of_tensors(value) and listed:  # one tensor a row, not one a layer
+                return value if name == first else self._list(number, name, value)
+            if name.split(".")[0].split("[")[0] in {*_DERIVED, *UNBATCHED}:
                 return value
             if isinstance(value, Tensor):
                 return self._tensor(number, name, value)
@@ -77,7 +92,19 @@ class PerParticleConditioning:
         positional = tuple(arrange(name, value) for name, value in zip(names, args, strict=False))
         return (*positional, *args[len(positional) :]), {name: arrange(name, value) for name, value in kwargs.items()}
 
-    def _sample(self, number: int, name: str, value: Tensor, channels: int | None) -> Tensor:
+    def _list(self, number: int, name: str, value: list[Tensor]) -> list[Tensor]:
+        """One tensor a row: rows of a prompt must be equal, as there is no case in which they are not."""
+        size = self._group_size
+        for start in range(0, len(value), size) if len(value) % self._num_rows == 0 else ():
+            group = value[start : start + size]
+            if any(row.shape != group[0].shape or not torch.equal(row, group[0]) for row in group):
+                raise self._refuse(f"the denoiser's list {name!r} differs between the particles of one prompt")
+        return value
+
+    def _sample(self, number: int, name: str, value: Tensor, channels: int | None, tokens: int | None) -> Tensor:
+        if tokens is not None and value.ndim == 3 and value.shape[1] > tokens:  # reference pictures behind the sample
+            extra = self._tensor(number, f"{name} (tokens from {tokens})", value[:, tokens:])
+            value = torch.cat([value[:, :tokens], extra], dim=1)
         axis = 2 if value.ndim == 3 else 1  # packed latents (N, tokens, C) of transformers, else (N, C, ...)
         if channels is None or value.ndim < 3 or value.shape[axis] <= channels:
             return value
@@ -86,7 +113,9 @@ class PerParticleConditioning:
         return torch.cat([value.narrow(axis, 0, channels), arranged], dim=axis)
 
     def _tensor(self, number: int, name: str, value: Tensor) -> Tensor:
-        if value.ndim == 0 or value.shape[0] % self._num_rows or not self._differs(value):
+        # Other lengths are of tokens or layers: positions would be taken for conditions.
+        batched = value.ndim > 0 and value.shape[0] == self._rows and self._rows % self._num_rows == 0
+        if not batched or not self._differs(value):
             return value
         known = self._first.setdefault((number, name), value)
         if known is not value and not (known.shape == value.shape and torch.equal(known, value)):

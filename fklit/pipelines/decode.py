@@ -7,11 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fklit.pipelines.families import family_name
 from fklit.pipelines.microbatch import call_in_chunks
+
+_DIRECT_FLOWS = ("StableDiffusion3", "AuraFlow", "Lumina", "ZImage")
 
 
 class UndecodableError(ValueError):
     """fklit does not know how this pipeline turns its latents into images."""
+
+
+def decodes_directly(pipeline: Any, latents: Tensor) -> bool:
+    """Return whether `decode_latents` knows how this pipeline decodes: the autoencoder sees its latents only scaled.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        latents: as the scheduler holds them.
+    """
+    vae = getattr(pipeline, "vae", None)
+    if latents.ndim != 4:
+        return False
+    if vae is None:
+        return True
+    if family_name(getattr(pipeline, "scheduler", None)) == "flow":  # others crop, or shift otherwise
+        return type(pipeline).__name__.startswith(_DIRECT_FLOWS)
+    return vae.config.get("scaling_factor") is not None
 
 
 @torch.no_grad()

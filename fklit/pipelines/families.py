@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Family = Literal["variance-preserving", "EDM", "flow", "consistency", "discrete", "other"]
-Sibling = Literal["itself", "eta", "sde-dpmsolver++", "ddim", "edm-sde-dpmsolver++"]
+Sibling = Literal["itself", "eta", "sde-dpmsolver++", "ddim", "edm-sde-dpmsolver++", "kernel"]
 
 ZERO_SNR_ETA = 0.999
 """In place of 1 at zero terminal SNR, where DDIM takes the root of a difference that is 0 and rounds below it."""
@@ -27,7 +27,8 @@ class SchedulerFamily:
     Attributes:
         family: the process that the scheduler integrates.
         sibling: how particles get noise: "itself" (stochastic as it is), "eta" (an argument of its step), "ddim" (DDIM
-            with eta), "sde-dpmsolver++" and "edm-sde-dpmsolver++" (the multi-step solvers of the SDE); None for none.
+            with eta), "sde-dpmsolver++" and "edm-sde-dpmsolver++" (the multi-step solvers of the SDE), "kernel"
+            (itself, its steps taken by a kernel of `fklit.pipelines.flow`); None for none.
         reason: why there is none.
     """
 
@@ -36,7 +37,9 @@ class SchedulerFamily:
     reason: str = ""
 
 
-_FLOW = "samples a flow-matching model by a deterministic sampler, which cannot be resampled yet"
+_FLOW = "samples a flow-matching model by steps of its own, whose place no kernel of fklit can take"
+# The flow grids of DEIS and SA end above 0, where their last step stays: noise would be left in every sample.
+_FLOW_SOLVERS = frozenset({"DPMSolverMultistepScheduler", "UniPCMultistepScheduler"})
 _TREE = "draws its noise from a Brownian tree with one seed a call, not one a particle"
 _TOKENS = "steps discrete tokens, not a diffusion of samples"
 _CONSISTENCY = "samples a consistency model, whose denoised prediction is not known to fklit"
@@ -69,10 +72,11 @@ _TABLE: dict[str, SchedulerFamily] = {
         "EDM", None, "steps by its own arguments, which are not those of a sampler that fklit knows",
         "KarrasVeScheduler", "ScoreSdeVeScheduler",
     ),
+    **_rows("flow", "kernel", "", "FlowMatchEulerDiscreteScheduler"),
     **_rows(
-        "flow", None, _FLOW, "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler",
-        "FlowMatchLCMScheduler", "LTXEulerAncestralRFScheduler", "FlowMapEulerDiscreteScheduler", "HeliosScheduler",
-        "HeliosDMDScheduler", "MiniMaxH3Scheduler", "PiflowScheduler", "RFD4ProteinaScheduler",
+        "flow", None, _FLOW, "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler",
+        "LTXEulerAncestralRFScheduler", "FlowMapEulerDiscreteScheduler", "HeliosScheduler", "HeliosDMDScheduler",
+        "MiniMaxH3Scheduler", "PiflowScheduler", "RFD4ProteinaScheduler",
     ),
     **_rows("consistency", "itself", "", "LCMScheduler"),
     **_rows("consistency", "eta", "", "TCDScheduler"),
@@ -99,7 +103,8 @@ def family_of(scheduler: Any) -> SchedulerFamily | None:
     row = next((_TABLE[base.__name__] for base in type(scheduler).__mro__ if base.__name__ in _TABLE), None)
     config = getattr(scheduler, "config", {})
     if config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas", False):
-        return SchedulerFamily("flow", None, _FLOW)
+        known = any(base.__name__ in _FLOW_SOLVERS for base in type(scheduler).__mro__)
+        return SchedulerFamily("flow", "kernel") if known else SchedulerFamily("flow", None, _FLOW)
     return row
 
 
@@ -116,8 +121,8 @@ def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
         scheduler: any diffusers scheduler.
 
     Returns:
-        The scheduler to use (the same object where an option of `step` is enough), the `eta` to force or None, and a
-        description.
+        The scheduler to use (the same object where an option of `step` or a flow kernel is enough), the `eta` to
+        force or None, and a description.
 
     Raises:
         NoStochasticSiblingError: if the scheduler stands in no row of the table, or its row has none.
@@ -127,7 +132,7 @@ def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
         raise NoStochasticSiblingError(f"{name} is a scheduler whose process fklit does not know")
     if row.sibling is None:
         raise NoStochasticSiblingError(f"{name} {row.reason}")
-    if row.sibling == "itself":
+    if row.sibling in ("itself", "kernel"):
         return scheduler, None, name
     if row.sibling == "eta":
         return _with_eta(scheduler)

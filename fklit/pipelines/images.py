@@ -14,13 +14,21 @@ def as_unit_images(images: Any, count: int) -> Tensor:
     """Brings images to a float32 tensor (N, C, H, W) in [0, 1].
 
     Args:
-        images: a float tensor (N, C, H, W) in [0, 1], an array (N, H, W, C), floats in [0, 1] or bytes, or a list of
+        images: a float tensor (N, C, H, W) in [0, 1] (or (N, 1, C, H, W), videos of one frame), an array (N, H, W, C),
+            floats in [0, 1] or bytes, or a list of
             PIL images.
         count: N that is expected.
 
     Raises:
         ValueError: if it is nothing of this kind, or the number differs.
     """
+    if isinstance(images, Tensor) and images.ndim == 5:
+        if images.shape[1] != 1:
+            raise ValueError(
+                f"expected images, got videos of {images.shape[1]} frames, of shape {tuple(images.shape)}; call the "
+                "pipeline with num_frames=1, or give one picture of each in SteeringRun.finish and decode=."
+            )
+        images = images.squeeze(1)
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
         tensor = images.detach().float()
     elif isinstance(images, np.ndarray) and images.ndim == 4:

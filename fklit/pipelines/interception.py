@@ -20,7 +20,10 @@ from torch import Tensor
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
-from fklit.pipelines.microbatch import call_in_chunks, intercept_call, rows_of
+from fklit.pipelines.flow.kernel import FlowKernel
+from fklit.pipelines.flow.steps import stochastic_steps
+from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
 _DENOISERS = ("unet", "transformer", "transformer_2")
@@ -93,6 +96,7 @@ class Interception:
         generators: one generator a slot (N; the same object for the particles of a prompt), from which the scheduler
             draws. The noise belongs to the slots, not to the particles. None leaves the pipeline's own.
         scheduler: runs the pipeline with this scheduler within the context; None keeps the pipeline's.
+        kernel: takes the steps of a flow-matching scheduler within the context; None leaves the scheduler's own.
         eta: value forced on the `eta` argument of `scheduler.step`; None leaves what the pipeline sends.
         max_batch: most rows that the denoiser and the decoder get at once, in chunks of exactly this size (the last
             one padded), so that the result of a row does not depend on the batch it is in; None for no limit.
@@ -121,6 +125,7 @@ class Interception:
         *,
         generators: Sequence[torch.Generator] | None = None,
         scheduler: Any = None,
+        kernel: FlowKernel | None = None,
         eta: float | None = None,
         max_batch: int | None = None,
         group_size: int | None = None,
@@ -139,6 +144,7 @@ class Interception:
         self._hook = hook
         self._generators = None if generators is None else list(generators)
         self._scheduler = scheduler
+        self._kernel = kernel
         self._eta = eta
         self._max_batch = max_batch
         self._stack = ExitStack()
@@ -148,6 +154,7 @@ class Interception:
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
         self._channels: int | None = None
+        self._tokens: int | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
         self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
@@ -177,6 +184,8 @@ class Interception:
             self._stack.enter_context(self.decoder.installed())
             for module in denoisers:
                 self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
+            if self._kernel is not None:
+                self._stack.enter_context(stochastic_steps(scheduler, self._kernel, self._generators))
             self._patch_step(scheduler)
             self._stack = self._stack.pop_all()
         return self
@@ -232,9 +241,16 @@ class Interception:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(module, args, kwargs, channels=self._channels)
+            args, kwargs = self._conditioning.arranged(
+                module, args, kwargs, channels=self._channels, tokens=self._tokens
+            )
         if self._max_batch is None:
             output = call(*args, **kwargs)
+        elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
+            raise UnsupportedPipelineError(
+                f"max_batch expected a denoiser of tensors, got {type(module).__name__}, which takes lists of samples "
+                "and evaluates each by itself; set max_batch=None."
+            )
         else:
             output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
         prediction = _first_tensor(output)
@@ -253,6 +269,7 @@ class Interception:
             )
         self._check_sample(sample)
         self._channels = sample.shape[2 if sample.ndim == 3 else 1]
+        self._tokens = sample.shape[1] if sample.ndim == 3 else None
         if self._eta is not None and "eta" in names:
             given["eta"] = self._eta
         if self._generators is not None and "generator" in names and given.get("variance_noise") is None:
@@ -278,9 +295,9 @@ class Interception:
         if ancestors is not None:
             ancestors = ancestors.to(sample.device)
             for name, value in given.items():
-                if _is_per_sample(value, sample) or name == "model_output":
+                if is_per_sample(value, sample) or name == "model_output":
                     given[name] = value[ancestors]
-            _reindex_state(scheduler, sample.shape, ancestors)
+            reindex_state(scheduler, sample.shape, ancestors)
             if self._conditioning is not None:
                 self._conditioning.select(ancestors)
 
@@ -325,26 +342,7 @@ def _first_tensor(output: Any) -> Tensor | None:
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if found is None and isinstance(output, tuple | list) and output:
         found = output[0]
+    rows: Any = found
+    if is_list_of_tensors(rows) and len({row.shape for row in rows}) == 1:  # one tensor a row
+        found = torch.stack(rows)
     return found if isinstance(found, Tensor) else None
-
-
-def _is_per_sample(value: Any, sample: Tensor) -> bool:
-    """The full shape counts: the first axis of `timesteps` can equal the number of samples by chance."""
-    return isinstance(value, Tensor) and value.shape == sample.shape
-
-
-def _reindex_state(scheduler: Any, shape: torch.Size, ancestors: Tensor) -> None:
-    """Re-indexes what a multi-step solver remembers of each sample; noise sources belong to slots and stay."""
-
-    def select(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.shape == shape:
-            return value[ancestors.to(value.device)]
-        if isinstance(value, list):
-            return [select(item) for item in value]
-        if isinstance(value, tuple) and not hasattr(value, "_fields"):
-            return tuple(select(item) for item in value)
-        return value
-
-    for name, value in vars(scheduler).items():
-        if isinstance(value, Tensor | list | tuple):
-            setattr(scheduler, name, select(value))

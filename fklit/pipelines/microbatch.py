@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Position ids of transformers carry no batch axis, and their length can equal the number of rows by chance.
-_UNBATCHED = frozenset({"img_ids", "txt_ids"})
+# Positions of transformers carry no batch axis, and their length can equal the number of rows by chance.
+UNBATCHED = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def intercept_call(module: nn.Module, around: Callable[..., Any]) -> Iterator[No
 
 
 def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Rows of a denoiser's batch: the first axis of the sample, which is its first tensor argument.
+    """Rows of a denoiser's batch: the first axis of the sample, which is its first tensor argument, or list of tensors.
 
     Raises:
         ValueError: if there is no tensor among the arguments.
@@ -53,7 +53,14 @@ def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor) and value.ndim > 1:
             return int(value.shape[0])
+        if is_list_of_tensors(value):
+            return len(value)
     raise ValueError("the denoiser was called without a tensor of samples; fklit cannot tell its batch size")
+
+
+def is_list_of_tensors(value: Any) -> bool:
+    """Return whether a value is a list with one tensor a row, as Z-Image's transformer takes its samples."""
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, Tensor) for item in value)
 
 
 def call_in_chunks(
@@ -79,7 +86,7 @@ def call_in_chunks(
     for start in range(0, rows, size):
         index = torch.arange(start, start + size).clamp(max=rows - 1)
         chunk_args = tuple(_take(value, index, rows) for value in args)
-        chunk_kwargs = {k: v if k in _UNBATCHED else _take(v, index, rows) for k, v in kwargs.items()}
+        chunk_kwargs = {k: v if k in UNBATCHED else _take(v, index, rows) for k, v in kwargs.items()}
         outputs.append(call(*chunk_args, **chunk_kwargs))
     return _join(outputs, rows)
 
@@ -88,7 +95,7 @@ def _take(value: Any, index: Tensor, rows: int) -> Any:
     if isinstance(value, Tensor):
         return value[index.to(value.device)] if value.ndim > 0 and value.shape[0] == rows else value
     if isinstance(value, dict):
-        return {key: v if key in _UNBATCHED else _take(v, index, rows) for key, v in value.items()}
+        return {key: v if key in UNBATCHED else _take(v, index, rows) for key, v in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_take(item, index, rows) for item in value)
     return value

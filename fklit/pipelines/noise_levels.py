@@ -72,6 +72,12 @@ def _alpha_sigma(scheduler: Any, timestep: Any) -> StepLevels:
     return StepLevels(float(scale), float(sigma), float(next_scale), float(next_sigma))
 
 
+def _flow(scheduler: Any, timestep: Any) -> StepLevels:
+    index = _index(scheduler, timestep)
+    now, after = float(scheduler.sigmas[index]), float(scheduler.sigmas[index + 1])
+    return StepLevels(1 - now, now, 1 - after, after)
+
+
 def _index(scheduler: Any, timestep: Any) -> int:
     """The scheduler's position; None until its first step."""
     if scheduler.step_index is not None:
@@ -86,5 +92,6 @@ _KINDS: dict[str, Callable[[Any, Any], StepLevels]] = {
     **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler"), _ddpm),
     **dict.fromkeys(("EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"), _sigma),
     **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), _sigma),
-    **dict.fromkeys(("DPMSolverMultistepScheduler", "SASolverScheduler"), _alpha_sigma),
+    **dict.fromkeys(("DPMSolverMultistepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"), _alpha_sigma),
+    "FlowMatchEulerDiscreteScheduler": _flow,
 }

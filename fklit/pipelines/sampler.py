@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fklit.pipelines.families import ZERO_SNR_ETA, NoStochasticSiblingError, family_name, stochastic_sibling
+from fklit.pipelines.families import (
+    ZERO_SNR_ETA,
+    NoStochasticSiblingError,
+    family_name,
+    family_of,
+    stochastic_sibling,
+)
+from fklit.pipelines.flow.kernel import FlowKernel
+from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
+from fklit.pipelines.flow.steps import UnsupportedFlowError, check_flow_scheduler
 from fklit.pipelines.interception import UnsupportedPipelineError
 
 _OTHERWISE: dict[str | None, str] = {
@@ -25,24 +34,37 @@ class Sampler:
         eta: is forced on its steps; None leaves what the pipeline sends.
         name: describes it.
         swap: a message that says what was changed, or None.
+        kernel: takes the steps of a flow-matching scheduler; None for the scheduler's own.
     """
 
     scheduler: Any
     eta: float | None
     name: str
     swap: str | None = None
+    kernel: FlowKernel | None = None
 
 
-def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float | None, resamples: bool) -> Sampler:
-    """Return the pipeline's own sampler, or with "auto" a stochastic sibling of a deterministic one.
+def choose_sampler(
+    pipeline: Any,
+    choice: Literal["auto", "keep"],
+    *,
+    eta: float | None,
+    resamples: bool,
+    flow_kernel: FlowKernelName = DEFAULT_KERNEL,
+    noise_level: float | None = None,
+) -> Sampler:
+    """Return the pipeline's own sampler, or with "auto" a stochastic sibling or kernel of a deterministic one.
 
     Args:
         pipeline: a diffusers pipeline.
         choice: "auto" or "keep".
         eta: the `eta` the pipeline will be called with, which "auto" does not override; None for none.
         resamples: whether particles may be resampled before the end; if not, every sampler will do.
+        flow_kernel: which kernel "auto" gives to a flow-matching scheduler.
+        noise_level: of the kernel; None for its own.
 
     Raises:
+        DeterministicSamplerError: if particles shall be resampled at noise level 0.
         ValueError: for another choice.
         UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
     """
@@ -53,6 +75,9 @@ def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float
     described = name if eta is None else f"{name} with eta={eta:g}"
     if own is None or not resamples:
         return Sampler(None, None, described)
+    row = family_of(own)
+    if row is not None and row.sibling == "kernel":
+        return _flow_sampler(pipeline, choice, get_flow_kernel(flow_kernel, noise_level), flow_kernel)
     try:
         sibling, forced, sampler = stochastic_sibling(own)
     except NoStochasticSiblingError as error:
@@ -76,3 +101,43 @@ def choose_sampler(pipeline: Any, choice: Literal["auto", "keep"], *, eta: float
             "clones separate; set scheduler='keep' to run the pipeline's own."
         )
     return Sampler(None if sibling is own else sibling, forced, sampler, swap)
+
+
+def _hidden_conditions(pipeline: Any) -> str | None:
+    """What differs between the particles of a prompt without any argument of the denoiser differing."""
+    name = type(pipeline).__name__
+    if getattr(pipeline, "controlnet", None) is not None and not name.startswith("Sana"):
+        return "draws its control image from the autoencoder's posterior, once a particle"
+    if name.startswith(("LTXImageToVideo", "LTXI2V")):
+        return "joins a first frame, drawn once a particle, to the sample"
+    return None
+
+
+def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: str) -> Sampler:
+    own = pipeline.scheduler
+    name = type(own).__name__
+    if choice == "keep":
+        return Sampler(None, None, name)
+    hidden = _hidden_conditions(pipeline)
+    if hidden is not None:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: it {hidden}, which stays in its slot when particles move; "
+            "use potential='terminal' (best-of-n)."
+        )
+    try:
+        check_flow_scheduler(own)
+    except UnsupportedFlowError as error:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: {error}; or use potential='terminal' (best-of-n)."
+        ) from error
+    if kernel.noise_level == 0:
+        raise DeterministicSamplerError(
+            f"resampling expected a noise_level above 0, got 0, at which {name} takes its own deterministic steps and "
+            "clones never separate; raise it, or ask for best-of-n with potential='terminal'."
+        )
+    described = f"{name} with kernel {kernel_name} at noise level {kernel.noise_level:g}"
+    swap = (
+        f"scheduler='auto' samples with {described} in place of its own deterministic steps, under which clones never "
+        "separate; set flow_kernel and noise_level to choose another, or scheduler='keep' to run its own."
+    )
+    return Sampler(None, None, described, swap, kernel)

@@ -11,9 +11,10 @@ from torch import Tensor
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
-from fklit.pipelines.decode import decode_latents
+from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.images import as_unit_images
+from fklit.pipelines.replay import PipelineReplay
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
@@ -38,6 +39,7 @@ class RewardTerm:
         potential: how rewards become potentials.
         schedule: which steps score.
         steps: the S scored steps; known once the run has begun.
+        replay: decodes what only the pipeline itself can.
         path: reward histories; known once the run has begun.
         decodes: rows that `decode` got so far.
     """
@@ -59,6 +61,7 @@ class RewardTerm:
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
         self.decodes = 0
+        self.replay = PipelineReplay(pipeline)
         self._path: RewardPath | None = None
         self._pipeline = pipeline
         self._prompts = list(prompts)
@@ -134,8 +137,10 @@ class RewardTerm:
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
         """Return the rewards of denoised latents (B * K, ...), and the images that were scored."""
-        if self._decode is None:
+        if self._decode is None and decodes_directly(self._pipeline, latents):
             images = decode_latents(self._pipeline, latents)
+        elif self._decode is None:
+            images = as_unit_images(self.replay.decode(latents), latents.shape[0])
         else:
             self.decodes += latents.shape[0]
             images = as_unit_images(self._decode(latents), latents.shape[0])

@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -72,13 +73,21 @@ class SamplingRun(ABC):
             on_degenerate=particles.on_degenerate,
         )
         self._resamples = resamples and particles.ess_threshold > 0
-        sampler = choose_sampler(pipeline, particles.scheduler, eta=eta, resamples=self._resamples)
+        sampler = choose_sampler(
+            pipeline,
+            particles.scheduler,
+            eta=eta,
+            resamples=self._resamples,
+            flow_kernel=particles.flow_kernel,
+            noise_level=particles.noise_level,
+        )
         self._swap = sampler.swap
         self._interception = Interception(
             pipeline,
             self,
             generators=self.generators,
             scheduler=sampler.scheduler,
+            kernel=sampler.kernel,
             eta=sampler.eta,
             max_batch=particles.max_batch,
             group_size=particles.num_particles,
@@ -87,6 +96,7 @@ class SamplingRun(ABC):
         )
         self._on_nan = particles.on_nan
         self._meter: ResourceMonitor | None = None
+        self._stack = ExitStack()
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
         self._settings: dict[str, Any] = {
@@ -150,13 +160,18 @@ class SamplingRun(ABC):
             # Before the clock starts, and before a denoiser call is spent on a reward that cannot load.
             self._reward.reward.load()
         self._meter = ResourceMonitor(getattr(self._pipeline, "_execution_device", "cpu"))
-        self._interception.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(self._interception)
+            if self._reward is not None and self._reward.steers:
+                stack.enter_context(self._reward.replay.recording())
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        return self._interception.__exit__(kind, error, trace)
+        self._stack.close()
+        return False
 
     def decoded(self) -> Tensor | None:
         """What the pipeline decoded last, (N, 3, H, W) in [-1, 1], before checker and watermark; None without one."""

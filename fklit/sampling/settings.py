@@ -13,6 +13,7 @@ from fklit.feynman_kac.resampling import Resampler, ResamplerName, get_resampler
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
+from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward
 
@@ -40,6 +41,10 @@ class ParticleSettings:
         scheduler: "auto" samples with a stochastic sibling of a deterministic scheduler where particles may be
             resampled (DDIM with eta=1 by default), and warns; "keep" runs the pipeline's own, and refuses to resample
             without noise.
+        flow_kernel: how "auto" steps flow-matching models (SD3, Flux, Wan, ...): "capped_dpmsolver++" (the least
+            biased), "sde-dpmsolver++", "sde" (Flow-GRPO), "dance", "cps" or "precise", see docs/flow.md.
+        noise_level: noise of the kernel, at least 0; None for its own (1, 1, 0.7, 0.3, 0.7, 1); 0 for the pipeline's
+            own steps, which cannot be resampled.
     """
 
     num_particles: int = 4
@@ -50,6 +55,8 @@ class ParticleSettings:
     on_degenerate: OnDegenerate = "error"
     max_batch: int | None = None
     scheduler: SchedulerChoice = "auto"
+    flow_kernel: FlowKernelName = DEFAULT_KERNEL
+    noise_level: float | None = None
 
     def __post_init__(self) -> None:
         # Numbers of NumPy or torch become Python's, which records and hashes take.
@@ -60,6 +67,14 @@ class ParticleSettings:
         check_choice("on_nan", self.on_nan, ("error", "drop"))
         check_choice("on_degenerate", self.on_degenerate, ("error", "keep"))
         check_choice("scheduler", self.scheduler, ("auto", "keep"))
+        if self.noise_level is not None:
+            level = as_number(self.noise_level)
+            if level is None or not math.isfinite(level):
+                raise ValueError(
+                    f"noise_level expected a finite number of at least 0, got {self.noise_level!r}; give such a number."
+                )
+            object.__setattr__(self, "noise_level", level)
+        get_flow_kernel(self.flow_kernel, self.noise_level)
         if self.max_batch is not None:
             object.__setattr__(self, "max_batch", check_count("max_batch", self.max_batch))
 
@@ -82,6 +97,8 @@ class ParticleArguments(TypedDict, total=False):
     on_degenerate: OnDegenerate
     max_batch: int | None
     scheduler: SchedulerChoice
+    flow_kernel: FlowKernelName
+    noise_level: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

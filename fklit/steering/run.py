@@ -12,6 +12,7 @@ from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import is_known
 from fklit.pipelines.images import as_unit_images, thumbnails
 from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.replay import copied
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
@@ -90,7 +91,7 @@ class SteeringRun(SamplingRun):
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
-        return build_call(
+        given = build_call(
             self._pipeline,
             self.prompts,
             self._system.num_particles,
@@ -98,6 +99,9 @@ class SteeringRun(SamplingRun):
             self._kwargs,
             scheduler=self._interception.scheduler,
         )
+        # Pipelines may edit a list of prompts in place; the caller's, and the one for decoding, stay as they are.
+        self._term.replay.arguments = copied(given)
+        return given
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Resolve the schedule, once the number of steps is known (called by the interception)."""

@@ -69,6 +69,7 @@ def test_figures_of_a_small_run(simulation):
     assert labels == {"method": "truth against truth"} and cell(0)["mode_tv"] < 0.5
 
 
+@pytest.mark.slow
 def test_emoji_part(tmp_path, monkeypatch):
     from rich.console import Console
 
@@ -109,6 +110,7 @@ def test_best_of_k_is_the_mean_over_all_choices():
         assert best_of(k, rewards, values) == pytest.approx(sum(values[i] for i in chosen) / len(chosen))
 
 
+@pytest.mark.slow
 def test_why_parts(monkeypatch):
     module = _load("correctors_why")
     monkeypatch.setattr(module, "PipelineSource", lambda name: SimpleNamespace(pipeline=tiny_stable_diffusion()))

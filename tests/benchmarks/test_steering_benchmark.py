@@ -63,6 +63,7 @@ def test_broken_lines_do_not_count_and_do_not_break_later_ones(bench, tmp_path):
     assert set(bench.read_cells(tmp_path)) == {"a", "c"}
 
 
+@pytest.mark.slow
 def test_cells_resume_and_summarize(bench, tmp_path):
     tiny_stable_diffusion(tmp_path / "pipeline")
     source, reward, judge = PipelineSource(str(tmp_path / "pipeline")), Function(redness), _Judge()

@@ -88,6 +88,7 @@ def check_partial(out, expected):
         assert found.items() >= files.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 def test_a_run_that_is_stopped_while_it_writes_loses_nothing(whole, tmp_path, monkeypatch, signum):
     expected, moments = whole
@@ -104,6 +105,7 @@ def test_a_run_that_is_stopped_while_it_writes_loses_nothing(whole, tmp_path, mo
         assert contents(out) == expected, at
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_says_which_file(whole, tmp_path, monkeypatch):
     expected, moments = whole
 
@@ -138,6 +140,7 @@ def damaged(content, how, generator):
     return content[:place] + bytes([content[place] ^ (1 << generator.randrange(8))]) + content[place + 1 :]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_damaged_at_a_random_place_is_found_and_made_again(whole, tmp_path):
     expected, _ = whole
     out, generator = tmp_path / "out", random.Random(2)

@@ -90,6 +90,7 @@ def test_fit_and_validate_are_refused_in_one_line(model, subcommand):
         main([*words(model, subcommand), "--trainer.max_epochs", "1"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_override_the_command_line(model, tmp_path):
     cli = main([*words(model), "--model.init_args.seed", "3"])
     cli.trainer.save_checkpoint(tmp_path / "saved.ckpt")

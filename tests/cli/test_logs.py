@@ -64,6 +64,7 @@ def rows(path):
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_all_loggers_of_a_run_share_a_folder_and_other_runs_leave_it_alone():
     before = files()
     assert {f"version_0/{name}" for name in ("metrics.csv", "config.yaml", "hparams.yaml")} <= before.keys()
@@ -94,6 +95,7 @@ def test_a_resumed_training_keeps_the_metrics_before_it():
     assert steps == [["0", "1"], ["2", "3"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["fit", "test"])
 def test_a_folder_with_the_log_of_another_run_is_refused(subcommand):
     before = files()

@@ -215,6 +215,7 @@ def said(words, monkeypatch, capsys):
     return caught.value.code, lines[start:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "words", "fix"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_mistake_gets_at_most_two_lines_with_the_fix(kind, words, fix, monkeypatch, capsys):
     status, lines = said(words, monkeypatch, capsys)

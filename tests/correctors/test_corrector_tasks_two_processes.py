@@ -163,8 +163,19 @@ def test_every_group_is_on_exactly_one_rank(world):
     assert sorted(seen) == list(range(5))
 
 
-def test_more_processes_than_groups_are_refused():
-    data = SimulationDataModule(1)
-    data.trainer = type("Ranks", (), {"world_size": 2, "global_rank": 0})()
-    with pytest.raises(ValueError, match=r"expected a group for each of 2 processes, got 1; use at most 1 devices"):
-        data.test_dataloader()
+@pytest.mark.slow
+def test_processes_without_a_group_idle():
+    one = [*words("test", "correctors_gmm40.yaml", "out"), "--data.init_args.num_groups", "1"]
+    assert "test/log_z" in same_figures(one)
+    main([*words("predict", "correctors_gmm40.yaml", "one"), *one[-2:]])
+    run(["-m", "fklit", *words("predict", "correctors_gmm40.yaml", "two"), *one[-2:], *TWO])
+    same_files("one", "two", 1)
+
+
+def test_a_process_without_a_group_gets_an_empty_batch():
+    found = []
+    for rank in range(3):
+        data = SimulationDataModule(1)
+        data.trainer = type("Ranks", (), {"world_size": 3, "global_rank": rank})()
+        found.append(list(data.test_dataloader()))
+    assert found == [[{"indices": [0]}], [{"indices": []}], [{"indices": []}]]

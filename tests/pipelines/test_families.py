@@ -11,8 +11,9 @@ from schedulers import BETAS
 
 import fklit
 from fklit.pipelines.families import _TABLE, NoStochasticSiblingError, family_of, stochastic_sibling
+from fklit.pipelines.flow.names import get_flow_kernel
 from fklit.pipelines.interception import UnsupportedPipelineError
-from fklit.pipelines.sampler import choose_sampler
+from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 
 EXPORTED = sorted(
@@ -81,12 +82,50 @@ def test_a_subclass_has_the_row_of_its_base_and_a_stranger_none():
 
 
 @pytest.mark.parametrize("options", [{"use_flow_sigmas": True}, {"prediction_type": "flow_prediction"}])
-@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"])
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
 def test_a_solver_configured_for_flow_matching_is_one_of_that_family(name, options):
     scheduler = getattr(diffusers, name)(**options)
     assert family_of(scheduler).family == "flow"
-    with pytest.raises(NoStochasticSiblingError, match="flow-matching"):
+    assert stochastic_sibling(scheduler)[0] is scheduler
+    complete = len(options) == 1 and "use_flow_sigmas" in options
+    if complete:
+        assert choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True).kernel == get_flow_kernel()
+    else:
+        with pytest.raises(UnsupportedPipelineError, match=r"use_flow_sigmas=False, .*build it with use_flow_sigmas"):
+            choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "SASolverScheduler"])
+def test_other_solvers_of_flows_are_refused(name):
+    scheduler = getattr(diffusers, name)(use_flow_sigmas=True, prediction_type="flow_prediction")
+    with pytest.raises(NoStochasticSiblingError, match="flow-matching model by steps of its own"):
         stochastic_sibling(scheduler)
+
+
+def test_a_flow_scheduler_gets_the_kernel_of_the_settings():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    found = choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True, flow_kernel="sde", noise_level=0.5)
+    assert found.kernel == get_flow_kernel("sde", 0.5) and found.scheduler is None and found.eta is None
+    assert found.name == "FlowMatchEulerDiscreteScheduler with kernel sde at noise level 0.5"
+    assert "scheduler='keep' to run its own" in found.swap
+    assert choose_sampler(Pipeline(scheduler), "keep", eta=None, resamples=True).kernel is None
+    assert choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=False).kernel is None
+    with pytest.raises(DeterministicSamplerError, match="expected a noise_level above 0, got 0"):
+        choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True, noise_level=0.0)
+
+
+def test_a_grid_that_ends_above_0_is_refused():
+    given = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "final_sigmas_type": "sigma_min"}
+    for scheduler in (diffusers.UniPCMultistepScheduler(**given), diffusers.DPMSolverMultistepScheduler(**given)):
+        with pytest.raises(UnsupportedPipelineError, match="grid ends above 0"):
+            choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True)
+
+
+@pytest.mark.parametrize("option", ["stochastic_sampling", "invert_sigmas"])
+def test_grids_and_samplers_of_their_own_are_refused_by_name(option):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**{option: True})
+    with pytest.raises(UnsupportedPipelineError, match=rf"{option}=True.*best-of-n"):
+        choose_sampler(Pipeline(scheduler), "auto", eta=None, resamples=True)
 
 
 @pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
@@ -158,7 +197,10 @@ ZERO_SNR = (
 )  # fmt: skip
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # for at most 50 steps
 ZERO_SNR_RUNS = [
-    (name, steps) for name in ZERO_SNR for steps in (6, 10, 20, 30, 50, 100) if steps <= 50 or name not in DISTILLED
+    pytest.param(name, steps, marks=[] if steps in (6, 50) else pytest.mark.slow)
+    for name in ZERO_SNR
+    for steps in (6, 10, 20, 30, 50, 100)
+    if steps <= 50 or name not in DISTILLED
 ]
 
 

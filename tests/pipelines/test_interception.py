@@ -168,6 +168,7 @@ def test_micro_batches_of_one_size_give_the_same_bits(stable_diffusion):
     assert torch.equal(alone[0], chunked[1]), "a row must not depend on what else is in the batch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_compiled_denoisers(how):
     pipeline = tiny_stable_diffusion()

@@ -159,19 +159,19 @@ def test_small_helpers():
 
 
 def test_the_page_limits_its_size(tmp_path):
-    prompts = [f"a green heart {i}" for i in range(30)]
+    prompts = [f"a green heart {i}" for i in range(12)]
     run = write_run(tmp_path / "run", prompts)
-    one, few, most, all_ = (write_report(tmp_path / f"{n}.html", steered=run, max_prompts=n) for n in (1, 4, 29, None))
+    one, few, most, all_ = (write_report(tmp_path / f"{n}.html", steered=run, max_prompts=n) for n in (1, 4, 11, None))
     page = parse(few)
     assert [name for name in page.ids if re.fullmatch(r"p\d{5}", name)] == [f"p{i:05d}" for i in range(4)]
     assert {a for a in page.addresses if a.startswith("#p0")} == {f"#p{i:05d}" for i in range(4)}
     text = few.read_text()
     assert all(prompt in text for prompt in prompts)
-    assert "4 of 30 prompts are shown in full below" in text and "in full below" not in all_.read_text()
+    assert "4 of 12 prompts are shown in full below" in text and "in full below" not in all_.read_text()
     size = {path: path.stat().st_size for path in (one, few, most, all_)}
     full = (size[all_] - size[most]) / 1
     assert size[few] - size[one] == pytest.approx(3 * full, rel=0.1)
-    card = (size[one] - full) / 30
+    card = (size[one] - full) / 12
     assert card < 6_000 < full
     with pytest.raises(ValueError, match="expected max_prompts of at least 0, or None for all prompts, got -1"):
         write_report(tmp_path / "no.html", steered=run, max_prompts=-1)

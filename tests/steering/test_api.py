@@ -395,10 +395,10 @@ def test_nan_can_be_dropped_and_minus_infinity_kills(pipeline):
     json.dumps(result.record(1), allow_nan=False)
 
 
-def test_flow_matching_is_refused(pipeline):
+def test_flow_matching_by_a_scheduler_without_kernel_is_refused(pipeline):
     import diffusers
 
-    pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    pipeline.scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
     with pytest.raises(UnsupportedPipelineError, match=r"flow-matching model.*potential='terminal'"):
         _steer(pipeline)
     pipeline.scheduler = _scheduler("ddim")

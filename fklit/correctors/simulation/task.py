@@ -105,9 +105,15 @@ class SimulationTask(NoTraining):
             names += ["w1", "w2", "mmd", "energy_w1", "energy_w2", "mode_tv", *(["tv"] if reference.dim == 2 else [])]
         self.means = nn.ModuleDict({name: PromptMean() for name in names})
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> SimulationResult:
-        """Simulates the groups of a batch."""
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Simulates the groups of a batch.
+
+        Returns:
+            A `SimulationResult`, or an empty tuple on a process that has no group (Lightning warns of None).
+        """
         indices: list[int] = batch["indices"]
+        if not indices:
+            return ()
         with pinned_threads(self.num_threads):
             return simulate(
                 self.target,
@@ -119,6 +125,11 @@ class SimulationTask(NoTraining):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Simulates the groups of a batch and adds them to the means."""
+        if not batch["indices"]:  # of a process that has nothing to do: what is gathered from it has no rows
+            for mean in self.means.values():
+                assert isinstance(mean, PromptMean)
+                mean.update(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64))
+            return
         result = self.predict_step(batch, batch_idx)
         for b, index in enumerate(batch["indices"]):
             with pinned_threads(self.num_threads):

@@ -163,3 +163,9 @@ def test_alignment_of_the_first_batches(tmp_path):
     wanted |= {f"alignment/angle/{name}": value for name, value in weight_angles(network).items()}
     wanted |= {"alignment/symmetry": symmetry, "alignment/usable": float(torch.cat(usable).float().mean())}
     assert {name: got[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_progress_bar_shows_loss_and_accuracy(tmp_path):
+    run = trainer(tmp_path)
+    run.fit(EqPropTask(small()), train_dataloaders=loader(), val_dataloaders=loader())
+    assert {"train/loss", "train/top1", "val/top1"} == set(run.progress_bar_metrics)

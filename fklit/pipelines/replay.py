@@ -1,0 +1,178 @@
+"""From the samples a scheduler holds to pictures, by the pipeline itself: a copy of it runs its end only.
+
+Families differ in what they do before `vae.decode`: packed tokens, running means, frames. A shallow copy of the
+pipeline is called with the samples as its latents, for one step that changes nothing, with networks that return zeros
+and the text embeddings of the run; what comes out is what the pipeline would have made of these samples, bit for bit.
+The pipeline itself is not touched.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_STUBBED = ("transformer", "transformer_2", "unet", "controlnet")
+# Not those of a call of one step: grids, and callbacks that would see it.
+_DROPPED = ("sigmas", "timesteps", "callback_on_step_end", "callback", "callback_steps")
+
+
+class ReplayError(ValueError):
+    """The pipeline could not turn samples into pictures by itself."""
+
+
+class PipelineReplay:
+    """Decodes the samples of one run of a pipeline by the end of its own call.
+
+    Args:
+        pipeline: a diffusers pipeline.
+
+    Attributes:
+        arguments: keyword arguments of the call that is running; None until they are known.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.arguments: Mapping[str, Any] | None = None
+        self._pipeline = pipeline
+        self._encoded: list[Any] = []
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Remember within the context what the pipeline's `encode_prompt` returns."""
+        return self._recorded() if hasattr(self._pipeline, "encode_prompt") else nullcontext()
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        pipeline, original = self._pipeline, self._pipeline.encode_prompt
+        own = pipeline.__dict__.get("encode_prompt")
+
+        def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            self._encoded.append(result)
+            return result
+
+        pipeline.__dict__["encode_prompt"] = encode_prompt
+        try:
+            yield
+        finally:
+            if own is None:
+                pipeline.__dict__.pop("encode_prompt", None)
+            else:
+                pipeline.__dict__["encode_prompt"] = own
+
+    @torch.no_grad()
+    def decode(self, samples: Tensor) -> Tensor:
+        """Return pictures (N, 3, H, W), or videos (N, F, 3, H, W), in [0, 1].
+
+        Args:
+            samples: as the scheduler holds them, one row a sample of the call.
+
+        Raises:
+            ReplayError: the arguments of the call are not known, or the copy failed.
+        """
+        name = type(self._pipeline).__name__
+        if self.arguments is None:
+            raise ReplayError(
+                f"{name} steps samples of shape {tuple(samples.shape)}, which it can decode only where fklit knows the "
+                "arguments of its call; call it with run.call_arguments(), or pass decode=, a function from latents to "
+                "images in [0, 1]."
+            )
+        try:
+            output = self._copy()(**self._call(samples))
+        except Exception as error:
+            raise ReplayError(
+                f"{name} could not decode samples of shape {tuple(samples.shape)} by its own call "
+                f"({type(error).__name__}: {error}); pass decode=, a function from latents to images in [0, 1]."
+            ) from error
+        found = getattr(output, "images", getattr(output, "frames", None))
+        if not isinstance(found, Tensor) or found.shape[0] != samples.shape[0]:
+            raise ReplayError(
+                f"expected {samples.shape[0]} pictures from {name}, got a {type(found).__name__}; pass decode=, a "
+                "function from latents to images in [0, 1]."
+            )
+        return found.float()
+
+    def _call(self, samples: Tensor) -> dict[str, Any]:
+        given = {key: copied(value) for key, value in (self.arguments or {}).items() if key not in _DROPPED}
+        given |= {
+            "latents": self._as_latents(samples, given),
+            "num_inference_steps": 1,
+            "output_type": "pt",
+            "return_dict": True,
+        }
+        if "generator" in given:  # the run's own go on undisturbed
+            count = len(given["generator"]) if isinstance(given["generator"], list) else 1
+            given["generator"] = [torch.Generator().manual_seed(0) for _ in range(count)]
+        if "strength" in given:
+            given["strength"] = 1.0  # else a call of one step would have none
+        return given
+
+    def _as_latents(self, samples: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """Samples as the pipeline takes latents: as it holds them, but for Flux 2, which packs them itself."""
+        if not type(self._pipeline).__name__.startswith("Flux2") or samples.ndim != 3:
+            return samples
+        size = self._pipeline.default_sample_size * self._pipeline.vae_scale_factor
+        patch = 2 * self._pipeline.vae_scale_factor
+        rows, columns = ((given.get(name) or size) // patch for name in ("height", "width"))
+        return samples.permute(0, 2, 1).reshape(samples.shape[0], samples.shape[2], rows, columns)
+
+    def _copy(self) -> Any:
+        # Entries of __dict__ are set, not attributes: diffusers writes those of components into a shared config.
+        twin = copy.copy(self._pipeline)
+        scheduler = copy.deepcopy(self._pipeline.scheduler)
+        scheduler.__dict__["step"] = _stay
+        replaced: dict[str, Any] = {"scheduler": scheduler, "maybe_free_model_hooks": lambda: None}
+        for name in _STUBBED:
+            network = getattr(self._pipeline, name, None)
+            if isinstance(network, nn.Module):
+                replaced[name] = _Zeros(network)
+        if self._encoded:
+            encoded = iter(self._encoded)
+            replaced["encode_prompt"] = lambda *args, **kwargs: copied(next(encoded))
+        replaced["_progress_bar_config"] = {"disable": True}
+        twin.__dict__.update(replaced)
+        return twin
+
+
+class _Stayed(tuple[Tensor]):
+    @property
+    def prev_sample(self) -> Tensor:
+        return self[0]
+
+
+def _stay(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> _Stayed:
+    return _Stayed((sample,))
+
+
+class _Zeros:
+    """A network that predicts zeros of the shape of its samples; all else is the network's own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        named = (kwargs[name] for name in ("hidden_states", "sample", "x") if name in kwargs)
+        samples = next(named, args[0] if args else None)
+        if isinstance(samples, list):
+            return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
+        assert isinstance(samples, Tensor)
+        return _Predicted((torch.zeros_like(samples),))
+
+
+class _Predicted(tuple[Tensor]):
+    @property
+    def sample(self) -> Tensor:
+        return self[0]
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of lists and tuples of anything: pipelines edit lists in place (Z-Image its prompts)."""
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    if type(value) is tuple:
+        return tuple(copied(item) for item in value)
+    return value
