@@ -65,7 +65,7 @@ def choose_sampler(
 
     Raises:
         DeterministicSamplerError: if particles shall be resampled at noise level 0.
-        ValueError: for another choice.
+        ValueError: for another choice, or a kernel or noise level that would do nothing.
         UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
     """
     if choice not in ("auto", "keep"):
@@ -76,7 +76,9 @@ def choose_sampler(
     if own is None or not resamples:
         return Sampler(None, None, described)
     row = family_of(own)
-    if row is not None and row.sibling == "kernel":
+    steps_by_kernel = row is not None and row.sibling == "kernel"
+    _check_kernel_is_used(name, choice, steps_by_kernel, flow_kernel, noise_level)
+    if steps_by_kernel:
         return _flow_sampler(pipeline, choice, get_flow_kernel(flow_kernel, noise_level), flow_kernel)
     try:
         sibling, forced, sampler = stochastic_sibling(own)
@@ -101,6 +103,20 @@ def choose_sampler(
             "clones separate; set scheduler='keep' to run the pipeline's own."
         )
     return Sampler(None if sibling is own else sibling, forced, sampler, swap)
+
+
+def _check_kernel_is_used(
+    name: str, choice: str, steps_by_kernel: bool, flow_kernel: str, noise_level: float | None
+) -> None:
+    """Refuse a kernel that was asked for where none steps; the default one may stand in any configuration."""
+    if steps_by_kernel and choice == "auto":
+        return
+    given = f"noise_level={noise_level:g}" if noise_level is not None else f"flow_kernel={flow_kernel!r}"
+    if noise_level is None and flow_kernel == DEFAULT_KERNEL:
+        return
+    why = "scheduler='keep', which runs the pipeline's own steps" if steps_by_kernel else f"{name}, which is none"
+    fix = "set scheduler='auto'" if steps_by_kernel else "omit it (the noise of DDIM is eta in pipeline_kwargs)"
+    raise ValueError(f"{given} expected a scheduler of flow matching that a kernel may step, got {why}; {fix}.")
 
 
 def _hidden_conditions(pipeline: Any) -> str | None:

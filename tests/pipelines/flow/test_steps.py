@@ -5,9 +5,11 @@ import math
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from fklit.pipelines.flow.names import get_flow_kernel
 from fklit.pipelines.flow.steps import UnsupportedFlowError, stochastic_steps
+from fklit.pipelines.sampler import choose_sampler
 from fklit.pipelines.stochasticity import noisy_calls
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -142,3 +144,20 @@ def test_steps_of_single_tokens_are_refused():
     ):
         scheduler.step(sample, scheduler.timesteps[0], sample, per_token_timesteps=torch.ones(2, 5))
     assert "Flow" in type(scheduler).__name__ and math.isfinite(float(scheduler.sigmas[0]))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "choice", "given", "message"),
+    [
+        (DDIMScheduler, "auto", {"noise_level": 0.5}, r"noise_level=0\.5 expected .* got DDIMScheduler, .*eta"),
+        (DDIMScheduler, "auto", {"noise_level": 0.0}, r"noise_level=0 expected a scheduler of flow matching"),
+        (DDIMScheduler, "keep", {"flow_kernel": "sde"}, r"flow_kernel='sde' expected .* got DDIMScheduler"),
+        (FlowMatchEulerDiscreteScheduler, "keep", {"noise_level": 0.5}, r"got scheduler='keep'.*set scheduler='auto'"),
+        (FlowMatchEulerDiscreteScheduler, "keep", {"flow_kernel": "cps"}, r"got scheduler='keep'"),
+    ],
+)
+def test_a_kernel_that_would_do_nothing_is_refused(scheduler, choice, given, message):
+    pipeline = type("Pipeline", (), {"scheduler": scheduler()})()
+    with pytest.raises(ValueError, match=message):
+        choose_sampler(pipeline, choice, eta=None, resamples=True, **given)
+    assert choose_sampler(pipeline, choice, eta=None, resamples=False, **given).kernel is None
