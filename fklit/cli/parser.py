@@ -1,11 +1,12 @@
 """LightningCLI with fklit's classes and readable errors."""
 
+import inspect
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from fklit.cli import environment
 from fklit.cli.checkpoints import Words, laid_under, saved_model
+from fklit.cli.class_paths import find
 from fklit.cli.classes import short_names
 from fklit.cli.logs import check_log_folders
 from fklit.cli.messages import explain
@@ -25,9 +27,26 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:  # type: ignore[override]
         """Parse words; jsonargparse hands `--model.source.variant null` down to a class within a class as `None`."""
-        if args is not None and len(args) == 1 and args[0].startswith("--") and args[0].endswith("=None"):
-            args = [args[0].removesuffix("None") + "null"]
+        if args is not None and len(args) == 1 and args[0].endswith("=None"):
+            word = args[0].removesuffix("=None")
+            if self._takes_none(word.removeprefix("--"), options.get("namespace")):
+                args = [f"{word}=null"]
         return super().parse_args(args, *more, **options)
+
+    def _takes_none(self, key: str, before: Namespace | None) -> bool:
+        """Whether `source.variant` names an argument of the class of `source` that may be None."""
+        name, _, rest = key.replace(".init_args.", ".").partition(".")
+        given = None if before is None else before.get(name)
+        path = given.get("class_path") if isinstance(given, Namespace) else None
+        action = next((item for item in self._actions if item.dest == name), None)
+        kind = find(path) if path else getattr(action, "_typehint", None)
+        if not callable(kind) or "." in rest or not rest:
+            return False
+        try:
+            parameter = inspect.signature(kind, eval_str=True).parameters.get(rest)
+        except (NameError, ValueError):  # annotations of names that only a type checker imports; no signature
+            return False
+        return parameter is not None and type(None) in get_args(parameter.annotation)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the line and exits with status 2."""

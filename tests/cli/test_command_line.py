@@ -266,3 +266,9 @@ def test_null_is_null_in_a_class_within_a_class(key, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "--config", str(CONFIG), f"--model.{key}", "fp16", f"--model.{key}", "null", "--print_config"])
     assert "variant: null" in capsys.readouterr().out
+
+
+def test_the_text_none_stays_a_text(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", str(CONFIG), "--model.source.path", "None", "--print_config"])
+    assert "path: None" in capsys.readouterr().out  # YAML's null is "null"
