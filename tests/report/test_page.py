@@ -173,6 +173,8 @@ def test_the_page_limits_its_size(tmp_path):
     assert size[few] - size[one] == pytest.approx(3 * full, rel=0.1)
     card = (size[one] - full) / 12
     assert card < 6_000 < full
+    single = write_run(tmp_path / "single", ["a lone star"])
+    assert "a lone star" in write_report(tmp_path / "single.html", steered=single, max_prompts=0).read_text()
     with pytest.raises(ValueError, match="expected max_prompts of at least 0, or None for all prompts, got -1"):
         write_report(tmp_path / "no.html", steered=run, max_prompts=-1)
 
