@@ -43,10 +43,10 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
         estimator: How the response to a nudge is measured; None for `Symmetric`.
         unconverged: What is done with samples whose free phase has not converged, or, for an estimator that linearizes
             (`ExactResponse`, `RecurrentBackprop`, `CorrectedNudge`), whose linear iteration has not: `"keep"` treats
-            them as the others, `"drop"` gives them no gradient (their error vector is zero, and `EqPropTask` leaves out
-            their loss), `"raise"` stops with an error. None means `"drop"` for estimators that linearize, whose
-            response at a state that is no fixed point has no bound, and `"keep"` for finite nudges. Diverged samples
-            never have a gradient of the dynamics.
+            them as the others, `"drop"` gives them no gradient of the dynamics (their error vector is zero;
+            `EqPropTask` also leaves out the loss of those whose free phase has not converged), `"raise"` stops with an
+            error. None means `"drop"` for estimators that linearize, whose response at a state that is no fixed point
+            has no bound, and `"keep"` for finite nudges. Diverged samples never have a gradient of the dynamics.
         execution: Switches for speed; None for the defaults.
 
     Raises:
