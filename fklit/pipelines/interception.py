@@ -20,13 +20,13 @@ from torch import Tensor
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
+from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
-_DENOISERS = ("unet", "transformer", "transformer_2")
 _MARK = "_fklit_intercepted"
 
 
@@ -161,7 +161,7 @@ class Interception:
 
     def __enter__(self) -> "Interception":
         pipeline = self._pipeline
-        denoisers = [m for m in (getattr(pipeline, n, None) for n in _DENOISERS) if isinstance(m, torch.nn.Module)]
+        denoisers = denoisers_of(pipeline)
         scheduler = self.scheduler
         names = inspect.signature(scheduler.step).parameters if hasattr(scheduler, "step") else {}
         if not denoisers or not {"sample", "model_output", "timestep"} <= set(names):

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_STUBBED = ("transformer", "transformer_2", "unet", "controlnet")
+from fklit.pipelines.denoisers import DENOISERS
+
+_STUBBED = (*DENOISERS, "controlnet")
 # Not those of a call of one step: grids, and callbacks that would see it.
 _DROPPED = ("sigmas", "timesteps", "callback_on_step_end", "callback", "callback_steps")
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fklit.pipelines.call import build_call
+from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.microbatch import call_in_chunks, intercept_call, rows_of
-
-_DENOISERS = ("unet", "transformer")
 
 
 class DifferentModelsError(UnsupportedPipelineError):
@@ -26,14 +25,14 @@ def denoiser_of(pipeline: Any) -> nn.Module:
     """Return the network that predicts.
 
     Raises:
-        UnsupportedPipelineError: if there is none.
+        UnsupportedPipelineError: if there is none, or more than one.
     """
-    for name in _DENOISERS:
-        module = getattr(pipeline, name, None)
-        if isinstance(module, nn.Module):
-            return module
+    found = denoisers_of(pipeline)
+    if len(found) == 1:
+        return found[0]
     raise UnsupportedPipelineError(
-        f"expected a pipeline with a unet or transformer, got {type(pipeline).__name__}; use another pipeline."
+        f"expected a pipeline with one unet or transformer, got {type(pipeline).__name__} with {len(found)}; use "
+        "another pipeline."
     )
 
 
