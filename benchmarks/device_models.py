@@ -1,7 +1,7 @@
 """Text-to-image and text-to-video models at full size with random weights, made on the device one at a time.
 
-No text encoder is built: the calls take random prompt embeddings of the right shapes. Weights are normal with standard
-deviation 0.02, which keeps activations finite; the cost of a step does not depend on their values.
+No text encoder is built: the calls take random prompt embeddings of the right shapes. Weights are normal with
+variance 1 / fan-in, which keeps activations of order one; the cost of a step does not depend on their values.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class Model:
         for network in parts.values():
             for parameter in network.parameters():
                 if parameter.ndim > 1:  # biases and the scales of norms stay as they are
-                    parameter.normal_(0, 0.02, generator=source)
+                    parameter.normal_(0, parameter[0].numel() ** -0.5, generator=source)
         pipeline = self.assemble(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
