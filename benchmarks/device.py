@@ -114,7 +114,7 @@ def full_size(name: str, device: torch.device, small: bool, report: Callable[...
         report(model.name, f"K = {k}", lambda: measure(model, pipeline, device, dtype, k))  # noqa: B023
     extra = EXTRA.get(name)
     if extra == "decode chunk 1":
-        report(model.name, f"K = 4, {extra}", lambda: measure(model, pipeline, device, dtype, 4, max_batch=1))
+        report(model.name, f"K = 4, {extra}", lambda: measure(model, pipeline, device, dtype, 4, decode_batch=1))
     elif extra is not None:
         prepare = {"offload": _offload, "compiled": _compile}[extra]
 

@@ -205,10 +205,12 @@ def test_refusals_name_the_pipeline_and_the_fix():
         _steer(pipeline, {"widht": 16})
     with pytest.raises(TypeError, match="blocks of StableDiffusion3ModularPipeline, got widht; omit"):
         ModularAdapter(pipeline)(prompt="a cat", widht=16)
+    pipeline, arguments = make("flux")
     blocks = pipeline.blocks
-    blocks.sub_blocks.pop("decode")
+    for name in ("denoise", "decode"):
+        blocks.sub_blocks.pop(name)
     pipeline = type(pipeline)(blocks=blocks)
-    with pytest.raises(UnsupportedPipelineError, match=r"one of images, videos, audios, got StableDiffusion3Modular"):
+    with pytest.raises(UnsupportedPipelineError, match=r"one of images, videos, audios, got FluxModular"):
         _steer(pipeline, arguments)
 
 
@@ -216,7 +218,9 @@ def test_a_pipeline_without_components_is_refused_by_what_it_lacks():
     from diffusers import FluxModularPipeline
 
     pipeline = FluxModularPipeline()
-    with pytest.raises(UnsupportedPipelineError, match=r"FluxModularPipeline without transformer, vae, scheduler; call its load_"):
+    with pytest.raises(
+        UnsupportedPipelineError, match=r"FluxModularPipeline without transformer, vae, scheduler; call its load_"
+    ):
         _steer(pipeline, {})
 
 
