@@ -33,9 +33,8 @@ def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
     """
     if any(base.__name__ == "ModularPipeline" for base in type(pipeline).__mro__):
         raise UnsupportedPipelineError(
-            f"expected a DiffusionPipeline, got the modular {type(pipeline).__name__}, whose inputs its blocks define; "
-            "use the DiffusionPipeline of the same model, or wrap it in a class whose __call__ names prompt, "
-            "generator, num_inference_steps, output_type and return_dict and hands them on."
+            f"expected a pipeline whose __call__ names its arguments, got the modular {type(pipeline).__name__}, whose "
+            "blocks do; wrap it in fklit.pipelines.modular.ModularAdapter, and call that."
         )
     found: dict[str, inspect.Parameter] = {}
     for base in type(pipeline).__mro__:
@@ -107,7 +106,8 @@ def build_call(
     if "prompt" in names and given.get("prompt_embeds") is None:
         texts["prompt"] = list(prompts)
 
-    by_pipeline = "num_images_per_prompt" in names
+    # Blocks repeat pooled embeddings in another order than those of tokens (SDXL), which shows with several prompts.
+    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not getattr(pipeline, "runs_blocks", False))
     adapter = next((name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if given.get(name)), None)
     if adapter is not None:
         _check_adapter(adapter, count, batched)

@@ -8,6 +8,7 @@ from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun
 from fklit.correctors.guidance.settings import GuidanceArguments, GuidanceSettings
 from fklit.correctors.guidance.two_models import TwoModelRun
+from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
 
@@ -61,6 +62,8 @@ def correct(
         DifferentModelsError: if two pipelines differ in noise levels, prediction type or space of samples.
         UnsupportedPipelineError: if the pipeline's guidance is not `u + w (c - u)`, or cannot be intercepted.
     """
+    pipeline = as_pipeline(pipeline)
+    guiding_pipeline = as_pipeline(guiding_pipeline)
     chosen = GuidanceSettings(**settings)
     if chosen.exponents is not None and guiding_pipeline is None:
         raise ValueError(
