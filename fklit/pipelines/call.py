@@ -106,7 +106,8 @@ def build_call(
         texts["prompt"] = list(prompts)
 
     # Blocks repeat pooled embeddings in another order than those of tokens (SDXL), which shows with several prompts.
-    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not getattr(pipeline, "runs_blocks", False))
+    runs_blocks = getattr(pipeline, "runs_blocks", False)
+    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not runs_blocks)
     adapter = next((name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if given.get(name)), None)
     if adapter is not None:
         _check_adapter(adapter, count, batched)
@@ -114,7 +115,9 @@ def build_call(
         by_pipeline = False
     if by_pipeline:
         given["num_images_per_prompt"] = num_particles
-        return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        texts = {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        # Blocks that rewrite prompts take a text, not a list of one.
+        return given | {name: value[0] if runs_blocks else value for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:

@@ -140,6 +140,13 @@ def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: s
             f"{type(pipeline).__name__} cannot be resampled: it {hidden}, which stays in its slot when particles move; "
             "use potential='terminal' (best-of-n)."
         )
+    network = getattr(pipeline, "transformer", None)
+    if getattr(getattr(network, "config", None), "flow_map", False):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: its {type(network).__name__} is a flow map, whose "
+            "prediction is the jump to the next noise level and not a velocity, of which no stochastic step is known; "
+            "use potential='terminal' (best-of-n)."
+        )
     try:
         check_flow_scheduler(own)
     except UnsupportedFlowError as error:
