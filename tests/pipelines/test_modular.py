@@ -218,7 +218,7 @@ def test_a_pipeline_without_components_is_refused_by_what_it_lacks():
     from diffusers import FluxModularPipeline
 
     pipeline = FluxModularPipeline()
-    with pytest.raises(UnsupportedPipelineError, match="Flux.* without transformer, vae, scheduler; call"):
+    with pytest.raises(UnsupportedPipelineError, match=r"Flux.* without transformer, vae, scheduler; call"):
         _steer(pipeline, {})
 
 
