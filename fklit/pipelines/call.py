@@ -88,6 +88,7 @@ def build_call(
     """
     names = call_parameters(pipeline)
     _check_names(pipeline, names, pipeline_kwargs)
+    _check_end(pipeline, pipeline_kwargs)
     _check_grid(pipeline, scheduler, pipeline_kwargs)
     given = dict(pipeline_kwargs)
     count, total = len(prompts), len(prompts) * num_particles
@@ -146,6 +147,16 @@ def _check_names(pipeline: Any, names: Mapping[str, Any], pipeline_kwargs: Mappi
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(names)}."
             raise TypeError(f"pipeline_kwargs expected arguments of {type(pipeline).__name__}, got {name!r}; {hint}")
+
+
+def _check_end(pipeline: Any, pipeline_kwargs: Mapping[str, Any]) -> None:
+    """A base model that stops early hands noisy latents to a refiner: nothing that a reward could score."""
+    if pipeline_kwargs.get("denoising_end") is not None:
+        raise ValueError(
+            f"pipeline_kwargs expected no 'denoising_end', at which {type(pipeline).__name__} stops before its samples "
+            "are pictures; omit it, or call the base model yourself (output_type='latent', one latent a particle) and "
+            "steer the refiner, with image= those latents and denoising_start= in pipeline_kwargs."
+        )
 
 
 def _check_grid(pipeline: Any, scheduler: Any, pipeline_kwargs: Mapping[str, Any]) -> None:

@@ -185,7 +185,7 @@ def test_another_formula_of_guidance_is_refused():
 
 def test_distilled_guidance_is_refused_by_correct():
     pipeline, arguments = make("flux")
-    with pytest.raises(UnsupportedPipelineError, match="FluxModularPipeline is not unconditional"):
+    with pytest.raises(UnsupportedPipelineError, match="FluxModularPipeline has distilled guidance"):
         _correct(pipeline, arguments)
 
 
