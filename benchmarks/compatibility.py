@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import diffusers
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,6 @@ SECONDS = 180  # a row may take
 
 def exported() -> dict[str, str]:
     """The pipeline classes that diffusers exports, with the folder of each, deprecated ones aside."""
-    import diffusers
     from diffusers import DiffusionPipeline
 
     structure = importlib.import_module("diffusers.pipelines")._import_structure
@@ -55,9 +55,8 @@ def verdict(cells: dict[str, str]) -> tuple[str, str]:
         for name, text in cells.items():
             if text.startswith(bad):
                 return bad, f"{name}: {text}"
-    for needed in ("scale 0", "terminal"):
-        if cells[needed] != "ok":
-            return "refused", _reason(cells[needed])
+    if cells["terminal"] != "ok":
+        return "refused", _reason(cells["terminal"])
     if cells["steer"] != "ok":
         return "best of n", _reason(cells["steer"])
     return "steered", ""
@@ -98,7 +97,8 @@ def _within(seconds: int, work: Any) -> dict[str, str]:
 def example(row: Any) -> str:
     """One line of Python that steers a model of this class."""
     given = {name: name for name, value in row.arguments.items() if isinstance(value, torch.Tensor | list | tuple)}
-    inputs = ", ".join(f'"{name}": {name}' for name in given)
+    given |= {name: repr(row.arguments[name]) for name in row.shown}
+    inputs = ", ".join(f'"{name}": {value}' for name, value in given.items())
     prompts = "" if row.prompts is None else ", prompts"
     extra = f", pipeline_kwargs={{{inputs}}}" if inputs else ""
     return f'fklit.steer({row.pipeline}.from_pretrained("{row.example}"){prompts}, reward=reward{extra})'
@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    diffusers.utils.logging.set_verbosity(60)  # what it says about tiny networks
+    diffusers.utils.logging.disable_progress_bar()
     classes, tiny = exported(), rows()
     wrong = [name for name in given.only or () if name not in tiny]
     if wrong:
@@ -145,8 +147,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             print(
                 f"{name}: {entries[-1]['verdict']} {entries[-1]['reason'][:300]} ({time.perf_counter() - start:.0f} s)"
             )
-    import diffusers
-
     report = {"diffusers": diffusers.__version__, "counts": counted(entries), "rows": entries}
     write_json_atomically(given.output, report, indent=1)
     write_text_atomically(given.page, render(report))

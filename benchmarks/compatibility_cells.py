@@ -105,8 +105,11 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
     names = inspect.signature(pipeline.__call__).parameters
     total = count * PARTICLES
     given = {**arguments, "generator": sources, "output_type": "pt", "return_dict": True}
-    if row.prompts is not None:
-        given["prompt"] = [prompt for prompt in row.prompts for _ in range(PARTICLES)]
+    together = "num_images_per_prompt" in names and not row.per_sample
+    if together:
+        given["num_images_per_prompt"] = PARTICLES
+    if row.prompts is not None:  # text encoders round by the number of texts
+        given["prompt"] = list(row.prompts) if together else repeated(row.prompts, total)
     if "batch_size" in names:
         given["batch_size"] = total
     for name in row.per_sample:

@@ -12,8 +12,8 @@ PAGE = ROOT / "docs" / "compatibility.md"
 _INTRODUCTION = """\
 # Which pipelines work
 
-This page is made by `python benchmarks/compatibility.py` from runs of each class of diffusers {version} with tiny random
-weights; nothing on it is a guess. Find the class of your model (its name stands in the model's `model_index.json`).
+This page is made by `python benchmarks/compatibility.py` from runs of each class of diffusers {version} with tiny
+random weights; nothing on it is a guess. Find the class of your model: its name stands in its `model_index.json`.
 
 | steered | best of n only | refused | not tried | families tried |
 |---:|---:|---:|---:|---:|

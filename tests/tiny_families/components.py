@@ -84,6 +84,17 @@ def assemble(name: str, **parts: Any) -> Any:
     return pipeline
 
 
+def recast(name: str, pipeline: Any, **parts: Any) -> Any:
+    """A pipeline of a class of diffusers with the components of another one, and further ones."""
+    import diffusers
+
+    known = inspect.signature(getattr(diffusers, name).__init__).parameters
+    given = {key: value for key, value in pipeline.components.items() if key in known}
+    switches = {"requires_safety_checker": False, "add_watermarker": False}
+    given |= {key: value for key, value in switches.items() if key in known}
+    return assemble(name, **{**given, **parts})
+
+
 def euler(**options: Any) -> Any:
     """The scheduler of most flow-matching models."""
     from diffusers import FlowMatchEulerDiscreteScheduler

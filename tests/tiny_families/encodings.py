@@ -1,4 +1,4 @@
-"""Random text encodings in the place of text encoders, in the form in which each pipeline's `encode_prompt` has them."""
+"""Random text encodings in the place of text encoders, in the form of each pipeline's `encode_prompt`."""
 
 import hashlib
 import inspect

@@ -22,6 +22,7 @@ class Row:
         per_sample: names among them of which a plain call wants an entry a sample, in the order of the samples.
         prompts: what it is called with; None for a pipeline without prompts.
         steps: `num_inference_steps`; None if the call takes none.
+        shown: names among `arguments` without which the class would be refused; the example gives them.
         loose: whether its attention rounds by the place of a row in the batch, so that a clone may differ by 2e-5.
     """
 
@@ -35,6 +36,7 @@ class Row:
     per_sample: tuple[str, ...] = ()
     prompts: tuple[str, ...] | None = ("a cat", "a dog")
     steps: int | None = 4
+    shown: tuple[str, ...] = ()
     loose: bool = False
 
     def make(self) -> tuple[Any, dict[str, Any]]:
