@@ -31,7 +31,11 @@ from tiny_families import rows  # noqa: E402
 
 from fklit.atomic import write_json_atomically, write_text_atomically  # noqa: E402
 
-SECONDS = 180  # a row may take
+SECONDS = 60  # a row may take
+
+
+class LateError(BaseException):
+    """A row took too long; no cell may catch it as its own error."""
 
 
 def exported() -> dict[str, str]:
@@ -81,13 +85,13 @@ def try_row(row: Any, folder: str) -> dict[str, Any]:
 
 def _within(seconds: int, work: Any) -> dict[str, str]:
     def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"the row took more than {seconds} s")
+        raise LateError(f"the row took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
     try:
         return work()
-    except Exception as error:
+    except (Exception, LateError) as error:
         return {"build": f"crash: {type(error).__name__}: {error}"}
     finally:
         signal.alarm(0)
@@ -96,7 +100,7 @@ def _within(seconds: int, work: Any) -> dict[str, str]:
 
 def example(row: Any) -> str:
     """One line of Python that steers a model of this class."""
-    given = {name: name for name, value in row.arguments.items() if isinstance(value, torch.Tensor | list | tuple)}
+    given = {name: name for name, value in row.arguments.items() if not isinstance(value, str | int | float)}
     given |= {name: repr(row.arguments[name]) for name in row.shown}
     inputs = ", ".join(f'"{name}": {value}' for name, value in given.items())
     prompts = "" if row.prompts is None else ", prompts"

@@ -110,6 +110,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
         given["num_images_per_prompt"] = PARTICLES
     if row.prompts is not None:  # text encoders round by the number of texts
         given["prompt"] = list(row.prompts) if together else repeated(row.prompts, total)
+    if isinstance(given.get("negative_prompt"), str) and row.prompts is not None:
+        given["negative_prompt"] = [given["negative_prompt"]] * len(given["prompt"])
     if "batch_size" in names:
         given["batch_size"] = total
     for name in row.per_sample:

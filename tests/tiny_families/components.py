@@ -1,5 +1,6 @@
 """A tiny network of any class of diffusers, made from its constructor's signature."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -63,6 +64,13 @@ def component(name: str, *, seed: int = 0, **options: Any) -> Any:
     return network
 
 
+def rebuilt(network: Any, **options: Any) -> Any:
+    """A network of the same class and configuration but for some options."""
+    known = inspect.signature(type(network).__init__).parameters
+    config = {key: value for key, value in network.config.items() if key in known}
+    return type(network)(**{**config, **options})
+
+
 def perturb(*networks: Any) -> None:
     """Draw the parameters that are zero, and switch to evaluation."""
     for network in networks:
@@ -85,14 +93,17 @@ def assemble(name: str, **parts: Any) -> Any:
 
 
 def recast(name: str, pipeline: Any, **parts: Any) -> Any:
-    """A pipeline of a class of diffusers with the components of another one, and further ones."""
+    """A pipeline of a class of diffusers with the components and text encodings of another one, and further parts."""
     import diffusers
 
     known = inspect.signature(getattr(diffusers, name).__init__).parameters
     given = {key: value for key, value in pipeline.components.items() if key in known}
     switches = {"requires_safety_checker": False, "add_watermarker": False}
     given |= {key: value for key, value in switches.items() if key in known}
-    return assemble(name, **{**given, **parts})
+    found = assemble(name, **{**given, **parts})
+    if "encode_prompt" in vars(pipeline):
+        found.encode_prompt = pipeline.encode_prompt
+    return found
 
 
 def euler(**options: Any) -> Any:
@@ -114,3 +125,22 @@ def kl(latents: int, **options: Any) -> Any:
 def picture(size: int = 16, *, rows: int = 1, seed: int = 9) -> torch.Tensor:
     """Pictures (rows, 3, size, size) in [0, 1]."""
     return torch.rand(rows, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def pil(size: int = 32) -> Any:
+    """A picture for a class that takes no tensors."""
+    from PIL import Image
+
+    return Image.fromarray((picture(size)[0].permute(1, 2, 0) * 255).byte().numpy())
+
+
+def shrink_areas(module: str, area: int = 32 * 32) -> None:
+    """Have a module's `calculate_dimensions` aim at no larger area than that; pictures of a million pixels take hours."""
+    found = importlib.import_module(module)
+    original = getattr(found.calculate_dimensions, "original", found.calculate_dimensions)
+
+    def calculate_dimensions(target_area: float, ratio: float) -> Any:
+        return original(min(target_area, area), ratio)
+
+    calculate_dimensions.original = original  # type: ignore[attr-defined]
+    found.calculate_dimensions = calculate_dimensions  # type: ignore[attr-defined]

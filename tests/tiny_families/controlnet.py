@@ -5,7 +5,7 @@ from typing import Any
 import tiny
 import tiny_pipelines
 
-from tiny_families.components import picture, recast
+from tiny_families.components import picture, rebuilt, recast
 from tiny_families.row import Row
 from tiny_families.stable_diffusion import MASK
 from tiny_families.stable_diffusion_xl import GUIDED, SIZE
@@ -28,7 +28,12 @@ def _adapter(name: str, base: Any, *, xl: bool) -> Any:
 
     kind = "full_adapter_xl" if xl else "full_adapter"
     net = T2IAdapter(in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=2, adapter_type=kind)
-    return recast(name, base, adapter=net)
+    # A network that has cross-attention in its first block, as the real ones have: adapters add to what it returns.
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    return recast(name, base, adapter=net, unet=rebuilt(base.unet, **blocks))
 
 
 _IMAGES = {"image": picture(), "control_image": picture(seed=5), "strength": 0.8}
@@ -53,8 +58,8 @@ ROWS = [
         arguments={**_INPAINT, **GUIDED}),
     Row("StableDiffusionAdapterPipeline", "T2I-Adapter",
         lambda: _adapter("StableDiffusionAdapterPipeline", tiny.tiny_stable_diffusion(), xl=False), _CANNY, main=True,
-        arguments={**SIZE, "image": picture(), **GUIDED}),
+        per_sample=("image",), arguments={**SIZE, "image": picture(), **GUIDED}),
     Row("StableDiffusionXLAdapterPipeline", "T2I-Adapter",
         lambda: _adapter("StableDiffusionXLAdapterPipeline", tiny.tiny_sdxl(), xl=True), _XL_CANNY,
-        arguments={**SIZE, "image": picture(), **GUIDED}),
+        per_sample=("image",), arguments={**SIZE, "image": picture(), **GUIDED}),
 ]  # fmt: skip

@@ -15,10 +15,7 @@ _V1, _XL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-di
 
 
 def _perturbed(name: str, base: Any, layers: str = "mid", **parts: Any) -> Any:
-    pipeline = recast(name, base, pag_applied_layers=[layers], **parts)
-    if "encode_prompt" in vars(base):
-        pipeline.encode_prompt = base.encode_prompt
-    return pipeline
+    return recast(name, base, pag_applied_layers=[layers], **parts)
 
 
 def _control(name: str, base: Any) -> Any:

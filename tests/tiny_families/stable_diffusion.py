@@ -31,6 +31,13 @@ def _upscale() -> Any:
     )  # fmt: skip
 
 
+def _latent_upscale() -> Any:
+    from diffusers import EulerDiscreteScheduler
+
+    scheduler = EulerDiscreteScheduler(prediction_type="original_sample")
+    return _with_unet("StableDiffusionLatentUpscalePipeline", 8, scheduler=scheduler)
+
+
 def _unclip() -> Any:
     from diffusers import PriorTransformer, UnCLIPScheduler
     from transformers import CLIPTextModelWithProjection
@@ -63,10 +70,10 @@ ROWS = [
         "lambdalabs/sd-image-variations-diffusers", prompts=None, per_sample=("image",),
         arguments={**_SIZE, "image": picture(rows=2), **_GUIDED}),
     Row("StableDiffusionUpscalePipeline", _FAMILY, _upscale, "stabilityai/stable-diffusion-x4-upscaler",
-        arguments={"image": picture(8), "noise_level": 20, **_GUIDED}),
+        per_sample=("image",), arguments={"image": picture(8), "noise_level": 20, **_GUIDED}),
     Row("StableDiffusionLatentUpscalePipeline", _FAMILY,
-        lambda: _with_unet("StableDiffusionLatentUpscalePipeline", 8), "stabilityai/sd-x2-latent-upscaler",
-        arguments={"image": picture(), **_GUIDED}),
+        _latent_upscale, "stabilityai/sd-x2-latent-upscaler",
+        per_sample=("image",), arguments={"image": picture(), **_GUIDED}),
     Row("StableUnCLIPImg2ImgPipeline", _FAMILY, tiny_pipelines.tiny_unclip_img2img,
         "stabilityai/stable-diffusion-2-1-unclip", per_sample=("image",),
         arguments={**_SIZE, "image": picture(rows=2), "noise_level": 400, **_GUIDED}),

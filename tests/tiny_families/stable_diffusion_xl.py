@@ -5,7 +5,7 @@ from typing import Any
 import tiny
 import tiny_pipelines
 
-from tiny_families.components import picture, recast
+from tiny_families.components import picture, rebuilt, recast
 from tiny_families.row import Row
 from tiny_families.stable_diffusion import MASK
 
@@ -17,8 +17,7 @@ BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 def with_channels(name: str, channels: int) -> Any:
     """An SDXL pipeline of another class whose network has that many input channels."""
     base = tiny.tiny_sdxl()
-    unet = type(base.unet).from_config({**base.unet.config, "in_channels": channels})
-    return recast(name, base, unet=unet)
+    return recast(name, base, unet=rebuilt(base.unet, in_channels=channels))
 
 
 ROWS = [
