@@ -43,7 +43,9 @@ def name_of(path):
     return str(path.relative_to(CONFIGS))
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=pytest.mark.slow) if "debug" in p.parts else p for p in ALL], ids=name_of
+)
 def test_parses_and_builds_its_classes(path, monkeypatch):
     monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, subcommand: None)
     samples = ("steering" in str(path) or "correctors" in str(path)) and path.stem != "score_model"
@@ -86,6 +88,7 @@ def test_the_debug_twin_runs_as_it_is(tmp_path):
     assert float(cli.trainer.callback_metrics["test/denoiser_calls"]) == 6 * 2 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "folder"), [("steering", "emoji"), ("correctors", "emoji_guidance")])
 def test_the_production_file_runs_with_fewer_steps_and_writes_the_report(config, folder, tmp_path):
     main([

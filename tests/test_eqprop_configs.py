@@ -47,6 +47,7 @@ def test_debug_twins_run_as_they_are(name):
     assert -1 <= found[hidden] <= 1 and found["train/homeostasis"] > 0
 
 
+@pytest.mark.slow
 def test_the_paper_on_imagenet32(tmp_path, monkeypatch):
     """The command that the guide gives, with eight processes, is understood; the same file runs on one."""
     write_imagenet32(tmp_path / "files")
@@ -87,6 +88,7 @@ def test_the_paper_on_fashion_mnist(tmp_path, name):
     fit(f"eqprop/{name}", *narrow, "--data.data_dir", str(tmp_path / "files"), *SHORT, *sizes)
 
 
+@pytest.mark.slow
 def test_the_cells_of_table_1(monkeypatch):
     cells = {
         "OneSided": {"beta": 0.05},
@@ -103,6 +105,7 @@ def test_the_cells_of_table_1(monkeypatch):
         assert all(getattr(found, key) == value for key, value in settings.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_baselines_over_experiments(monkeypatch, name):
     def over(baseline):
@@ -120,12 +123,14 @@ def test_baselines_over_experiments(monkeypatch, name):
     assert sum(link.reciprocal for link in links) == len(links) - 1
 
 
+@pytest.mark.slow
 def test_the_loss_can_be_taken_away_by_one_word(monkeypatch):
     words = ("--config", "configs/eqprop/digits.yaml")
     assert build(monkeypatch, *words).model.homeostasis is not None
     assert build(monkeypatch, *words, "--model.homeostasis", "null").model.homeostasis is None
 
 
+@pytest.mark.slow
 def test_seeds_change_the_weights(monkeypatch):
     words = ("--config", "configs/eqprop/digits.yaml", "--seed_everything")
     first, again, other = (

@@ -21,11 +21,12 @@ ALLOWED = {
     "fingerprint": set(),
     "hyperparameters": set(),
     "learning_rate": set(),
+    "pictures": set(),
     "renamed": set(),
     "checks": {"feynman_kac"},
     "rewards": {"assets", "checks", "feynman_kac", "renamed"},
     "metrics": {"assets", "checks", "renamed", "rewards"},
-    "pipelines": {"assets", "checks", "fingerprint"},
+    "pipelines": {"assets", "checks", "fingerprint", "pictures"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
     "sampling": {"checks", "feynman_kac", "fingerprint", "metrics", "pipelines", "rewards"},
     "steering": {"checks", "feynman_kac", "pipelines", "rewards", "sampling"},
@@ -60,7 +61,7 @@ ALLOWED = {
             "rewards",
         ),
     },
-    "report": {"__init__", "atomic", "checks", "feynman_kac", "renamed"},
+    "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "sampling"},
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}

@@ -1,5 +1,6 @@
 """Writes what `predict` samples, one folder per prompt, so that a run that was killed goes on where it stopped."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fklit.atomic import remove_leftovers
 from fklit.callbacks.folder_writer import FolderWriter
 from fklit.callbacks.started_run import PROMPT_FOLDER, check_run, done_prompts, read_json
+from fklit.report.media import DEFAULT_FRAME_RATE, check_video_writer
 from fklit.report.writing import write_prompt, write_run
 from fklit.sampling.describe import settings_hash
 
@@ -20,7 +22,8 @@ class SampleWriter(FolderWriter):
     ```text
     output_dir/run.json                  settings of the run, their hash, versions of packages
     output_dir/00007/metadata.jsonl      the prompt and its metadata (with samples/, the layout GenEval evaluates)
-    output_dir/00007/samples/0000.png    K samples in particle order
+    output_dir/00007/samples/0000.png    K samples in particle order (frames of a video side by side; a waveform)
+    output_dir/00007/samples/0000.mp4    the videos, or 0000.wav for audio
     output_dir/00007/grid.png            the same side by side
     output_dir/00007/previews.npz        denoised predictions, "previews" uint8 (S, K, h, w, 3), if they were kept
     output_dir/00007/record.json         rewards, weights, lineages, cost; written last
@@ -37,15 +40,21 @@ class SampleWriter(FolderWriter):
     Args:
         output_dir: Folder of the run; made if it does not exist. None takes the trainer's `default_root_dir`.
         overwrite: Whether results of other settings in this folder are replaced. Results of the same settings are kept.
+        frame_rate: Frames a second of videos; what the model was trained with is on its card (Wan 16, LTX 24).
 
     Raises:
         ValueError: When the run starts: the folder holds results of other settings or of fklit 0.1, or another run
             writes to it.
     """
 
-    def __init__(self, output_dir: str | None = None, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, output_dir: str | None = None, *, overwrite: bool = False, frame_rate: float = DEFAULT_FRAME_RATE
+    ) -> None:
         super().__init__(output_dir)
+        if not 0 < frame_rate < math.inf:
+            raise ValueError(f"frame_rate expected a number above 0, got {frame_rate!r}; give frames a second.")
         self.overwrite = overwrite
+        self.frame_rate = frame_rate
         self._hash = ""
         self._run: Path | None = None
         self._looked_at: set[int] = set()
@@ -91,6 +100,8 @@ class SampleWriter(FolderWriter):
     ) -> None:
         """Looks once more, for prompts that come from another DataModule than fklit's."""
         task: Any = pl_module
+        if getattr(task, "modality", None) == "video":
+            check_video_writer()  # not after the first prompt was sampled
         if isinstance(batch, Mapping) and {"indices", "prompts"} <= batch.keys():
             new = zip(batch["indices"], batch["prompts"], strict=True)
             task.done = task.done.union(self._done(row for row in new if row[0] not in self._looked_at))
@@ -113,7 +124,9 @@ class SampleWriter(FolderWriter):
         for b, index in enumerate(prediction.prompt_indices):
             record = {**prediction.record(b), "settings_hash": self._hash}
             previews = None if prediction.previews is None else prediction.previews[:, b]
-            write_prompt(self._folder(index), record, prediction.images[b], by_index[index], previews)
+            write_prompt(
+                self._folder(index), record, prediction.items[b], by_index[index], previews, frame_rate=self.frame_rate
+            )
 
     def _folder(self, index: int) -> Path:
         assert self._run is not None

@@ -38,6 +38,7 @@ class PerParticleConditioning:
         self._first: dict[tuple[int, str], Tensor] = {}  # what differed at the first step, by call and name
         self._call = 0
         self._rows = num_rows  # of the denoiser call that is looked at
+        self._frames = 1  # of each sample, of which some networks take a row each
 
     def next_step(self) -> None:
         """Start counting the denoiser calls of a step."""
@@ -53,8 +54,7 @@ class PerParticleConditioning:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        channels: int | None,
-        tokens: int | None = None,
+        shape: torch.Size | None,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one denoiser call with each condition in the row of its particle.
 
@@ -62,21 +62,21 @@ class PerParticleConditioning:
             module: the denoiser, whose signature names positional arguments.
             args: as the pipeline gives them.
             kwargs: likewise.
-            channels: C of the samples; channels of the denoiser's input beyond these are conditions. None before the
-                first step.
-            tokens: of samples (N, tokens, C), likewise; None for other samples.
+            shape: of the samples, (N, ...); channels, tokens or frames of the denoiser's input beyond it are
+                conditions. None before the first step.
         """
         names = [name for name in inspect.signature(module.forward).parameters if name != "self"]
         named = dict(zip(names, args, strict=False))
         sample_name = next((name for name in (*_SAMPLES, *named, *kwargs) if _is_sample({**named, **kwargs}, name)), "")
         number, self._call = self._call, self._call + 1
         self._rows = rows_of(args, kwargs)
+        self._frames = shape[2] if shape is not None and len(shape) == 5 else 1
         first = next(iter({**named, **kwargs}), "")
         listed = is_list_of_tensors({**named, **kwargs}.get(first))
 
         def arrange(name: str, value: Any) -> Any:
             if name == sample_name:
-                return self._sample(number, name, value, channels, tokens)
+                return self._sample(number, name, value, shape)
             if is_list_of_tensors(value) and listed:  # one tensor a row, not one a layer
                 return value if name == first else self._list(number, name, value)
             if name.split(".")[0].split("[")[0] in {*_DERIVED, *UNBATCHED}:
@@ -101,21 +101,25 @@ class PerParticleConditioning:
                 raise self._refuse(f"the denoiser's list {name!r} differs between the particles of one prompt")
         return value
 
-    def _sample(self, number: int, name: str, value: Tensor, channels: int | None, tokens: int | None) -> Tensor:
-        if tokens is not None and value.ndim == 3 and value.shape[1] > tokens:  # reference pictures behind the sample
-            extra = self._tensor(number, f"{name} (tokens from {tokens})", value[:, tokens:])
-            value = torch.cat([value[:, :tokens], extra], dim=1)
-        axis = 2 if value.ndim == 3 else 1  # packed latents (N, tokens, C) of transformers, else (N, C, ...)
-        if channels is None or value.ndim < 3 or value.shape[axis] <= channels:
+    def _sample(self, number: int, name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
+        """Conditions that lie behind the sample along an axis: channels, reference pictures as tokens, frames."""
+        if shape is None or value.ndim != len(shape):
             return value
-        extra = value.narrow(axis, channels, value.shape[axis] - channels)
-        arranged = self._tensor(number, f"{name} (channels from {channels})", extra)
-        return torch.cat([value.narrow(axis, 0, channels), arranged], dim=axis)
+        for axis, size in enumerate(shape):
+            if axis > 0 and value.shape[axis] > size:
+                extra = value.narrow(axis, size, value.shape[axis] - size)
+                arranged = self._tensor(number, f"{name} (axis {axis} from {size})", extra)
+                value = torch.cat([value.narrow(axis, 0, size), arranged], dim=axis)
+        return value
 
     def _tensor(self, number: int, name: str, value: Tensor) -> Tensor:
         # Other lengths are of tokens or layers: positions would be taken for conditions.
-        batched = value.ndim > 0 and value.shape[0] == self._rows and self._rows % self._num_rows == 0
-        if not batched or not self._differs(value):
+        batched = value.ndim > 0 and self._rows % self._num_rows == 0
+        each = next((n for n in (1, self._frames) if batched and value.shape[0] == self._rows * n), None)
+        if each is None:
+            return value
+        rows = value.reshape(self._rows, each, *value.shape[1:])  # motion modules get one row a frame
+        if not self._differs(rows):
             return value
         known = self._first.setdefault((number, name), value)
         if known is not value and not (known.shape == value.shape and torch.equal(known, value)):
@@ -123,11 +127,12 @@ class PerParticleConditioning:
                 f"the denoiser's argument {name!r} differs between the particles of one prompt and changes from step "
                 "to step, so fklit cannot tell how to re-index it when particles are resampled"
             )
-        copies = value.shape[0] // self._num_rows
         if bool((self._origin == torch.arange(self._num_rows)).all()):
             return value
         origin = self._origin.to(value.device)
-        return torch.cat([part[origin] for part in value.chunk(copies)])
+        return torch.cat([part[origin] for part in rows.chunk(value.shape[0] // (each * self._num_rows))]).reshape(
+            value.shape
+        )
 
     def _differs(self, value: Tensor) -> bool:
         rows = value.reshape(value.shape[0] // self._group_size, self._group_size, -1)

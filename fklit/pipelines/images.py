@@ -48,7 +48,7 @@ def as_unit_images(images: Any, count: int) -> Tensor:
     return tensor
 
 
-def thumbnails(images: Tensor) -> Tensor:
+def shrunk(images: Tensor) -> Tensor:
     """Bytes (N, C, h, w) on the CPU with the longer side at most 64 pixels, from images (N, C, H, W) in [0, 1]."""
     height, width = images.shape[-2:]
     shrink = _THUMBNAIL / max(height, width)

@@ -100,7 +100,7 @@ class Interception:
         eta: value forced on the `eta` argument of `scheduler.step`; None leaves what the pipeline sends.
         max_batch: most rows that the denoiser and the decoder get at once, in chunks of exactly this size (the last
             one padded), so that the result of a row does not depend on the batch it is in; None for no limit.
-
+        decode_batch: most rows that the decoder gets at once; None for `max_batch`.
         group_size: particles of one prompt, whose rows lie side by side; what differs between them in the denoiser's
             arguments moves with the particles. None compares nothing.
         resamples: whether the hook may resample.
@@ -128,6 +128,7 @@ class Interception:
         kernel: FlowKernel | None = None,
         eta: float | None = None,
         max_batch: int | None = None,
+        decode_batch: int | None = None,
         group_size: int | None = None,
         resamples: bool = True,
         may_edit: bool = False,
@@ -136,7 +137,7 @@ class Interception:
             raise ValueError(
                 f"expected max_batch of at least 1, or None for no limit, got max_batch={max_batch}; raise it."
             )
-        self.decoder = DecodeTap(pipeline, max_batch=max_batch)
+        self.decoder = DecodeTap(pipeline, max_batch=max_batch if decode_batch is None else decode_batch)
         self.denoiser_calls = 0
         self.steps_taken = 0
         self.num_steps: int | None = None
@@ -153,8 +154,7 @@ class Interception:
         self._conditioning: PerParticleConditioning | None = None
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
-        self._channels: int | None = None
-        self._tokens: int | None = None
+        self._shape: torch.Size | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
         self.scheduler: Any = scheduler or getattr(pipeline, "scheduler", None)
@@ -241,9 +241,7 @@ class Interception:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(
-                module, args, kwargs, channels=self._channels, tokens=self._tokens
-            )
+            args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape)
         if self._max_batch is None:
             output = call(*args, **kwargs)
         elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
@@ -268,8 +266,7 @@ class Interception:
                 "and make another context for another call."
             )
         self._check_sample(sample)
-        self._channels = sample.shape[2 if sample.ndim == 3 else 1]
-        self._tokens = sample.shape[1] if sample.ndim == 3 else None
+        self._shape = sample.shape
         if self._eta is not None and "eta" in names:
             given["eta"] = self._eta
         if self._generators is not None and "generator" in names and given.get("variance_noise") is None:

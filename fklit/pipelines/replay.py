@@ -1,4 +1,4 @@
-"""From the samples a scheduler holds to pictures, by the pipeline itself: a copy of it runs its end only.
+"""From the samples a scheduler holds to pictures, videos or audio, by the pipeline itself: a copy runs its end only.
 
 Families differ in what they do before `vae.decode`: packed tokens, running means, frames. A shallow copy of the
 pipeline is called with the samples as its latents, for one step that changes nothing, with networks that return zeros
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fklit.pipelines.denoisers import DENOISERS
+from fklit.pipelines.microbatch import call_in_chunks
+from fklit.pipelines.output import samples_of
 
 _STUBBED = (*DENOISERS, "controlnet")
 # Not those of a call of one step: grids, and callbacks that would see it.
@@ -64,11 +66,12 @@ class PipelineReplay:
                 pipeline.__dict__["encode_prompt"] = own
 
     @torch.no_grad()
-    def decode(self, samples: Tensor) -> Tensor:
-        """Return pictures (N, 3, H, W), or videos (N, F, 3, H, W), in [0, 1].
+    def decode(self, samples: Tensor, *, at_once: int | None = None) -> Any:
+        """Return pictures (N, 3, H, W), or videos (N, F, 3, H, W), in [0, 1], or audio, as the pipeline returns it.
 
         Args:
             samples: as the scheduler holds them, one row a sample of the call.
+            at_once: most samples given to the decoder at once; None for all.
 
         Raises:
             ReplayError: the arguments of the call are not known, or the copy failed.
@@ -81,19 +84,19 @@ class PipelineReplay:
                 "images in [0, 1]."
             )
         try:
-            output = self._copy()(**self._call(samples))
+            output = self._copy(samples.shape[0], at_once)(**self._call(samples))
         except Exception as error:
             raise ReplayError(
                 f"{name} could not decode samples of shape {tuple(samples.shape)} by its own call "
                 f"({type(error).__name__}: {error}); pass decode=, a function from latents to images in [0, 1]."
             ) from error
-        found = getattr(output, "images", getattr(output, "frames", None))
-        if not isinstance(found, Tensor) or found.shape[0] != samples.shape[0]:
+        found = samples_of(output)
+        if found is None or len(found) != samples.shape[0]:
             raise ReplayError(
-                f"expected {samples.shape[0]} pictures from {name}, got a {type(found).__name__}; pass decode=, a "
-                "function from latents to images in [0, 1]."
+                f"expected {samples.shape[0]} samples from {name}, got a {type(found).__name__}; pass decode=, a "
+                "function from latents to samples."
             )
-        return found.float()
+        return found.float() if isinstance(found, Tensor) else found
 
     def _call(self, samples: Tensor) -> dict[str, Any]:
         given = {key: copied(value) for key, value in (self.arguments or {}).items() if key not in _DROPPED}
@@ -119,22 +122,36 @@ class PipelineReplay:
         rows, columns = ((given.get(name) or size) // patch for name in ("height", "width"))
         return samples.permute(0, 2, 1).reshape(samples.shape[0], samples.shape[2], rows, columns)
 
-    def _copy(self) -> Any:
+    def _copy(self, rows: int, at_once: int | None) -> Any:
         # Entries of __dict__ are set, not attributes: diffusers writes those of components into a shared config.
         twin = copy.copy(self._pipeline)
         scheduler = copy.deepcopy(self._pipeline.scheduler)
         scheduler.__dict__["step"] = _stay
+        # Pipelines multiply latents that they are given by the scale of the first noise; these are no noise.
+        scheduler.__class__ = type(type(scheduler).__name__, (type(scheduler),), {"init_noise_sigma": _Unscaled()})
         replaced: dict[str, Any] = {"scheduler": scheduler, "maybe_free_model_hooks": lambda: None}
         for name in _STUBBED:
             network = getattr(self._pipeline, name, None)
             if isinstance(network, nn.Module):
                 replaced[name] = _Zeros(network)
+        if at_once is not None and hasattr(getattr(self._pipeline, "vae", None), "decode"):
+            replaced["vae"] = _Chunked(self._pipeline.vae, rows, at_once)
         if self._encoded:
             encoded = iter(self._encoded)
             replaced["encode_prompt"] = lambda *args, **kwargs: copied(next(encoded))
         replaced["_progress_bar_config"] = {"disable": True}
         twin.__dict__.update(replaced)
         return twin
+
+
+class _Unscaled:
+    """A scale of 1 in place of a property, or of an attribute, which it takes and forgets."""
+
+    def __get__(self, scheduler: Any, kind: Any = None) -> float:
+        return 1.0
+
+    def __set__(self, scheduler: Any, value: Any) -> None:
+        pass
 
 
 class _Stayed(tuple[Tensor]):
@@ -167,6 +184,21 @@ class _Zeros:
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
         return _Predicted((torch.zeros_like(samples),))
+
+
+class _Chunked:
+    """An autoencoder that decodes one row a sample in chunks; all else is its own."""
+
+    def __init__(self, vae: Any, rows: int, size: int) -> None:
+        self._vae, self._rows, self._size = vae, rows, size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def decode(self, z: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if z.shape[0] != self._rows:  # frames, which the pipeline itself decodes in chunks
+            return self._vae.decode(z, *args, **kwargs)
+        return call_in_chunks(self._vae.decode, (z, *args), kwargs, rows=self._rows, size=self._size)
 
 
 class _Predicted(tuple[Tensor]):

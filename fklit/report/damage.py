@@ -1,5 +1,6 @@
 """Finds out whether what is on disk of a prompt is whole: a disk, a copy or a hand may have damaged it since."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 def damage(folder: Path, record: Mapping[str, Any]) -> str | None:
     """What is wrong with the results of a prompt, or None if all of them can be read.
 
-    Every byte is read: PNG and NPZ files carry checksums of their content.
+    Every byte is read: PNG and NPZ files carry checksums of their content, those of videos and audio are in the record.
 
     Args:
         folder: Folder of the prompt.
@@ -34,16 +35,19 @@ def damage(folder: Path, record: Mapping[str, Any]) -> str | None:
     if names is None:  # of a development version before 0.2, which did not list them
         names = [f"samples/{slot:04d}.png" for slot in range(parsed.num_particles)]
         names += [name for name in ("metadata.jsonl", "grid.png", "previews.npz") if (folder / name).exists()]
+    checksums = record.get("checksums") or {}
     for name in names:
-        if fault := _fault(folder / str(name)):
+        if fault := _fault(folder / str(name), checksums.get(name)):
             return f"{name} {fault}"
     return None
 
 
-def _fault(path: Path) -> str | None:
+def _fault(path: Path, checksum: str | None) -> str | None:
     if not path.is_file():
         return "is missing"
     try:
+        if checksum is not None:
+            return None if hashlib.sha256(path.read_bytes()).hexdigest() == checksum else "has another checksum"
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.verify()

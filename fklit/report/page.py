@@ -63,7 +63,7 @@ def write_report(
     heading = title or ("Corrected guidance" if methods[-1].method == "corrected" else "Steering report")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = _environment().get_template("page.html.j2").stream(_content(methods, heading, max_prompts))
+    page = _environment().get_template("page.html.j2").stream(_content(methods, heading, max_prompts, output.parent))
     page.enable_buffering(100)
     with write_atomically(output) as file:  # piece by piece: a run of a thousand prompts need not fit in memory
         page.dump(file, encoding="utf-8")
@@ -90,7 +90,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _content(methods: list[MethodRun], title: str, max_prompts: int | None) -> dict[str, Any]:
+def _content(methods: list[MethodRun], title: str, max_prompts: int | None, folder: Path) -> dict[str, Any]:
     """What the templates show; index and sections are made one at a time, as they are written."""
     indices = sorted(set().union(*(m.run.records for m in methods)))
     full = indices if max_prompts is None else indices[:max_prompts]
@@ -105,7 +105,7 @@ def _content(methods: list[MethodRun], title: str, max_prompts: int | None) -> d
         "headline": headline(methods),
         "index": (index_entry(methods, index, linked=index in shown) for index in indices),
         "index_width": 130 if len(methods) == 1 else label * len(methods),
-        "sections": (section(methods, index) for index in full),
+        "sections": (section(methods, index, folder) for index in full),
         "costs": list(COSTS.values()),
         "settings": all_settings(methods),
         "glossary": Glossary(),

@@ -1,7 +1,10 @@
 """The section of one prompt: pictures side by side, charts over the steps, family tree and cost."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -33,6 +36,7 @@ class Thumb:
         percent: Its weight, or None where all samples count alike.
         drawn: Whether it is the one drawn by weight.
         reward: Its reward, empty without one.
+        media: Address of its video or sound file from the page, or None.
         marks: Name and value of each score that is 0 or 1 (other values stand at the chosen sample alone).
     """
 
@@ -41,6 +45,7 @@ class Thumb:
     percent: float | None
     drawn: bool
     reward: str
+    media: str | None
     marks: Sequence[tuple[str, float]]
 
 
@@ -53,6 +58,8 @@ class Card:
     name: str
     caption: str
     scores: str
+    modality: str
+    media: str | None
     thumbs: Sequence[Thumb]
     costs: Sequence[str]
 
@@ -80,8 +87,8 @@ class Section:
     tree: tuple[str, Drawing] | None
 
 
-def section(methods: Sequence[MethodRun], index: int) -> Section:
-    """Everything about one prompt, for the methods that have it."""
+def section(methods: Sequence[MethodRun], index: int, page_folder: Path) -> Section:
+    """Everything about one prompt, for the methods that have it; videos and sound are linked from the page's folder."""
     present = [m for m in methods if index in m.run.records]
     last = present[-1]
     record = last.run.records[index]
@@ -91,7 +98,7 @@ def section(methods: Sequence[MethodRun], index: int) -> Section:
         prompt=record.prompt,
         facts=_facts(record),
         degenerate=record.degenerate,
-        cards=[_card(m, m.run.records[index]) for m in present],
+        cards=[_card(m, m.run.records[index], page_folder) for m in present],
         charts=_charts(record, last.run.find_number("ess_threshold")) if stepwise else [],
         tree=_tree(last, record) if stepwise else None,
     )
@@ -142,8 +149,12 @@ def _tree(m: MethodRun, record: PromptRecord) -> tuple[str, Drawing]:
     return heading, family_tree(record, record.images(), previews)
 
 
-def _card(m: MethodRun, record: PromptRecord) -> Card:
-    images, slot = record.images(), m.chosen(record)
+def _card(m: MethodRun, record: PromptRecord, page_folder: Path) -> Card:
+    images, slot, frames = record.strips(), m.chosen(record), record.strip_frames
+    files = record.media()
+    media: list[str | None] = [None] * len(images)
+    if files is not None:
+        media = [_address(path, page_folder) for path in files]
     name = "sample 0" if slot is None else f"{_DIAMOND if record.rewards is None else _STAR} sample {slot}"
     thumbs = []
     for k, image in enumerate(images):
@@ -153,20 +164,32 @@ def _card(m: MethodRun, record: PromptRecord) -> Card:
         hover += ", drawn by weight" if k == record.drawn else ""
         thumbs.append(
             Thumb(
-                picture=Picture(image, 128, hover),
+                picture=Picture(image, 128, hover, frames),
                 chosen=k == slot,
                 percent=None if slot is None else 100 * weight,
                 drawn=k == record.drawn,
                 reward=reward,
+                media=media[k],
                 marks=[(name, float(v[k])) for name, v in record.scores.items() if v[k] in (0.0, 1.0)],
             )
         )
     return Card(
         run=m,
-        picture=Picture(images[slot or 0], 512, f"{m.label}, chosen sample {slot or 0}: {short(record.prompt, 200)}"),
+        picture=Picture(images[slot or 0], 512 if frames == 1 else 256, _alternative(m, record, slot or 0), frames),
         name=name,
         caption=caption(record, slot),
         scores=" ".join(f"{name} {number(m.of_chosen(record, v), 2)}" for name, v in record.scores.items()),
+        modality=record.modality,
+        media=media[slot or 0],
         thumbs=thumbs,
         costs=[cell(record.budget.get(key), key) for key in COSTS],
     )
+
+
+def _alternative(m: MethodRun, record: PromptRecord, slot: int) -> str:
+    return f"{m.label}, chosen sample {slot}: {short(record.prompt, 200)}"
+
+
+def _address(path: Path, page_folder: Path) -> str:
+    """A file as a link of a page."""
+    return quote(Path(os.path.relpath(path.resolve(), page_folder.resolve())).as_posix())

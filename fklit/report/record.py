@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fklit.report.media import one_picture
 from fklit.report.versions import check_keys
 
 Floats = npt.NDArray[np.float64]
@@ -49,6 +50,8 @@ class PromptRecord:
         correction: share of the log weights that counted, of corrected guidance; NaN for steering.
         budget: numbers under `BUDGET_KEYS`; missing ones are None.
         scores: further scores of the samples by name, each `(K,)`, from `scores.json` (never seen by the run).
+        modality: what the samples are: "image", "video" or "audio".
+        strip_frames: frames side by side in the picture of a sample, 1 for images and audio.
         raw: the record as it was read.
     """
 
@@ -73,6 +76,8 @@ class PromptRecord:
     correction: float
     budget: Mapping[str, float | None]
     scores: Mapping[str, Floats]
+    modality: str
+    strip_frames: int
     raw: Mapping[str, Any]
 
     @property
@@ -100,7 +105,23 @@ class PromptRecord:
         return float((weights[alive] * values[alive]).sum()) if alive.any() else math.nan
 
     def images(self) -> list[Image.Image]:
-        """The K returned pictures.
+        """The K returned pictures; of videos the middle frames, of audio the waveforms.
+
+        Raises:
+            FileNotFoundError: a picture is missing.
+            ValueError: a picture is damaged.
+        """
+        return [one_picture(picture, self.strip_frames) for picture in self.strips()]
+
+    def media(self) -> list[Path] | None:
+        """The K video or sound files; None for images."""
+        suffix = {"video": ".mp4", "audio": ".wav"}.get(self.modality)
+        if suffix is None:
+            return None
+        return [self.folder / "samples" / f"{slot:04d}{suffix}" for slot in range(self.num_particles)]
+
+    def strips(self) -> list[Image.Image]:
+        """The K pictures on disk: `strip_frames` frames side by side.
 
         Raises:
             FileNotFoundError: a picture is missing.
@@ -185,6 +206,8 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
         correction=float(floats(raw.get("correction"))),
         budget={key: budget.get(key) for key in BUDGET_KEYS},
         scores={},
+        modality=str(raw.get("modality", "image")),
+        strip_frames=int(raw.get("strip_frames", 1)),
         raw=raw,
     )
 

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from fklit.pictures import pictures
 from fklit.report.family_tree import family_tree
 from fklit.report.raster import rasterize
 from fklit.report.record import PromptRecord, parse_record
@@ -26,7 +27,12 @@ class Result(Protocol):
 
     @property
     def samples(self) -> torch.Tensor:
-        """(B, K, C, H, W)."""
+        """Images (B, K, C, H, W), videos (B, K, F, C, H, W) or waveforms (B, K, C, T)."""
+        ...
+
+    @property
+    def sampling_rate(self) -> int | None:
+        """Samples a second of waveforms, None for the rest."""
         ...
 
     @property
@@ -71,7 +77,10 @@ def log_result(writer: SummaryWriter, result: Result, *, drawn: int | None = Non
 def _draw(writer: SummaryWriter, result: Result, record: PromptRecord, b: int) -> None:
     tag, slots = f"{record.prompt_index:05d}", record.num_particles
     writer.add_text(f"{tag}/prompt", record.prompt or "(no prompt)")
-    writer.add_image(f"{tag}/images", make_grid(result.samples[b], nrow=slots, padding=2, pad_value=0.5))
+    writer.add_image(f"{tag}/images", make_grid(pictures(result.samples[b]), nrow=slots, padding=2, pad_value=0.5))
+    if result.sampling_rate is not None:
+        mono = result.samples[b, record.chosen].mean(0, keepdim=True)
+        writer.add_audio(f"{tag}/audio", mono, sample_rate=result.sampling_rate)
     if result.previews is not None and len(result.previews):
         shots = result.previews[:, b].flatten(0, 1)
         writer.add_image(f"{tag}/previews", make_grid(shots, nrow=slots, padding=2, pad_value=128))
@@ -103,5 +112,5 @@ def lineage_image(result: Result, b: int, record: PromptRecord | None = None) ->
     previews = None
     if result.previews is not None and len(result.previews) == len(record.steps):
         previews = result.previews[:, b].permute(0, 1, 3, 4, 2).cpu().numpy()
-    images = [to_pil_image(sample.clamp(0, 1).cpu()) for sample in result.samples[b]]
+    images = [to_pil_image(sample.clamp(0, 1).cpu()) for sample in pictures(result.samples[b])]
     return rasterize(family_tree(record, images, previews))

@@ -1,5 +1,6 @@
 """Writing the folder of a run: what `reading` reads. Every file appears complete or not at all."""
 
+import hashlib
 import json
 import platform
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 
 import fklit
 from fklit.atomic import make_folder, remove_leftovers, write_atomically, write_json_atomically, write_text_atomically
+from fklit.report.media import DEFAULT_FRAME_RATE, one_picture, sample_files
 
 _PACKAGES = ("torch", "diffusers", "transformers", "lightning")
 
@@ -42,19 +44,24 @@ def write_run(folder: Path, settings: Mapping[str, Any], settings_hash: str, *pa
 def write_prompt(
     folder: Path,
     record: Mapping[str, Any],
-    images: Sequence[Image.Image],
+    items: Sequence[Any],
     metadata: Mapping[str, Any],
     previews: torch.Tensor | None = None,
+    *,
+    frame_rate: float = DEFAULT_FRAME_RATE,
 ) -> None:
     """Writes one prompt's folder, the record last; what another run left there is removed first.
 
     Args:
         folder: Where to.
         record: `record(b)` of the result, with `"settings_hash"`.
-        images: K PIL images in particle order.
+        items: K samples in particle order, as `result.items` has them.
         metadata: The prompt's metadata, with `"prompt"`.
         previews: Denoised predictions, uint8 (S, K, 3, h, w), or None.
+        frame_rate: Frames a second of videos.
     """
+    modality, rate = str(record.get("modality", "image")), record.get("sampling_rate")
+    written = [sample_files(item, modality, frame_rate=frame_rate, sampling_rate=rate) for item in items]
     (folder / "record.json").unlink(missing_ok=True)  # from here on the folder does not count as done
     shutil.rmtree(folder / "samples", ignore_errors=True)
     for stale in ("previews.npz", "scores.json"):
@@ -62,15 +69,24 @@ def write_prompt(
     remove_leftovers(folder, older_than=0.0)
     make_folder(folder / "samples")
     write_text_atomically(folder / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
-    for slot, image in enumerate(images):
-        _save_image(folder / "samples" / f"{slot:04d}.png", image)
-    _save_image(folder / "grid.png", _side_by_side(images))
-    files = ["grid.png", "metadata.jsonl", *(f"samples/{slot:04d}.png" for slot in range(len(images)))]
+    files, checksums = ["grid.png", "metadata.jsonl"], {}
+    for slot, sample in enumerate(written):
+        name = f"samples/{slot:04d}"
+        _save_image(folder / f"{name}.png", sample.picture)
+        files.append(f"{name}.png")
+        if sample.media is not None:
+            with write_atomically(folder / f"{name}{sample.suffix}") as file:
+                file.write(sample.media)
+            files.append(f"{name}{sample.suffix}")
+            checksums[files[-1]] = hashlib.sha256(sample.media).hexdigest()
+    _save_image(folder / "grid.png", _side_by_side([one_picture(s.picture, s.frames) for s in written]))
     if previews is not None:
         files.append("previews.npz")
         with write_atomically(folder / "previews.npz") as file:
             np.savez_compressed(file, previews=previews.permute(0, 1, 3, 4, 2).contiguous().numpy())
-    write_json_atomically(folder / "record.json", {**record, "files": sorted(files)})
+    # What these formats lack: a checksum by which damage shows.
+    media = {"checksums": checksums, "strip_frames": written[0].frames} if checksums else {}
+    write_json_atomically(folder / "record.json", {**record, **media, "files": sorted(files)})
 
 
 def _save_image(path: Path, image: Image.Image) -> None:

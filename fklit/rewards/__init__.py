@@ -9,11 +9,13 @@ from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
 from fklit.rewards.consistency import InconsistentRewardWarning
+from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
 
 __all__ = [
     "CLIPScore",
     "Clipped",
+    "Frames",
     "Function",
     "InconsistentRewardWarning",
     "Min",

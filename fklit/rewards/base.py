@@ -8,11 +8,20 @@ import torch
 from torch import Tensor, nn
 
 Samples = Tensor | Sequence[str]
-"""Images as one float tensor (N, C, H, W) with values in [0, 1], or N texts."""
+"""Images (N, C, H, W) or videos (N, F, C, H, W) as a float tensor in [0, 1], waveforms (N, C, T), or N texts."""
+
+Accepts = Literal["image", "video", "audio", "text", "any"]
+"""What a reward takes."""
 
 Metadata = Sequence[Mapping[str, Any]]
 """What is known about the prompt of each of N samples, N mappings; the prompt itself is under `"prompt"`."""
 
+_FORMS = {
+    "image": "images (N, C, H, W) in [0, 1]",
+    "video": "videos (N, F, C, H, W) in [0, 1]",
+    "audio": "waveforms (N, C, T)",
+}
+_AXES = {"image": 4, "video": 5, "audio": 3}
 _RANGE_TOLERANCE = 1e-2  # bicubic resizing and half-precision decoders overshoot [0, 1] by less than this
 
 
@@ -33,7 +42,7 @@ class Reward(nn.Module, ABC):
     the particle system has the policy for them. Rows do not depend on each other.
 
     Attributes:
-        accepts: What `samples` may be: "image", "text" or "any".
+        accepts: What `samples` may be: "image", "video", "audio", "text" or "any".
         needs_prompts: Whether `prompts=None` is refused.
         uses_metadata: Whether `score` takes what is known about each prompt as a third argument, `metadata`.
         typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
@@ -51,7 +60,7 @@ class Reward(nn.Module, ABC):
         ValueError: `max_batch` is below 1, or `pad` is set without `max_batch`.
     """
 
-    accepts: ClassVar[Literal["image", "text", "any"]] = "image"
+    accepts: ClassVar[Accepts] = "image"
     needs_prompts: ClassVar[bool] = True
     uses_metadata: bool = False
     typical_range: tuple[float, float] | None = None
@@ -110,12 +119,17 @@ class Reward(nn.Module, ABC):
         """Does nothing except for reporting back: a reward stays in evaluation mode inside a model that is trained."""
         return super().train(False)
 
+    def refused(self, modality: Accepts) -> "Reward | None":
+        """Return the part of this reward that cannot score samples of a modality; None if all can."""
+        return None if self.accepts in (modality, "any") else self
+
     @abstractmethod
     def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
         """Scores one micro-batch; with `uses_metadata` a third argument `metadata=None` gets n mappings.
 
         Args:
-            samples: Images (n, C, H, W) in [0, 1] on `device`, or n texts; what `accepts` says.
+            samples: Images (n, C, H, W) or videos (n, F, C, H, W) in [0, 1] or waveforms (n, C, T) on `device`, or n
+                texts; what `accepts` says.
             prompts: One prompt a sample; empty strings if the caller has none and `needs_prompts` is False.
 
         Returns:
@@ -128,7 +142,8 @@ class Reward(nn.Module, ABC):
         """Scores a batch in micro-batches of at most `max_batch`.
 
         Args:
-            samples: Images (N, C, H, W), float, in [0, 1], or N texts. They are moved to `device`.
+            samples: Images (N, C, H, W) or videos (N, F, C, H, W), float, in [0, 1], waveforms (N, C, T), or N texts.
+                They are moved to `device`.
             prompts: N prompts, one a sample. None if the reward does not read them.
             metadata: What is known about the prompt of each sample, N mappings, for rewards that use it; None for
                 nothing but the prompts, `{"prompt": ...}`.
@@ -194,10 +209,8 @@ class Reward(nn.Module, ABC):
         name = self.display_name
         if not isinstance(samples, Tensor):
             texts = list(samples) if isinstance(samples, Sequence) and not isinstance(samples, str) else None
-            if self.accepts == "image" or texts is None or not all(isinstance(text, str) for text in texts):
-                wanted = (
-                    "a float tensor of images (N, C, H, W) in [0, 1]" if self.accepts == "image" else "a list of texts"
-                )
+            if self.accepts in _FORMS or texts is None or not all(isinstance(text, str) for text in texts):
+                wanted = f"a float tensor of {_FORMS[self.accepts]}" if self.accepts in _FORMS else "a list of texts"
                 raise ValueError(f"{name} expected {wanted}, got a {type(samples).__name__}; convert it.")
             return len(texts)
         if self.accepts == "text":
@@ -206,16 +219,18 @@ class Reward(nn.Module, ABC):
             if samples.ndim == 0:
                 raise ValueError(f"{name} expected an axis of samples, got a tensor without axes; give (N, ...).")
             return samples.shape[0]
-        if samples.ndim != 4 or not samples.is_floating_point():
+        if samples.ndim != _AXES[self.accepts] or not samples.is_floating_point():
+            fix = "convert them (divide bytes by 255)"
+            if self.accepts == "image" and samples.ndim == 5:
+                fix = "score frames of videos with rewards.Frames(reward)"
             raise ValueError(
-                f"{name} expected float images (N, C, H, W) in [0, 1], got {samples.dtype} {tuple(samples.shape)}; "
-                "convert them (divide bytes by 255)."
+                f"{name} expected float {_FORMS[self.accepts]}, got {samples.dtype} {tuple(samples.shape)}; {fix}."
             )
-        if samples.numel():
+        if samples.numel() and self.accepts != "audio":
             low, high = (float(value) for value in samples.detach().aminmax())
             if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:  # NaN compares false: it passes through
                 raise ValueError(
-                    f"{name} expected images in [0, 1], got values from {low:.3g} to {high:.3g}; scale them "
+                    f"{name} expected {self.accepts}s in [0, 1], got values from {low:.3g} to {high:.3g}; scale them "
                     "(x / 2 + 0.5 brings [-1, 1] there, clamp removes overshoot)."
                 )
         return samples.shape[0]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fklit.rewards.base import Metadata, Reward
+from fklit.rewards.base import Accepts, Metadata, Reward
 
 
 class _Composite(Reward):
@@ -29,6 +29,11 @@ class _Composite(Reward):
         for reward in self.rewards:
             assert isinstance(reward, Reward)
             reward.load()
+
+    def refused(self, modality: Accepts) -> Reward | None:
+        """Return the first part that cannot score samples of a modality; None if all can."""
+        parts = (reward.refused(modality) for reward in self.rewards if isinstance(reward, Reward))
+        return next((part for part in parts if part is not None), None)
 
     def _parts(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None) -> list[Tensor]:
         scores = [reward(samples, prompts, metadata) for reward in self.rewards]

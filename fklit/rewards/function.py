@@ -22,9 +22,9 @@ class Function(Reward):
 
     The callable takes `(samples)`, `(samples, prompts)`, `(samples, prompts=None)` or `(samples, prompts, metadata)`,
     in which metadata holds one dictionary a sample, with whatever the data module knows about its prompt. Samples are
-    what the pipeline makes: images (n, C, H, W) in [0, 1] on the device of the reward (see `images`), or a list of
-    texts. A callable that is an `nn.Module` becomes a part of the reward: it moves with it, is frozen, and is put in
-    evaluation mode.
+    what the pipeline makes: images (n, C, H, W) or videos (n, F, C, H, W) in [0, 1] on the device of the reward (see
+    `images`), waveforms (n, C, T), or a list of texts. A callable that is an `nn.Module` becomes a part of the reward:
+    it moves with it, is frozen, and is put in evaluation mode.
 
     It returns one number a sample, higher is better: a tensor or NumPy array (n,) or (n, 1), or a list of n numbers, in
     which None stands for a sample that could not be scored and becomes NaN (see `on_nan` of the method). For one sample
@@ -45,8 +45,9 @@ class Function(Reward):
     Args:
         fn: The callable, or its name. A name is imported when the reward is loaded.
         init_args: Arguments for a named class; None for a function or an object.
-        images: How images are passed: "float" (a tensor in [0, 1]), "uint8" (a tensor (n, C, H, W) of bytes) or "pil"
-            (a list of n PIL images). Gradients reach the samples through "float" only.
+        images: How images and videos are passed: "float" (a tensor in [0, 1]), "uint8" (a tensor of bytes of the same
+            shape) or "pil" (a list of n PIL images; of videos, n lists of F). Gradients reach the samples through
+            "float" only.
         pass_prompts: Whether prompts are passed (and metadata is not); None decides from the signature.
         typical_range: Range of the values, for the record; it is not enforced.
         suggested_scale: A `reward_scale` to start from, for the record.
@@ -136,13 +137,21 @@ class Function(Reward):
 def _in_form(samples: Any, form: ImageForm) -> Any:
     if form == "float":
         return samples
-    if not isinstance(samples, Tensor) or samples.ndim != 4 or not samples.is_floating_point():
+    if not isinstance(samples, Tensor) or samples.ndim not in (4, 5) or not samples.is_floating_point():
         kind = f"a tensor {tuple(samples.shape)}" if isinstance(samples, Tensor) else f"a {type(samples).__name__}"
-        raise ValueError(f"images={form!r} expected float images (n, C, H, W), got {kind}; use images='float'")
+        raise ValueError(
+            f"images={form!r} expected float images (n, C, H, W) or videos (n, F, C, H, W), got {kind}; use "
+            "images='float'"
+        )
     # Nothing can hold NaN in a byte; such samples never get here with on_nan="error", and score NaN with "drop".
     pixels = (samples.detach().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
     if form == "uint8":
         return pixels
+    return [_pil(video) for video in pixels] if pixels.ndim == 5 else _pil(pixels)
+
+
+def _pil(pixels: Tensor) -> list[Any]:
+    """PIL images of bytes (n, C, H, W)."""
     from PIL import Image
 
     arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()

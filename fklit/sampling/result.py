@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from fklit.feynman_kac.result import ParticleResult, json_numbers
+from fklit.pipelines.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult(ParticleResult[Tensor]):
     """All K particles of each of B prompts, with weights; nothing is thrown away.
 
-    `samples` are images (B, K, C, H, W), float32, in [0, 1], on the CPU; `best()` and `sample(n)` give PIL images.
+    `samples` are images (B, K, C, H, W) or videos (B, K, F, C, H, W), float32, in [0, 1], or waveforms (B, K, C, T), on
+    the CPU. `best()` and `sample(n)` give PIL images, lists of F of them, or arrays (C, T).
 
     Attributes:
         prompts: B prompts.
@@ -25,6 +27,7 @@ class PipelineResult(ParticleResult[Tensor]):
         reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling;
             None without a reward.
         previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions; None if not kept.
+        sampling_rate: samples a second of waveforms; None for images and videos.
         flagged: what the pipeline's safety checker said of each image, B lists of K; None without a checker.
         settings: what the run was made with, JSON-able.
     """
@@ -35,6 +38,7 @@ class PipelineResult(ParticleResult[Tensor]):
     scored_steps: tuple[int, ...]
     reward_path: Tensor | None = None
     previews: Tensor | None = None
+    sampling_rate: int | None = None
     flagged: list[list[bool]] | None = None
     settings: dict[str, Any]
 
@@ -48,10 +52,32 @@ class PipelineResult(ParticleResult[Tensor]):
         """The sampler that ran, with the options that were forced."""
         return str(self.settings["sampler"])
 
+    @property
+    def modality(self) -> Modality:
+        """What the samples are."""
+        if self.sampling_rate is not None:
+            return "audio"
+        return "video" if self.samples.ndim == 6 else "image"
+
     @cached_property
-    def images(self) -> list[list[Any]]:
-        """PIL images, B lists of K in slot order (the order of `log_weights` and `ancestors`)."""
+    def items(self) -> list[list[Any]]:
+        """B lists of K samples in slot order (the order of `log_weights` and `ancestors`), as `best()` gives them."""
+        if self.modality == "audio":
+            return [list(row.numpy()) for row in self.samples]
+        if self.modality == "video":
+            return [_pil_images(row) for row in self.samples]
         return _pil_images(self.samples)
+
+    @property
+    def images(self) -> list[list[Any]]:
+        """PIL images, B lists of K in slot order.
+
+        Raises:
+            ValueError: the samples are videos or audio.
+        """
+        if self.modality != "image":
+            raise ValueError(f"expected images, got samples that are {self.modality}; read result.items.")
+        return self.items
 
     def _eligible(self) -> Tensor:
         """What the safety checker flagged is never the best, unless all of a prompt's images are flagged."""
@@ -61,11 +87,11 @@ class PipelineResult(ParticleResult[Tensor]):
         return self.log_weights.masked_fill(flagged & ~flagged.all(dim=1, keepdim=True), -torch.inf)
 
     def best(self, scores: Tensor | None = None) -> list[Any]:
-        """Return the best image of each prompt, B PIL images; see `best_index`."""
-        return [row[slot] for row, slot in zip(self.images, self.best_index(scores).tolist(), strict=True)]
+        """Return the best sample of each prompt: PIL images, lists of F of them, or arrays (C, T); see `best_index`."""
+        return [row[slot] for row, slot in zip(self.items, self.best_index(scores).tolist(), strict=True)]
 
     def sample(self, n: int = 1, *, seed: int = 0) -> list[list[Any]]:
-        """Return n draws of each prompt by weight, with replacement, B lists of n PIL images.
+        """Return n draws of each prompt by weight, with replacement, B lists of n samples as `best()` gives them.
 
         They are samples of the target as K grows. Draws of one prompt's particles are not independent; for independent
         ones take one draw from each of many runs.
@@ -75,7 +101,7 @@ class PipelineResult(ParticleResult[Tensor]):
             seed: of the draw.
         """
         drawn = self.sample_index(n, seed=seed).tolist()
-        return [[row[slot] for slot in slots] for row, slots in zip(self.images, drawn, strict=True)]
+        return [[row[slot] for slot in slots] for row, slots in zip(self.items, drawn, strict=True)]
 
     def record(self, b: int) -> dict[str, Any]:
         """Return everything about prompt b except for pictures, JSON-able."""
@@ -84,6 +110,8 @@ class PipelineResult(ParticleResult[Tensor]):
             "prompt_index": self.prompt_indices[b],
             **self.settings,
             **super().record(b),
+            "modality": self.modality,
+            "sampling_rate": self.sampling_rate,
             "num_steps": self.num_steps,
             "scored_steps": list(self.scored_steps),
             "ancestors": self.ancestors[:, b].tolist() if isinstance(self.ancestors, Tensor) else None,

@@ -1,4 +1,4 @@
-"""The reward of an intercepted run: denoised predictions become images, images rewards, and rewards log potentials."""
+"""The reward of an intercepted run: denoised predictions are decoded, scored, and rewards become log potentials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,9 @@ from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
-from fklit.pipelines.images import as_unit_images
+from fklit.pipelines.modality import Modality
 from fklit.pipelines.replay import PipelineReplay
+from fklit.pipelines.samples import as_samples
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
@@ -31,7 +32,11 @@ class RewardTerm:
         prompts: B prompts, in whose order the samples lie.
         reward: the reward settings, with a reward.
         particles: how the particles are carried.
+        modality: what the pipeline makes.
         metadata: what is known about each of the B prompts, for rewards that use it; None for nothing.
+
+    Raises:
+        ValueError: the reward cannot score samples of this modality.
 
     Attributes:
         reward: the reward.
@@ -51,10 +56,13 @@ class RewardTerm:
         reward: RewardSettings,
         particles: ParticleSettings,
         *,
+        modality: Modality = "image",
         metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         assert isinstance(reward.reward, Reward)
         self.reward = reward.reward
+        _check_modality(self.reward, modality, pipeline)
+        self.modality = modality
         self.reward_scale = chosen_scale(self.reward, reward.reward_scale)
         self.potential = get_potential(reward.potential)
         self.schedule = DEFAULT_REWARD_SCHEDULE if reward.reward_schedule is None else reward.reward_schedule
@@ -66,6 +74,7 @@ class RewardTerm:
         self._pipeline = pipeline
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
+        self._decode_batch = particles.decode_batch or particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
@@ -136,20 +145,25 @@ class RewardTerm:
         self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
-        """Return the rewards of denoised latents (B * K, ...), and the images that were scored."""
-        if self._decode is None and decodes_directly(self._pipeline, latents):
-            images = decode_latents(self._pipeline, latents)
-        elif self._decode is None:
-            images = as_unit_images(self.replay.decode(latents), latents.shape[0])
-        else:
-            self.decodes += latents.shape[0]
-            images = as_unit_images(self._decode(latents), latents.shape[0])
+        """Return the rewards of denoised latents (B * K, ...), and the samples that were scored."""
+        samples = self._decoded(latents)
         if self._on_nan == "error":
             kind = self._pipeline if self._decode is not None else getattr(self._pipeline, "vae", self._pipeline)
-            check_finite(images, "decoder", kind, where=where, name=self._name_of_row)
-        rewards = self._finite_only(images, ~finite_rows(images), where=where)
+            check_finite(samples, "decoder", kind, where=where, name=self._name_of_row)
+        rewards = self._finite_only(samples, ~finite_rows(samples), where=where)
         self._rewards.append(rewards.cpu())
-        return rewards, images
+        return rewards, samples
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        count = latents.shape[0]
+        if self._decode is not None:
+            self.decodes += count
+            return as_samples(self._decode(latents), count, self.modality)
+        if self.modality == "image" and decodes_directly(self._pipeline, latents):
+            return decode_latents(self._pipeline, latents)
+        # All particles of a video at once would take more memory than the denoiser.
+        at_once = self._decode_batch or (1 if self.modality == "video" else None)
+        return as_samples(self.replay.decode(latents, at_once=at_once), count, self.modality)
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.
@@ -192,3 +206,16 @@ class RewardTerm:
     def _name_of_row(self, row: int) -> str:
         b, particle = divmod(row, self._shape[1])
         return f"particle {particle} of prompt {self._prompts[b]!r}"
+
+
+def _check_modality(reward: Reward, modality: Modality, pipeline: Any) -> None:
+    part = reward.refused(modality)
+    if part is None:
+        return
+    fix = "give another reward"
+    if modality == "video" and part.accepts == "image":
+        fix = f"score its frames with rewards.Frames({part.display_name}(...)), or make pictures with num_frames=1"
+    raise ValueError(
+        f"reward expected one of {modality} samples, as {type(pipeline).__name__} makes them, got "
+        f"{part.display_name}, which takes {part.accepts}s; {fix}."
+    )

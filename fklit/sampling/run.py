@@ -90,6 +90,7 @@ class SamplingRun(ABC):
             kernel=sampler.kernel,
             eta=sampler.eta,
             max_batch=particles.max_batch,
+            decode_batch=particles.decode_batch,
             group_size=particles.num_particles,
             resamples=self._resamples,
             may_edit=not (self._resamples or weighs_steps),
@@ -106,6 +107,7 @@ class SamplingRun(ABC):
             "ess_threshold": particles.ess_threshold,
             "sampler": sampler.name,
             "max_batch": particles.max_batch,
+            "decode_batch": particles.decode_batch,
             **(dict.fromkeys(REWARD_RECORD) if reward is None else reward.record()),
         }
 

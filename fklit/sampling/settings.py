@@ -38,6 +38,9 @@ class ParticleSettings:
         max_batch: most rows that the denoiser, the decoder and the reward get at once, in chunks padded to exactly this
             size, so that results have the same bits in every batch and on any number of processes; None for no limit
             (equal to the pipeline's own call bit for bit, and to other batches up to rounding).
+        decode_batch: most samples decoded at once, in chunks of exactly this size; None for `max_batch`, and without
+            one for one video at a time on the way (decoding is what takes most memory) and for the pipeline's own
+            call at the end. 1 needs the least memory.
         scheduler: "auto" samples with a stochastic sibling of a deterministic scheduler where particles may be
             resampled (DDIM with eta=1 by default), and warns; "keep" runs the pipeline's own, and refuses to resample
             without noise.
@@ -54,6 +57,7 @@ class ParticleSettings:
     on_nan: OnNan = "error"
     on_degenerate: OnDegenerate = "error"
     max_batch: int | None = None
+    decode_batch: int | None = None
     scheduler: SchedulerChoice = "auto"
     flow_kernel: FlowKernelName = DEFAULT_KERNEL
     noise_level: float | None = None
@@ -77,6 +81,8 @@ class ParticleSettings:
         get_flow_kernel(self.flow_kernel, self.noise_level)
         if self.max_batch is not None:
             object.__setattr__(self, "max_batch", check_count("max_batch", self.max_batch))
+        if self.decode_batch is not None:
+            object.__setattr__(self, "decode_batch", check_count("decode_batch", self.decode_batch))
 
 
 def _check_seed(seed: object) -> int:
@@ -96,6 +102,7 @@ class ParticleArguments(TypedDict, total=False):
     on_nan: OnNan
     on_degenerate: OnDegenerate
     max_batch: int | None
+    decode_batch: int | None
     scheduler: SchedulerChoice
     flow_kernel: FlowKernelName
     noise_level: float | None
@@ -114,7 +121,8 @@ class RewardSettings:
             importance sampling), or a `Potential`.
         reward_schedule: which steps score the reward; None for 0.2 to 0.8 of the run at every tenth of it.
         tempering: how the scale grows along the run; None for constant.
-        decode: function from latents to images in [0, 1], for pipelines whose latents fklit cannot decode.
+        decode: function from latents to samples (images or videos in [0, 1], waveforms), for pipelines whose latents
+            fklit cannot decode.
     """
 
     reward: Reward | Callable[..., Any] | None = None

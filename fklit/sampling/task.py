@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.samples import SampleBatch
+from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.describe import describe
 from fklit.sampling.no_training import NoTraining
@@ -87,6 +88,13 @@ class SamplingTask(NoTraining):
         """Slot of the sample of each prompt that metrics see, (B,)."""
         best: Tensor = result.best_index()
         return best
+
+    @property
+    def modality(self) -> Modality | None:
+        """What the pipeline makes; None before it is loaded."""
+        if not self.source.is_loaded:
+            return None
+        return modality_of(self.source.pipeline, self.sampling.pipeline_kwargs or {})
 
     def configure_model(self) -> None:
         """Load the weights, unless every prompt of this run is done; calling it again does nothing."""

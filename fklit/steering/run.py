@@ -10,10 +10,12 @@ from torch import Tensor
 from fklit.feynman_kac.randomness import group_generators
 from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import is_known
-from fklit.pipelines.images import as_unit_images, thumbnails
 from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.modality import modality_of
 from fklit.pipelines.replay import copied
 from fklit.pipelines.sampler import DeterministicSamplerError
+from fklit.pipelines.samples import as_samples, thumbnails
+from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
@@ -71,9 +73,12 @@ class SteeringRun(SamplingRun):
     ) -> None:
         texts = check_prompts(prompts)
         indices = check_indices(prompt_indices, len(texts))
-        term = RewardTerm(pipeline, texts, settings, settings, metadata=check_metadata(metadata, texts))
-        sources = group_generators(settings.seed, indices)
         self._kwargs = dict(settings.pipeline_kwargs or {})
+        modality = modality_of(pipeline, self._kwargs)
+        known = check_metadata(metadata, texts)
+        term = RewardTerm(pipeline, texts, settings, settings, modality=modality, metadata=known)
+        self._sampling_rate = sampling_rate_of(pipeline) if modality == "audio" else None
+        sources = group_generators(settings.seed, indices)
         eta = self._kwargs.get("eta")
         super().__init__(
             pipeline,
@@ -145,8 +150,9 @@ class SteeringRun(SamplingRun):
         """Score the finished samples and close the weights.
 
         Args:
-            images: the B * K images in the pipeline's order: a float tensor (N, C, H, W) in [0, 1], an array (N, H, W,
-                C), or a list of PIL images. These are scored.
+            images: the B * K samples in the pipeline's order. Images: a float tensor (N, C, H, W) in [0, 1], an array
+                (N, H, W, C), or a list of PIL images; videos: a tensor (N, F, C, H, W), an array (N, F, H, W, C), or
+                lists of PIL images; audio: (N, C, T) or (N, T). These are scored.
             returned: what the result shows where it is not what is scored (images a safety checker has blackened).
             flagged: the safety checker's verdicts.
 
@@ -164,15 +170,16 @@ class SteeringRun(SamplingRun):
                 f"before scheduled steps {term.steps[term.num_scored :]}; schedule steps that the call reaches."
             )
         groups, particles = len(self.prompts), self._system.num_particles
-        samples = as_unit_images(images, groups * particles)
+        samples = as_samples(images, groups * particles, term.modality)
         broken = self.check_samples(samples)
         rewards, log_potential = term.close(samples, broken)
         self._system.update(log_potential, may_resample=False)
-        shown = samples if returned is None else as_unit_images(returned, groups * particles)
+        shown = samples if returned is None else as_samples(returned, groups * particles, term.modality)
         shown = without_broken(shown, broken)
         return SteeringResult(
             **self._shared_results(len(term.steps)),
             samples=shown.cpu().reshape(groups, particles, *shown.shape[1:]),
+            sampling_rate=self._sampling_rate,
             rewards=rewards.cpu(),
             steps=term.steps,
             scored_steps=term.steps,

@@ -22,6 +22,7 @@ def bench():
     del sys.modules[spec.name]
 
 
+@pytest.mark.slow
 def test_net_time_leaves_out_decoder_and_reward(bench):
     pipeline, reward = tiny_stable_diffusion(), Function(lambda images: images.mean(dim=(1, 2, 3)))
     pipeline.set_progress_bar_config(disable=True)

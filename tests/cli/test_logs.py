@@ -83,6 +83,7 @@ def test_all_loggers_of_a_run_share_a_folder_and_other_runs_leave_it_alone():
         before = after
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_metrics_before_it():
     first = files()
     cli = fit(f"--ckpt_path={LAST}", epochs=2)

@@ -53,6 +53,7 @@ def test_output_dir_in_yaml_and_the_command_line_wins(monkeypatch):
     assert written() == {"from_environment/x", "from_environment/y"}
 
 
+@pytest.mark.slow
 def test_predict_without_a_writer_writes(capsys):
     main([*DEBUG, "--trainer.callbacks", "null", "--trainer.default_root_dir", "root"])
     assert written() == {"root"} and "1 prompt: root" in capsys.readouterr().out

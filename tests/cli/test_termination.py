@@ -45,6 +45,7 @@ def status(monkeypatch, *words):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_fit_ends_its_step_saves_and_goes_on(monkeypatch, capsys):
     small = ("--data.num_train", "80", "--data.num_test", "20", "--model.homeostasis", "null")

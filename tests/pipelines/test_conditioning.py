@@ -6,6 +6,7 @@ import torch
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.interception import UnsupportedPipelineError
 
+SHAPE = torch.Size([4, 3, 2, 2])
 ANCESTORS = torch.tensor([1, 1, 3, 2])  # two prompts of two particles
 
 
@@ -21,8 +22,8 @@ def _make():
     return PerParticleConditioning(4, 2, refuse)
 
 
-def _arranged(conditioning, *args, channels=3, **kwargs):
-    return conditioning.arranged(Denoiser(), args, kwargs, channels=channels)
+def _arranged(conditioning, *args, shape=SHAPE, **kwargs):
+    return conditioning.arranged(Denoiser(), args, kwargs, shape=shape)
 
 
 def _after_resampling(conditioning, *args, **kwargs):
@@ -57,13 +58,25 @@ def test_two_resamplings_compose():
     assert torch.equal(args[2], labels[ANCESTORS[second]])
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 2, 2), (4, 6, 5)])
-def test_channels_beyond_those_of_the_samples_are_conditions(shape):
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((4, 5, 2, 2), 1), ((4, 6, 5), 2), ((4, 5, 6), 1), ((4, 2, 5, 2, 2), 2)],
+    ids=["channels", "channels of tokens", "tokens", "channels of frames"],
+)
+def test_what_lies_behind_the_samples_is_a_condition(shape, axis):
+    own = torch.Size(3 if i == axis else size for i, size in enumerate(shape))
     sample = torch.randn(shape)
-    axis = 2 if len(shape) == 3 else 1
-    (found, _), _ = _after_resampling(_make(), sample, 0)
+    (found, _), _ = _after_resampling(_make(), sample, 0, shape=own)
     latents, condition = sample.split([3, 2], dim=axis)
     assert torch.equal(found, torch.cat([latents, condition[ANCESTORS]], dim=axis))
+
+
+def test_a_condition_with_a_row_for_each_frame_moves_with_its_sample():
+    frames, labels = torch.Size([4, 3, 5, 2, 2]), torch.randn(8, 7)
+    rows = labels.repeat_interleave(5, dim=0)
+    args, _ = _after_resampling(_make(), torch.randn(8, *frames[1:]), 0, rows, shape=frames)
+    expected = torch.cat([labels[:4][ANCESTORS], labels[4:][ANCESTORS]]).repeat_interleave(5, dim=0)
+    assert torch.equal(args[2], expected)
 
 
 def test_two_calls_a_step_are_told_apart():

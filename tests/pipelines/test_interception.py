@@ -47,7 +47,13 @@ def _call(pipeline, generators, steps=5, **options):
     ).images
 
 
-@pytest.mark.parametrize("name", STEERABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n.startswith(("DDIM", "DPMSolverM", "Euler")) else pytest.param(n, marks=pytest.mark.slow)
+        for n in STEERABLE
+    ],
+)
 def test_every_clone_repeats_its_ancestor(stable_diffusion, name):
     pipeline = stable_diffusion
     pipeline.scheduler = make(name)

@@ -268,5 +268,7 @@ def test_images_as_bytes_and_as_pil():
     assert torch.equal(seen[-1], IMAGES)
     with pytest.raises(ValueError, match="images='PIL' is not known; use one of 'float', 'uint8', 'pil'"):
         Function(keep, images="PIL")
-    with pytest.raises(RewardError, match=r"images='pil' expected float images \(n, C, H, W\), got a list"):
+    with pytest.raises(
+        RewardError, match=r"images='pil' expected float images \(n, C, H, W\) or videos .*, got a list"
+    ):
         Function(keep, images="pil")(["a", "b"])

@@ -65,7 +65,14 @@ class Scripted(SamplingRun):
 def test_a_run_keeps_what_it_was_made_with():
     run = Scripted(_pipeline(), {}, seed=5, resampler="ssp", ess_threshold=0.7, max_batch=6)
     assert run._settings == {
-        **{"seed": 5, "num_particles": 3, "resampler": "ssp", "ess_threshold": 0.7, "max_batch": 6},
+        **{
+            "seed": 5,
+            "num_particles": 3,
+            "resampler": "ssp",
+            "ess_threshold": 0.7,
+            "max_batch": 6,
+            "decode_batch": None,
+        },
         **{"sampler": "DDIMScheduler with eta=1", "reward": None, "reward_scale": None, "potential": None},
         **{"reward_schedule": None, "tempering": None},
     }

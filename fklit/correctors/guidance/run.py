@@ -18,9 +18,12 @@ from fklit.feynman_kac.weights import normalize
 from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import UnknownSchedulerError, denoised
 from fklit.pipelines.guidance_predictions import guidance_predictions
-from fklit.pipelines.images import as_unit_images
 from fklit.pipelines.interception import StepCall, StepChange, UnsupportedPipelineError
+from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.noise_levels import StepLevels, step_levels
+from fklit.pipelines.replay import copied
+from fklit.pipelines.samples import as_samples
+from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
@@ -79,11 +82,13 @@ class GuidanceRun(SamplingRun):
         guided = self._is_guided(layout) and self._weight_schedule.indices != ()
         self._weighs = settings.correction > 0 and particles > 1 and guided
         known = check_metadata(metadata, layout.names)
+        self._kwargs = dict(settings.pipeline_kwargs or {})
+        self._modality = modality_of(pipeline, self._kwargs)
+        self._sampling_rate = sampling_rate_of(pipeline) if self._modality == "audio" else None
         term = None
         if settings.reward is not None:
-            term = RewardTerm(pipeline, layout.names, settings, settings, metadata=known)
+            term = RewardTerm(pipeline, layout.names, settings, settings, modality=self._modality, metadata=known)
         steers = term is not None and term.steers
-        self._kwargs = dict(settings.pipeline_kwargs or {})
         if "guidance_scale" in self._kwargs:
             raise TypeError(
                 "pipeline_kwargs expected no 'guidance_scale', which is an argument of its own; give guidance_scale=."
@@ -127,7 +132,7 @@ class GuidanceRun(SamplingRun):
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
         given = {**self._kwargs, "guidance_scale": self.call_scale}
-        return build_call(
+        found = build_call(
             self._pipeline,
             self.texts,
             self._system.num_particles,
@@ -135,6 +140,9 @@ class GuidanceRun(SamplingRun):
             given,
             scheduler=self._interception.scheduler,
         )
+        if self._reward is not None:
+            self._reward.replay.arguments = copied(found)
+        return found
 
     def name_of_row(self, row: int) -> str:
         """Name a row of the call, for messages."""
@@ -232,8 +240,8 @@ class GuidanceRun(SamplingRun):
         """Close the weights with the terminal reward, if there is one.
 
         Args:
-            samples: what the pipeline returned, one a generator: images in any form of
-                `fklit.pipelines.images.as_unit_images`, or a float tensor (N, ...) of anything else.
+            samples: what the pipeline returned, one a generator: images, videos or audio in any form of
+                `fklit.pipelines.samples.as_samples`, or a float tensor (N, ...) of anything else.
             returned: what the result shows where it is not what is scored.
             flagged: the safety checker's verdicts.
 
@@ -245,7 +253,7 @@ class GuidanceRun(SamplingRun):
         if steps < expected:
             raise RuntimeError(f"the pipeline stopped after {steps} of {expected} steps; let it run to its end.")
         groups, particles = self._system.num_groups, self._system.num_particles
-        tensor = _as_tensor(samples, len(self.generators))
+        tensor = _as_tensor(samples, len(self.generators), self._modality)
         found, broken = (self._layout.own(rows) for rows in (tensor, self.check_samples(tensor)))
         term, rewards = self._reward, None
         if term is not None:
@@ -254,13 +262,16 @@ class GuidanceRun(SamplingRun):
         elif bool(broken.any()):  # weight zero, and a last row of ess
             zeros = torch.zeros(groups, particles, dtype=torch.float64)
             self._system.update(zeros.masked_fill(broken.reshape(groups, particles), math.nan), may_resample=False)
-        shown = found if returned is None else self._layout.own(_as_tensor(returned, len(self.generators)))
+        shown = found
+        if returned is not None:
+            shown = self._layout.own(_as_tensor(returned, len(self.generators), self._modality))
         shown = without_broken(shown, broken)
         self._warn_of_degeneracy(steps)
         flags = None if flagged is None else self._layout.own(torch.tensor(list(flagged))).reshape(groups, particles)
         return GuidanceResult(
             **self._shared_results(steps),
             samples=shown.cpu().reshape(groups, particles, *shown.shape[1:]),
+            sampling_rate=self._sampling_rate,
             log_weight_std=torch.stack(self._log_weight_std),
             stepwise_kl=torch.stack(self._stepwise_kl),
             weighted_steps=tuple(sorted(self._weighted)),
@@ -288,9 +299,9 @@ class GuidanceRun(SamplingRun):
         )
 
 
-def _as_tensor(samples: Any, count: int) -> Tensor:
-    if isinstance(samples, Tensor) and samples.ndim != 4 and samples.is_floating_point():
+def _as_tensor(samples: Any, count: int, modality: Modality) -> Tensor:
+    if isinstance(samples, Tensor) and samples.ndim < 4 and samples.is_floating_point() and modality == "image":
         if samples.shape[0] != count:
             raise ValueError(f"expected {count} samples, one a particle, got {samples.shape[0]}; pass all of them.")
         return samples.detach().float()
-    return as_unit_images(samples, count)
+    return as_samples(samples, count, modality)

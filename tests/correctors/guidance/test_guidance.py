@@ -62,6 +62,7 @@ def _w1(result, mass):
     return w1_to_density(x, weights, GRID, mass)
 
 
+@pytest.mark.slow
 def test_mixtures_through_a_scheduler():
     """The bounds of the slow test, on one seed."""
     first, second, _ = experts()
@@ -185,6 +186,7 @@ def test_steps_without_guidance_need_no_predictions_unless_they_are_weighed(monk
         _correct_mixtures(_mixtures(), **given)
 
 
+@pytest.mark.slow
 def test_the_stepwise_kl_of_a_prompt_is_a_divergence():
     """KL(p(x | prompt) || p(x)) by quadrature, against the sum over steps, which grows to it as steps become small."""
     points = GRID[:, None]

@@ -72,6 +72,7 @@ def test_autoguidance_and_product_are_exact(way) -> None:
     assert all(abs(d) < 3 for d in _deviations(run, truth(target)))
 
 
+@pytest.mark.slow
 def test_autoguidance_is_near_its_law_and_the_heuristic_is_not() -> None:
     exact = truth(Target.guided(second, first, 2.0))
     found = _figures(_run(SECOND, FIRST, guidance_scale=2.0)).mean(dim=1)
@@ -81,6 +82,7 @@ def test_autoguidance_is_near_its_law_and_the_heuristic_is_not() -> None:
     assert float(plain[1]) > exact.variance + 0.3
 
 
+@pytest.mark.slow
 def test_a_product_is_near_its_law() -> None:
     exact = truth(Target.product([second, first]))
     found = _figures(_run(SECOND, FIRST, exponents=(1.0, 1.0))).mean(dim=1)

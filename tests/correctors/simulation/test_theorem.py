@@ -183,6 +183,7 @@ def test_a_drift_control_is_paid_back():
         torch.testing.assert_close(weight, wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gaussian_experts_have_constant_weights_under_the_closed_control():
     from fklit.analytic import GaussianMixture
     from fklit.correctors import EulerMaruyama, GaussianControl, simulate

@@ -117,6 +117,7 @@ def test_the_contrastive_loss_against_a_loop():
 
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # which is what resuming means
 def test_the_reward_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, tmp_path, art_dir):
@@ -138,6 +139,7 @@ def test_the_reward_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, 
 
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # which is what resuming means
 def test_the_judge_trains_resumes_and_is_read_by_the_judge_class(monkeypatch, tmp_path, art_dir):

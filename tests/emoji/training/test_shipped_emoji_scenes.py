@@ -36,6 +36,7 @@ def test_defaults_are_those_of_the_scenes(pipeline):
     assert 2.5e6 < sum(weight.numel() for weight in pipeline.unet.parameters()) < 3.5e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_colors_follow_the_prompt(pipeline, eta):
     """Of four pictures for each color, most have that color in the middle of what is not white."""

@@ -137,6 +137,7 @@ def test_a_checkpoint_gives_the_same_folder(trained, capsys):
     assert (root / "third" / "model_index.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_autoencoder_is_exported_from_its_checkpoint(trained, capsys, monkeypatch):
     from diffusers import AutoencoderKL
 
@@ -167,6 +168,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
     assert trainer.global_step == 6
 
 
+@pytest.mark.slow
 def test_the_velocity_is_learned(trained):
     """One batch again and again: the error falls far below that of predicting nothing, which is about 1."""
     root, _, data = trained

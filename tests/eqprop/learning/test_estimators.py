@@ -123,6 +123,7 @@ def test_float32():
     assert error(Symmetric(1e-3, relaxation=fixed).respond(network, equilibrium, nudge)) > 1e-4
 
 
+@pytest.mark.slow
 def test_conv_net():
     """The published topology at 16-32-64-64 channels, tied, beta = 1, against recurrent backpropagation."""
     network = convnet((16, 32, 64, 64), tied=True)
@@ -282,6 +283,7 @@ def test_complex_step_converges_in_single_precision(arithmetic):
     assert result.converged.all() and result.iterations.max() < 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phases", [3, 4])
 @pytest.mark.parametrize("periods", [1, 2])
 @pytest.mark.parametrize("from_zero", [False, True])

@@ -60,6 +60,7 @@ def run(tmp_path, monkeypatch):
     return lambda *extra: main(["fit", f"--config={path}", *extra])
 
 
+@pytest.mark.slow
 def test_a_graph_with_a_loop_from_plain_yaml(run):
     cli = run("--trainer.enable_checkpointing=false")
     network, values = cli.model.network, cli.trainer.callback_metrics

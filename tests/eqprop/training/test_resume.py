@@ -106,6 +106,7 @@ def test_settings_that_a_checkpoint_would_override_are_refused(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_settings_that_a_checkpoint_does_not_hold_are_honored(tmp_path):
     """More epochs make the cosine longer; another homeostatic weight counts from the next step on."""
     fit(task(), tmp_path / "a", epochs=1)
