@@ -88,6 +88,7 @@ def _steer(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -
         "num_particles": PARTICLES, "reward": reward, "reward_schedule": fklit.Schedule(0.0, 1.0),
         "pipeline_kwargs": arguments, "seed": SEED, **options,
     }  # fmt: skip
+    torch.manual_seed(SEED)
     return fklit.steer(pipeline, None if row.prompts is None else list(row.prompts), **given)
 
 
@@ -116,6 +117,7 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
         given["batch_size"] = total
     for name in row.per_sample:
         given[name] = repeated(given[name], total)
+    torch.manual_seed(SEED)  # some draw a condition by the global generator
     with _sampling(pipeline, sampler, sources):
         output = pipeline(**{name: value for name, value in given.items() if name in names})
     samples = samples_of(output)
@@ -124,10 +126,13 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
 
 def samples_of(output: Any) -> Tensor:
     """Images, frames or audio of a pipeline's output as a tensor; a video of one frame is an image."""
-    found = next(
-        getattr(output, name) for name in ("images", "frames", "audios") if getattr(output, name, None) is not None
-    )
-    found = torch.as_tensor(found) if not isinstance(found, list) else torch.stack([torch.as_tensor(x) for x in found])
+    names = (name for name in ("images", "frames", "audios") if getattr(output, name, None) is not None)
+    found = getattr(output, next(names))
+    if isinstance(found, list):
+        found = torch.stack([torch.as_tensor(item) for item in found])
+    found = torch.as_tensor(found)
+    if found.ndim == 4 and found.shape[-1] == 3 and found.shape[1] != 3:  # an array, whatever was asked for
+        found = found.permute(0, 3, 1, 2)
     return found.squeeze(1) if found.ndim == 5 and found.shape[1] == 1 else found
 
 
@@ -235,6 +240,7 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
     found = []
     for at in (None, 1):
         sources = [torch.Generator().manual_seed(i) for i in range(count)]
+        torch.manual_seed(SEED)
         hook = _Hook(sources, at, ancestors)
         prompts = [""] if row.prompts is None else list(row.prompts[:1])
         given = build_call(pipeline, prompts, count, sources, _copied(one), scheduler=sampler.scheduler)
@@ -246,8 +252,9 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         if hook.steps < 3:
             raise WrongError(f"only {hook.steps} steps; a clone needs 3 to part")
     start, moved = found
-    if torch.allclose(start[0], start[1], atol=1e-4):
-        raise WrongError("particles that start apart end together, so the comparison shows nothing")
+    apart = float((start[0] - start[1]).abs().max())
+    if apart < 1e-4:
+        raise WrongError(f"particles that start apart end {apart:.1e} apart, so the comparison shows nothing")
     difference = float((moved - start[ancestors]).abs().max())
     if difference > (ROUNDING if row.loose else 0):
         raise WrongError(f"a clone differs from its parent by {difference:.1e}")
@@ -258,6 +265,7 @@ def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
     """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
     given = {name: value for name, value in arguments.items() if name != "guidance_scale"}
     prompts = [""] if row.prompts is None else list(row.prompts)
+    torch.manual_seed(SEED)
     result = fklit.correct(
         pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
     )
@@ -265,6 +273,7 @@ def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         raise WrongError("samples or weights are not finite")
     if float(result.log_weight_std.max()) == 0:
         raise WrongError("no step was weighed")
+    torch.manual_seed(SEED)
     idle = fklit.correct(
         pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
         correction=0.0,

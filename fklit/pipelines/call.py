@@ -11,6 +11,7 @@ from torch import Tensor
 from fklit.pipelines.call_rows import (
     TEXT,
     is_embedding,
+    needs_negative_prompts,
     pictures_a_sample,
     repeated,
     rows_of_argument,
@@ -98,6 +99,8 @@ def build_call(
     _check_names(pipeline, names, pipeline_kwargs)
     _check_grid(pipeline, scheduler, pipeline_kwargs)
     given = dict(pipeline_kwargs)
+    if needs_negative_prompts(pipeline) and given.get("negative_prompt") is None:
+        given["negative_prompt"] = ""
     count, total = len(prompts), len(prompts) * num_particles
     fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
     given |= {name: value for name, value in fixed.items() if name in names}

@@ -18,11 +18,13 @@ _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "B
 
 # They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale",
-    "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "Kandinsky3Img2Img", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
+    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
 )  # fmt: skip
 
 _ONE_PROMPT = ("QwenImageEditPlus",)
+# They encode one empty text where no negative prompt is given, whatever the number of prompts.
+_NEGATIVE_A_PROMPT = ("LongCatImage",)
 
 
 def is_embedding(name: str) -> bool:
@@ -51,6 +53,11 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def needs_negative_prompts(pipeline: Any) -> bool:
+    """Whether the pipeline wants a negative prompt for each prompt, and makes none itself."""
+    return type(pipeline).__name__.startswith(_NEGATIVE_A_PROMPT)
 
 
 def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:

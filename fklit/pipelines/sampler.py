@@ -21,6 +21,9 @@ _OTHERWISE: dict[str | None, str] = {
 }
 
 
+_READ_SIGMAS = ("StableDiffusionLatentUpscale",)
+
+
 class DeterministicSamplerError(ValueError):
     """Resampling was asked for, but the sampler injects no noise by which clones could separate."""
 
@@ -87,6 +90,12 @@ def choose_sampler(
             f"{type(pipeline).__name__} cannot be resampled: {error}; use potential='terminal' (best-of-n)"
             f"{_OTHERWISE.get(family_name(own), '')}."
         ) from error
+    if type(pipeline).__name__.startswith(_READ_SIGMAS) and not hasattr(sibling, "sigmas"):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: it scales its samples by the scheduler's sigmas, which "
+            f"{sampler}, the stochastic sibling of {name}, has not; set pipeline.scheduler to an "
+            "EulerAncestralDiscreteScheduler, or use potential='terminal' (best-of-n)."
+        )
     if eta == 1.0 and forced == ZERO_SNR_ETA:
         raise UnsupportedPipelineError(
             f"{name} with zero terminal SNR expected an eta below 1, got eta=1, at which its first step takes the root "

@@ -135,7 +135,7 @@ def pil(size: int = 32) -> Any:
 
 
 def shrink_areas(module: str, area: int = 32 * 32) -> None:
-    """Have a module's `calculate_dimensions` aim at no larger area than that; pictures of a million pixels take hours."""
+    """Have a module's `calculate_dimensions` aim at no larger area: a million pixels would take hours."""
     found = importlib.import_module(module)
     original = getattr(found.calculate_dimensions, "original", found.calculate_dimensions)
 

@@ -27,8 +27,12 @@ def _adapter(name: str, base: Any, *, xl: bool) -> Any:
     from diffusers import T2IAdapter
 
     kind = "full_adapter_xl" if xl else "full_adapter"
-    net = T2IAdapter(in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=2, adapter_type=kind)
-    # A network that has cross-attention in its first block, as the real ones have: adapters add to what it returns.
+    net = T2IAdapter(
+        in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=4 if xl else 2, adapter_type=kind
+    )
+    if xl:  # adds to what a first block without attention returns
+        return recast(name, base, adapter=net)
+    # A network that has cross-attention in its first block, as the real one: adapters add to what it returns.
     blocks = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),

@@ -80,6 +80,8 @@ def _encoder(signature: inspect.Signature, parts: tuple[Part | None, ...], alone
         bound.apply_defaults()
         given = bound.arguments
         prompt = given.get("prompt")
+        if prompt is None:  # the negative prompts of some
+            prompt = [""] * given.get("batch_size", 1)
         count = 1 if isinstance(prompt, str) else len(prompt)
         negative = given.get("negative_prompt") or ""
         negatives = [negative] * count if isinstance(negative, str) else list(negative)

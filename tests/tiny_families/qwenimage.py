@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import tiny
 import tiny_flow
 
 from tiny_families.components import component, picture, pil, recast, shrink_areas
@@ -21,8 +22,22 @@ def _qwen(name: str, **parts: Any) -> Any:
 
 def _small(name: str, module: str) -> Any:
     """An editing class, which scales every picture to a fixed area: to a small one."""
+    from transformers import CLIPTextModel
+
     shrink_areas(f"diffusers.pipelines.qwenimage.{module}")
-    return _qwen(name)
+    return _qwen(name, text_encoder=CLIPTextModel(tiny._text_config()))
+
+
+def _edit() -> Any:
+    return _small("QwenImageEditPipeline", "pipeline_qwenimage_edit")
+
+
+def _edit_plus() -> Any:
+    return _small("QwenImageEditPlusPipeline", "pipeline_qwenimage_edit_plus")
+
+
+def _layered() -> Any:
+    return _small("QwenImageLayeredPipeline", "pipeline_qwenimage_layered")
 
 
 def _control() -> Any:
@@ -40,12 +55,12 @@ ROWS = [
         arguments={**_SQUARE, "image": picture(), "strength": 0.8, **_GUIDED}),
     Row("QwenImageInpaintPipeline", _FAMILY, lambda: _qwen("QwenImageInpaintPipeline"), _HUB, loose=True,
         arguments={**_SQUARE, "image": picture(), "mask_image": MASK, "strength": 0.8, **_GUIDED}),
-    Row("QwenImageEditPipeline", _FAMILY, lambda: _small("QwenImageEditPipeline", "pipeline_qwenimage_edit"), "Qwen/Qwen-Image-Edit", loose=True,
+    Row("QwenImageEditPipeline", _FAMILY, _edit, "Qwen/Qwen-Image-Edit", loose=True,
         arguments={**_SQUARE, "image": pil(), **_GUIDED}),
-    Row("QwenImageEditPlusPipeline", _FAMILY, lambda: _small("QwenImageEditPlusPipeline", "pipeline_qwenimage_edit_plus"),
-        "Qwen/Qwen-Image-Edit-2511", loose=True, arguments={**_SQUARE, "image": pil(), **_GUIDED}),
+    Row("QwenImageEditPlusPipeline", _FAMILY, _edit_plus,
+        "Qwen/Qwen-Image-Edit-2511", loose=True, prompts=("a cat",), arguments={**_SQUARE, "image": pil(), **_GUIDED}),
     Row("QwenImageControlNetPipeline", _FAMILY, _control, _HUB, loose=True,
         arguments={**_SQUARE, "control_image": picture(), **_GUIDED}),
-    Row("QwenImageLayeredPipeline", _FAMILY, lambda: _small("QwenImageLayeredPipeline", "pipeline_qwenimage_layered"), "Qwen/Qwen-Image-Layered",
+    Row("QwenImageLayeredPipeline", _FAMILY, _layered, "Qwen/Qwen-Image-Layered",
         loose=True, arguments={"image": pil(), "layers": 2, "resolution": 640, **_GUIDED}),
 ]  # fmt: skip

@@ -35,7 +35,12 @@ def _latent_upscale() -> Any:
     from diffusers import EulerDiscreteScheduler
 
     scheduler = EulerDiscreteScheduler(prediction_type="original_sample")
-    return _with_unet("StableDiffusionLatentUpscalePipeline", 8, scheduler=scheduler)
+    return _with_unet(
+        "StableDiffusionLatentUpscalePipeline",
+        8,
+        unet={"time_cond_proj_dim": 144, "out_channels": 5},
+        scheduler=scheduler,
+    )
 
 
 def _unclip() -> Any:
