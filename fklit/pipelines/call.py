@@ -25,6 +25,7 @@ _OURS = {
     "generator": "it follows from the seed",
     "num_images_per_prompt": "it is num_particles",
     "num_videos_per_prompt": "it is num_particles",
+    "num_waveforms_per_prompt": "it is num_particles",
     "batch_size": "it follows from the prompts and num_particles",
     "output_type": "images are always returned",
     "return_dict": "the output is read by name",
@@ -77,7 +78,7 @@ def build_call(
     arguments it repeats with them, and in which order, differs from pipeline to pipeline; so with embeddings, class
     labels, or pictures for each prompt, the prompts and all of these are repeated here, one entry a particle, and the
     pipeline is asked for one sample of each. So are the prompts of pipelines that have no such argument, and of those
-    with `num_videos_per_prompt`, which many accept and ignore.
+    with `num_videos_per_prompt`, which many accept and ignore, or `num_waveforms_per_prompt`, where AudioLDM 2 sorts.
 
     Args:
         pipeline: a diffusers pipeline.
@@ -133,7 +134,7 @@ def build_call(
         given["num_images_per_prompt"] = num_particles
         return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
 
-    for name in ("num_images_per_prompt", "num_videos_per_prompt"):
+    for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:
             given[name] = 1
     if "batch_size" in names:

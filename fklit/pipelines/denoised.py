@@ -9,7 +9,7 @@ family         forward process                       schedulers
 cumulative     x = sqrt(a_t) x0 + sqrt(1 - a_t) e    DDIM, DDPM, PNDM, LCM, TCD, CogVideoX, ...
 sigma          x = x0 + sigma e                      Euler, Euler ancestral, Heun, KDPM2, LMS, DPMSolverSDE
 alpha_sigma    x = alpha x0 + sigma e                DPM-Solver (multi- and single-step), DEIS, UniPC, SA
-edm            preconditioned, x = x0 + sigma e      EDM Euler, EDM DPM-Solver
+edm            preconditioned, x = x0 + sigma e      EDM Euler, EDM DPM-Solver, Cosine DPM-Solver
 flow           x = (1 - sigma) x0 + sigma e          flow matching Euler, Heun, LCM
 =============  ====================================  =======================================================
 """
@@ -165,7 +165,9 @@ _FAMILIES: dict[str, Callable[[Any, Tensor, Any, Tensor], Tensor]] = {
         ),
         _alpha_sigma,
     ),
-    **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), _edm),
+    **dict.fromkeys(
+        ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "CosineDPMSolverMultistepScheduler"), _edm
+    ),
     **dict.fromkeys(
         ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"), _flow
     ),

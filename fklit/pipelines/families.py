@@ -69,7 +69,7 @@ _TABLE: dict[str, SchedulerFamily] = {
     **_rows("variance-preserving", None, _TREE, "DPMSolverSDEScheduler"),
     **_rows("variance-preserving", None, _NO_LEVELS, "IPNDMScheduler"),
     **_rows("EDM", "edm-sde-dpmsolver++", "", "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"),
-    **_rows("EDM", None, _TREE, "CosineDPMSolverMultistepScheduler"),
+    **_rows("EDM", "itself", "", "CosineDPMSolverMultistepScheduler"),  # its tree of noise has a seed a particle
     **_rows(
         "EDM", None, "steps by its own arguments, which are not those of a sampler that fklit knows",
         "KarrasVeScheduler", "ScoreSdeVeScheduler",

@@ -91,7 +91,9 @@ _KINDS: dict[str, Callable[[Any, Any], StepLevels]] = {
     **dict.fromkeys(("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"), _ddim),
     **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler"), _ddpm),
     **dict.fromkeys(("EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"), _sigma),
-    **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), _sigma),
+    **dict.fromkeys(
+        ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "CosineDPMSolverMultistepScheduler"), _sigma
+    ),
     **dict.fromkeys(("DPMSolverMultistepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"), _alpha_sigma),
     "FlowMatchEulerDiscreteScheduler": _flow,
 }

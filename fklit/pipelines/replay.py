@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from fklit.pipelines.denoisers import DENOISERS
 from fklit.pipelines.microbatch import call_in_chunks
 from fklit.pipelines.output import samples_of
+from fklit.pipelines.seeds import copied_without_noise
 
 _STUBBED = (*DENOISERS, "controlnet")
-# Not those of a call of one step: grids, and callbacks that would see it.
-_DROPPED = ("sigmas", "timesteps", "callback_on_step_end", "callback", "callback_steps")
+# Not those of a call of one step: grids, callbacks that would see it, and audio that is added to given latents.
+_DROPPED = (
+    "sigmas", "timesteps", "callback_on_step_end", "callback", "callback_steps", "initial_audio_waveforms",
+    "initial_audio_sampling_rate",
+)  # fmt: skip
 
 
 class ReplayError(ValueError):
@@ -125,7 +129,7 @@ class PipelineReplay:
     def _copy(self, rows: int, at_once: int | None) -> Any:
         # Entries of __dict__ are set, not attributes: diffusers writes those of components into a shared config.
         twin = copy.copy(self._pipeline)
-        scheduler = copy.deepcopy(self._pipeline.scheduler)
+        scheduler = copied_without_noise(self._pipeline.scheduler)
         scheduler.__dict__["step"] = _stay
         # Pipelines multiply latents that they are given by the scale of the first noise; these are no noise.
         scheduler.__class__ = type(type(scheduler).__name__, (type(scheduler),), {"init_noise_sigma": _Unscaled()})

@@ -5,13 +5,14 @@ TCD on what the pipeline sends, KDPM2 ancestral draws at every second call only)
 copies are stepped with different generators on a dummy sample. No denoiser call is spent.
 """
 
-import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fklit.pipelines.seeds import copied_without_noise
 
 
 class SchedulerSwapWarning(UserWarning):
@@ -43,14 +44,14 @@ def noisy_calls(
             if hasattr(runner, "scale_model_input"):  # some schedulers find their position there
                 runner.scale_model_input(sample, timestep)
             if index in wanted:
-                outcomes = [_step(copy.deepcopy(runner), call, seed) for seed in (1, 2)]
+                outcomes = [_step(copied_without_noise(runner), call, seed) for seed in (1, 2)]
                 result[index] = not torch.equal(*outcomes)
             sample = _step(runner, call, 1)
     return result
 
 
 def _unpatched_copy(scheduler: Any) -> Any:
-    duplicate = copy.deepcopy(scheduler)
+    duplicate = copied_without_noise(scheduler)
     duplicate.__dict__.pop("step", None)  # an interception lives there, bound to the original
     return duplicate
 

@@ -18,6 +18,7 @@ from fklit.feynman_kac.resampling import get_resampler
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
+from fklit.pipelines.seeds import reads_seeds, separate_generators
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.sampling.resource_monitor import ResourceMonitor
 from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
@@ -34,7 +35,8 @@ class SamplingRun(ABC):
         pipeline: a diffusers pipeline object.
         prompts: B texts that describe the prompts.
         prompt_indices: their B indices, from which with the seed all noise follows.
-        generators: one a row of the call.
+        generators: one a row of the call, the same object for the particles of a prompt; samplers that read their
+            seeds get one for each particle, made from these.
         particles: how the particles are carried.
         reward: the reward of the run, or None.
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
@@ -61,6 +63,8 @@ class SamplingRun(ABC):
         self.prompts = list(prompts)
         self.prompt_indices = list(prompt_indices)
         self.generators = list(generators)
+        if reads_seeds(getattr(pipeline, "scheduler", None)):
+            self.generators = separate_generators(self.generators)
         self._pipeline = pipeline
         self._reward = reward
         self._system = ParticleSystem(
