@@ -14,6 +14,7 @@ from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
 from fklit.pipelines.flow.steps import UnsupportedFlowError, check_flow_scheduler
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.refusals import check_task
 
 _OTHERWISE: dict[str | None, str] = {
     "variance-preserving": ", or DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1",
@@ -69,8 +70,10 @@ def choose_sampler(
     Raises:
         DeterministicSamplerError: if particles shall be resampled at noise level 0.
         ValueError: for another choice, or a kernel or noise level that would do nothing.
-        UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
+        UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve, or the pipeline's task
+            is another one than sampling.
     """
+    check_task(pipeline)
     if choice not in ("auto", "keep"):
         raise ValueError(f"scheduler expected 'auto' or 'keep', got {choice!r}; use one of them.")
     own = getattr(pipeline, "scheduler", None)

@@ -62,7 +62,7 @@ ROWS = [
     Row("KandinskyV22Pipeline", "Kandinsky 2.2", tiny_pipelines.tiny_kandinsky_decoder,
         "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=_NAMES, arguments={**_SIZE, **_EMBEDS}),
     Row("KandinskyV22Img2ImgPipeline", "Kandinsky 2.2", lambda: _decoder("KandinskyV22Img2ImgPipeline"),
-        "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=_NAMES,
+        "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=(*_NAMES, "image"),
         arguments={**_SIZE, **_EMBEDS, "image": picture() * 2 - 1, "strength": 0.8}),
     Row("Kandinsky3Pipeline", "Kandinsky 3", lambda: _third("Kandinsky3Pipeline"),
         "kandinsky-community/kandinsky-3", main=True, arguments=_SIZE),
