@@ -59,8 +59,8 @@ def _modular(name: str, source: Any, text: Any, **components: Any) -> Any:
 
     kind = getattr(diffusers, name)
     blocks = getattr(diffusers, kind.default_blocks_name)()
-    if text is not None:
-        blocks.sub_blocks["text_encoder"] = text
+    blocks.sub_blocks["text_encoder"] = text
+    blocks.sub_blocks.pop("prompt_upsampler", None)  # which takes one prompt at a time
     pipeline = kind(blocks=blocks)
     parts = ("unet", "transformer", "transformer_2", "vae", "scheduler")
     found = {part: getattr(source, part, None) for part in parts}
@@ -123,15 +123,45 @@ def ltx() -> Any:
     return _modular("LTXModularPipeline", tiny_flow.ltx(), text)
 
 
+def flux_3(name: str = "Flux3ModularPipeline") -> Any:
+    """FLUX.3, which exists only as a modular pipeline; its distilled sibling predicts jumps, not velocities."""
+    from diffusers import Flux3Transformer2DModel
+
+    distilled = "Distilled" in name
+    source = tiny_flow.flux_2()
+    transformer = Flux3Transformer2DModel(
+        in_channels=4, cond_in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=(4, 4, 4, 4), flow_map=distilled,
+    )  # fmt: skip
+    tiny_flow._perturbed(transformer)
+    text = random_text(prompt_embeds=(_TOKENS, 16)) if distilled else _both(prompt_embeds=(_TOKENS, 16))
+    return _modular(name, source, text, transformer=transformer, scheduler=tiny_flow._euler(shift=3.0))
+
+
+def flux_2_klein() -> Any:
+    """Flux 2 klein, not distilled: guidance in two calls."""
+    return _modular("Flux2KleinBaseModularPipeline", tiny_flow.flux_2(), _both(prompt_embeds=(_TOKENS, 16)))
+
+
+def wan_22() -> Any:
+    """Wan 2.2: a second transformer takes over at low noise, with a guider of its own."""
+    source = tiny_flow.wan()
+    source.transformer_2 = tiny_flow.wan().transformer
+    return _modular("Wan22ModularPipeline", source, _both(prompt_embeds=(_TOKENS, 32)))
+
+
 MODULAR: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "sdxl": (stable_diffusion_xl, SQUARE),
     "sd3": (stable_diffusion_3, SQUARE),
     "flux": (flux, SQUARE),
     "flux2": (flux_2, SQUARE),
-    "wan": (wan, {**SQUARE, "num_frames": 1}),
+    "wan": (wan, {**SQUARE, "num_frames": 5}),
     "qwen-image": (qwen_image, SQUARE),
     "z-image": (z_image, {"height": 32, "width": 32}),
-    "ltx": (ltx, {"height": 32, "width": 32, "num_frames": 1}),
+    "flux3": (flux_3, SQUARE),
+    "flux2-klein": (flux_2_klein, SQUARE),
+    "wan22": (wan_22, {**SQUARE, "num_frames": 5}),
+    "ltx": (ltx, {"height": 32, "width": 32, "num_frames": 9}),
 }
 
 

@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fklit.pipelines.call_rows import TEXT, is_embedding, repeated, rows_of_argument, wrong_number
+from fklit.pipelines.call_rows import (
+    TEXT,
+    is_embedding,
+    needs_negative_prompts,
+    pictures_a_sample,
+    repeated,
+    rows_of_argument,
+    takes_one_prompt,
+    wrong_number,
+)
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.refusals import check_guidance
 
 _OURS = {
     "prompt": "the prompts are an argument of their own",
@@ -91,10 +101,21 @@ def build_call(
     _check_end(pipeline, pipeline_kwargs)
     _check_grid(pipeline, scheduler, pipeline_kwargs)
     given = dict(pipeline_kwargs)
+    if needs_negative_prompts(pipeline) and given.get("negative_prompt") is None:
+        given["negative_prompt"] = ""
     count, total = len(prompts), len(prompts) * num_particles
     fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
     given |= {name: value for name, value in fixed.items() if name in names}
+    if "guidance_scale" in names:
+        check_guidance(pipeline, given, total, names["guidance_scale"].default)
+    if count > 1 and takes_one_prompt(pipeline):
+        raise ValueError(
+            f"{type(pipeline).__name__} expected one prompt a call, which is all that diffusers lets it take, got "
+            f"{count}; steer one prompt a call (batch_size=1)."
+        )
     _check_latents(given, total)
+    spread = pictures_a_sample(pipeline, given)
+    given |= spread
     rows = {name: rows_of_argument(pipeline, name, value) for name, value in given.items()}
     batched = {name: number for name, number in rows.items() if number is not None}
     if isinstance(given.get("class_labels"), int):
@@ -107,15 +128,18 @@ def build_call(
         texts["prompt"] = list(prompts)
 
     # Blocks repeat pooled embeddings in another order than those of tokens (SDXL), which shows with several prompts.
-    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not getattr(pipeline, "runs_blocks", False))
+    runs_blocks = getattr(pipeline, "runs_blocks", False)
+    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not runs_blocks)
     adapter = next((name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if given.get(name)), None)
     if adapter is not None:
         _check_adapter(adapter, count, batched)
-    elif any(number > 1 or is_embedding(name) for name, number in batched.items()):
+    elif any(number > 1 or is_embedding(name) or name in spread for name, number in batched.items()):
         by_pipeline = False
     if by_pipeline:
         given["num_images_per_prompt"] = num_particles
-        return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        texts = {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        # Blocks that rewrite prompts take a text, not a list of one.
+        return given | {name: value[0] if runs_blocks else value for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:
@@ -131,7 +155,8 @@ def build_call(
         )
     given |= {name: repeated(name, value, count, num_particles) for name, value in texts.items()}
     for name, number in batched.items():
-        if number > 1 or is_embedding(name) or not counted:  # one picture for all is spread by the pipeline
+        # One picture for all is spread by most pipelines.
+        if number > 1 or is_embedding(name) or not counted or name in spread:
             given[name] = repeated(name, given[name], count, num_particles)
     return given
 

@@ -16,6 +16,17 @@ _PICTURES = frozenset(
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
+_PICTURE_A_SAMPLE = (
+    "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
+    "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale",
+    "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+)  # fmt: skip
+
+_ONE_PROMPT = ("QwenImageEditPlus",)
+# They encode one empty text where no negative prompt is given, whatever the number of prompts.
+_NEGATIVE_A_PROMPT = ("LongCatImage",)
+
 
 def is_embedding(name: str) -> bool:
     """Whether an argument holds embeddings, their masks, or class labels: one row a prompt."""
@@ -38,6 +49,35 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
     if not isinstance(value, list | tuple) or (name in _PICTURES and _is_shared_list(pipeline, name, value)):
         return None
     return len(value)
+
+
+def takes_one_prompt(pipeline: Any) -> bool:
+    """Whether a call of the pipeline may have one prompt only."""
+    return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def needs_negative_prompts(pipeline: Any) -> bool:
+    """Whether the pipeline wants a negative prompt for each prompt, and makes none itself."""
+    return type(pipeline).__name__.startswith(_NEGATIVE_A_PROMPT)
+
+
+def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pictures of a call that the pipeline does not spread itself, each with an axis or list of rows.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        given: arguments of its call.
+    """
+    if not type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE):
+        return {}
+    found = {}
+    for name in _PICTURES & given.keys():
+        value = given[name]
+        if value is None or (isinstance(value, list | tuple) and _is_shared_list(pipeline, name, value)):
+            continue
+        single = not isinstance(value, list | tuple) and getattr(value, "ndim", 3) == 3  # also a PIL picture
+        found[name] = [value] if single else value
+    return found
 
 
 def count_prompts(pipeline: Any, pipeline_kwargs: Mapping[str, Any]) -> int:

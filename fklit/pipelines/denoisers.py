@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-DENOISERS = ("unet", "transformer", "transformer_2")
-"""Attributes of pipelines; `transformer_2` takes over at low noise (Wan 2.2)."""
+DENOISERS = ("unet", "transformer", "transformer_2", "decoder")
+"""Attributes of pipelines; `transformer_2` takes over at low noise (Wan 2.2), `decoder` is Stable Cascade's network."""
 
 
 def denoisers_of(pipeline: Any) -> list[nn.Module]:

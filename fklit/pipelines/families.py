@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Family = Literal["variance-preserving", "EDM", "flow", "consistency", "discrete", "other"]
-Sibling = Literal["itself", "eta", "sde-dpmsolver++", "ddim", "edm-sde-dpmsolver++", "kernel"]
+Sibling = Literal["itself", "eta", "sde-dpmsolver++", "ddim", "ddim levels", "edm-sde-dpmsolver++", "kernel"]
 
 ZERO_SNR_ETA = 0.999
 """In place of 1 at zero terminal SNR, where DDIM takes the root of a difference that is 0 and rounds below it."""
@@ -27,8 +27,9 @@ class SchedulerFamily:
     Attributes:
         family: the process that the scheduler integrates.
         sibling: how particles get noise: "itself" (stochastic as it is), "eta" (an argument of its step), "ddim" (DDIM
-            with eta), "sde-dpmsolver++" and "edm-sde-dpmsolver++" (the multi-step solvers of the SDE), "kernel"
-            (itself, its steps taken by a kernel of `fklit.pipelines.flow`); None for none.
+            with eta), "ddim levels" (DDIM with eta at the scheduler's own noise levels), "sde-dpmsolver++" and
+            "edm-sde-dpmsolver++" (the multi-step solvers of the SDE), "kernel" (itself, its steps taken by a kernel of
+            `fklit.pipelines.flow`); None for none.
         reason: why there is none.
     """
 
@@ -51,7 +52,7 @@ def _rows(family: Family, sibling: Sibling | None, reason: str, *names: str) -> 
 
 
 _TABLE: dict[str, SchedulerFamily] = {
-    **_rows("variance-preserving", "eta", "", "DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"),
+    **_rows("variance-preserving", "eta", "", "DDIMScheduler", "DDIMParallelScheduler"),
     **_rows(
         "variance-preserving", "itself", "", "DDPMScheduler", "DDPMParallelScheduler",
         "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "SASolverScheduler",
@@ -64,6 +65,7 @@ _TABLE: dict[str, SchedulerFamily] = {
         "variance-preserving", "ddim", "", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
         "LMSDiscreteScheduler", "PNDMScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
     ),
+    **_rows("variance-preserving", "ddim levels", "", "CogVideoXDDIMScheduler"),  # its step ignores its eta
     **_rows("variance-preserving", None, _TREE, "DPMSolverSDEScheduler"),
     **_rows("variance-preserving", None, _NO_LEVELS, "IPNDMScheduler"),
     **_rows("EDM", "edm-sde-dpmsolver++", "", "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"),
@@ -139,6 +141,8 @@ def stochastic_sibling(scheduler: Any) -> tuple[Any, float | None, str]:
         return _with_eta(scheduler)
     if row.sibling == "ddim":
         return _with_eta(_ddim(scheduler))
+    if row.sibling == "ddim levels":
+        return _with_eta(_ddim_at(scheduler))
     if str(scheduler.config.get("algorithm_type", "")).startswith("sde"):
         return scheduler, None, f"{name} ({scheduler.config['algorithm_type']})"
     # Single-step solvers have an SDE form, too, but share states between calls: take the multi-step one.
@@ -160,6 +164,14 @@ def _ddim(scheduler: Any) -> Any:
     config = _understood(scheduler, DDIMScheduler)
     config["clip_sample"] = bool(scheduler.config.get("clip_sample", False))  # DDIM's default would clip latents
     return DDIMScheduler.from_config(config)
+
+
+def _ddim_at(scheduler: Any) -> Any:
+    """DDIM at the noise levels of a scheduler that makes them by a rule of its own."""
+    sibling = _ddim(scheduler)
+    sibling.alphas_cumprod = scheduler.alphas_cumprod.clone()
+    sibling.final_alpha_cumprod = scheduler.final_alpha_cumprod.clone()
+    return sibling
 
 
 def _rebuilt(scheduler: Any, kind: Any) -> Any:

@@ -58,7 +58,7 @@ def guidance_value(pipeline: Any, scale: float) -> float:
     Raises:
         ValueError: the pipeline would not guide.
     """
-    if not type(pipeline).__name__.startswith("ZImage"):
+    if not type(pipeline).__name__.startswith("ZImage") or getattr(pipeline, "runs_blocks", False):
         return scale
     if 1 < scale <= 2:
         raise ValueError(

@@ -50,7 +50,8 @@ class ModularAdapter:
         modular: a `ModularPipeline` with all components that its blocks need.
 
     Raises:
-        UnsupportedPipelineError: the blocks give neither images, nor videos, nor audio, or components are missing.
+        UnsupportedPipelineError: the blocks give neither images, nor videos, nor audio, have no scheduler, or miss
+            components.
     """
 
     runs_blocks = True
@@ -73,6 +74,11 @@ class ModularAdapter:
             raise UnsupportedPipelineError(
                 f"expected blocks that give one of {', '.join(_OUTPUTS)}, got {type(modular).__name__} with "
                 f"{', '.join(sorted(outputs)) or 'nothing'}; use blocks that end with a decoder."
+            )
+        if "scheduler" not in modular.component_names:
+            raise UnsupportedPipelineError(
+                f"expected blocks that step by a scheduler, got {type(modular).__name__}, of whose "
+                "steps fklit sees none; draw many samples and choose among them."
             )
         missing = [name for name in _NEEDED if name in modular.component_names and getattr(modular, name, None) is None]
         if missing:

@@ -56,6 +56,12 @@ def read_output(pipeline: Any, output: Any, decoded: Tensor | None, count: int) 
             AudioTrackWarning,
             stacklevel=3,
         )
+    first = samples[0] if isinstance(samples, list) and samples else None
+    if isinstance(first, list | tuple) or (isinstance(first, Tensor) and first.ndim == 4):
+        raise UnsupportedPipelineError(
+            f"expected one picture a sample from {type(pipeline).__name__}, got {len(first)} for each "
+            "(layers), which no reward of pictures scores; give SteeringRun.finish the one picture of each to score."
+        )
     flags = getattr(output, "nsfw_content_detected", None)
     if flags is None or decoded is None or decoded.shape[0] != count:
         return PipelineOutput(samples)

@@ -14,11 +14,15 @@ from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
 from fklit.pipelines.flow.steps import UnsupportedFlowError, check_flow_scheduler
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.refusals import check_task
 
 _OTHERWISE: dict[str | None, str] = {
     "variance-preserving": ", or DPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++', or DDIM with eta=1",
     "EDM": ", or EDMDPMSolverMultistepScheduler with algorithm_type='sde-dpmsolver++'",
 }
+
+
+_READ_SIGMAS = ("StableDiffusionLatentUpscale",)
 
 
 class DeterministicSamplerError(ValueError):
@@ -66,8 +70,10 @@ def choose_sampler(
     Raises:
         DeterministicSamplerError: if particles shall be resampled at noise level 0.
         ValueError: for another choice, or a kernel or noise level that would do nothing.
-        UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve.
+        UnsupportedPipelineError: if particles shall be resampled and this sampler cannot serve, or the pipeline's task
+            is another one than sampling.
     """
+    check_task(pipeline)
     if choice not in ("auto", "keep"):
         raise ValueError(f"scheduler expected 'auto' or 'keep', got {choice!r}; use one of them.")
     own = getattr(pipeline, "scheduler", None)
@@ -87,6 +93,12 @@ def choose_sampler(
             f"{type(pipeline).__name__} cannot be resampled: {error}; use potential='terminal' (best-of-n)"
             f"{_OTHERWISE.get(family_name(own), '')}."
         ) from error
+    if type(pipeline).__name__.startswith(_READ_SIGMAS) and not hasattr(sibling, "sigmas"):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: it scales its samples by the scheduler's sigmas, which "
+            f"{sampler}, the stochastic sibling of {name}, has not; set pipeline.scheduler to an "
+            "EulerAncestralDiscreteScheduler, or use potential='terminal' (best-of-n)."
+        )
     if eta == 1.0 and forced == ZERO_SNR_ETA:
         raise UnsupportedPipelineError(
             f"{name} with zero terminal SNR expected an eta below 1, got eta=1, at which its first step takes the root "
@@ -124,6 +136,9 @@ def _hidden_conditions(pipeline: Any) -> str | None:
     name = type(pipeline).__name__
     if getattr(pipeline, "controlnet", None) is not None and not name.startswith("Sana"):
         return "draws its control image from the autoencoder's posterior, once a particle"
+    network = getattr(pipeline, "transformer", None)
+    if "Inpaint" in name and network is not None and network.config.get("in_channels") != 33:  # masks as channels
+        return "mixes the picture outside of the mask, noised once a particle, into the samples between steps"
     if name.startswith(("LTXImageToVideo", "LTXI2V")):
         return "joins a first frame, drawn once a particle, to the sample"
     return None
@@ -138,6 +153,13 @@ def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: s
     if hidden is not None:
         raise UnsupportedPipelineError(
             f"{type(pipeline).__name__} cannot be resampled: it {hidden}, which stays in its slot when particles move; "
+            "use potential='terminal' (best-of-n)."
+        )
+    network = getattr(pipeline, "transformer", None)
+    if getattr(getattr(network, "config", None), "flow_map", False):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: its {type(network).__name__} is a flow map, whose "
+            "prediction is the jump to the next noise level and not a velocity, of which no stochastic step is known; "
             "use potential='terminal' (best-of-n)."
         )
     try:

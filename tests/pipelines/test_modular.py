@@ -4,9 +4,11 @@ import warnings
 
 import pytest
 import torch
-from tiny_modular import MODULAR, make, random_text
+from tiny_flow import SQUARE
+from tiny_modular import MODULAR, flux_3, make, random_text
 
 import fklit
+from fklit.pipelines.call import call_parameters
 from fklit.pipelines.flow.names import get_flow_kernel
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.interception import Interception, UnsupportedPipelineError
@@ -82,7 +84,7 @@ def _expected(pipeline, arguments, kernel=None, **options):
     else:
         with stochastic_steps(pipeline.scheduler, kernel, sources):
             found = _own(pipeline, arguments, prompts, sources, **options)
-    return found.reshape(2, 3, *found.shape[-3:])
+    return found.reshape(2, 3, *found.shape[1:])
 
 
 def test_the_adapter_calls_as_the_pipeline_and_leaves_it_alone(family):
@@ -198,30 +200,71 @@ def test_a_scale_in_pipeline_kwargs_holds_for_the_call():
 
 
 def test_refusals_name_the_pipeline_and_the_fix():
+    from diffusers.modular_pipelines import ModularPipeline, SequentialPipelineBlocks
+
     pipeline, arguments = make("sd3")
     with pytest.raises(UnsupportedPipelineError, match=r"modular StableDiffusion3ModularPipeline.*ModularAdapter"):
-        fklit.pipelines.call.call_parameters(pipeline)
+        call_parameters(pipeline)
     with pytest.raises(TypeError, match=r"StableDiffusion3ModularPipeline, got 'widht'; did you mean 'width'"):
         _steer(pipeline, {"widht": 16})
     with pytest.raises(TypeError, match="blocks of StableDiffusion3ModularPipeline, got widht; omit"):
         ModularAdapter(pipeline)(prompt="a cat", widht=16)
-    pipeline, arguments = make("flux")
-    blocks = pipeline.blocks
-    for name in ("denoise", "decode"):
-        blocks.sub_blocks.pop(name)
-    pipeline = type(pipeline)(blocks=blocks)
-    with pytest.raises(UnsupportedPipelineError, match=r"one of images, videos, audios, got FluxModular"):
-        _steer(pipeline, arguments)
+    blocks = SequentialPipelineBlocks.from_blocks_dict({"text": random_text(prompt_embeds=(2, 3))})
+    with pytest.raises(UnsupportedPipelineError, match=r"one of images, videos, audios, got Modular.* prompt_embeds"):
+        _steer(ModularPipeline(blocks=blocks), arguments)
 
 
 def test_a_pipeline_without_components_is_refused_by_what_it_lacks():
     from diffusers import FluxModularPipeline
 
     pipeline = FluxModularPipeline()
-    with pytest.raises(
-        UnsupportedPipelineError, match=r"FluxModularPipeline without transformer, vae, scheduler; call its load_"
-    ):
+    with pytest.raises(UnsupportedPipelineError, match=r"Flux.* without transformer, vae, scheduler; call"):
         _steer(pipeline, {})
+
+
+def test_a_flow_map_is_refused():
+    """Each of its predictions leads to the next noise level, not along a velocity."""
+    with torch.random.fork_rng(devices=[]):
+        pipeline = flux_3("Flux3DistilledModularPipeline")
+    with pytest.raises(UnsupportedPipelineError, match=r"Flux3DistilledModularPipeline cannot.*flow map.*terminal"):
+        _steer(pipeline, SQUARE)
+    best = _steer(pipeline, SQUARE, potential="terminal")
+    assert torch.equal(best.samples, _expected(pipeline, SQUARE))
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_one_prompt_is_repeated_by_the_blocks(name):
+    pipeline, arguments = make(name)
+    sources = fklit.feynman_kac.group_generators(3, [0]) * 3
+    expected = _own(pipeline, arguments, ["a cat"] * 3, sources)
+    given = {"num_particles": 3, "reward": lambda images: images.flatten(1).mean(1), "reward_scale": 0.0, "seed": 3}
+    result = fklit.steer(pipeline, "a cat", **given, pipeline_kwargs={**arguments, "num_inference_steps": STEPS})
+    assert torch.equal(result.samples[0], expected)
+
+
+def _all_families():
+    from diffusers.modular_pipelines.modular_pipeline import MODULAR_PIPELINE_MAPPING
+
+    return [(name, find().removesuffix("ModularPipeline")) for name, find in MODULAR_PIPELINE_MAPPING.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), _all_families())
+def test_every_family_is_made_and_refused_by_what_it_lacks(name, kind):
+    """Without weights each has an adapter's inputs, and says what must be loaded, or that it steps by itself."""
+    import diffusers
+
+    pipeline = getattr(diffusers, f"{kind}ModularPipeline")()
+    with pytest.raises(UnsupportedPipelineError, match=rf"{kind}ModularPipeline( without \w+|, of whose steps)"):
+        _steer(pipeline, {})
+
+
+def test_a_pipeline_without_scheduler_is_refused():
+    """Echo computes its steps itself."""
+    from diffusers import EchoModularPipeline
+
+    with pytest.raises(UnsupportedPipelineError, match="a scheduler, got EchoModularPipeline, of whose steps"):
+        _steer(EchoModularPipeline(), {})
 
 
 def test_equal_texts_have_equal_encodings():

@@ -90,13 +90,21 @@ def stochastic_steps(
     step = _make_step(own, kernel, None if generators is None else list(generators))
     # A copy of the scheduler, by which fklit probes for noise, has this class, too; an attribute would be bound to the
     # original.
-    replaced = type(own.__name__, (own,), {"step": step, "__module__": own.__module__})
+    members: dict[str, Any] = {"step": step, "__module__": own.__module__}
+    if not hasattr(own, "scale_model_input"):  # Bria asks for it of any class but the Euler scheduler's own
+        members["scale_model_input"] = _unscaled
+    replaced = type(own.__name__, (own,), members)
     scheduler.__class__ = replaced
     try:
         yield
     finally:
         scheduler.__dict__.pop(_PREVIOUS, None)
         scheduler.__class__ = own
+
+
+def _unscaled(self: Any, sample: Tensor, timestep: Any = None) -> Tensor:
+    """A flow-matching network takes the sample as it is."""
+    return sample
 
 
 def _make_step(own: Any, kernel: FlowKernel, generators: list[torch.Generator] | None) -> Any:

@@ -1,0 +1,290 @@
+"""The cells of one row of the compatibility table: what a tiny pipeline of a class does under fklit.
+
+Each cell compares with the plain pipeline, or a clone with its parent, and answers "ok", "refused: ...", "wrong: ..."
+or "crash: ...". Refused is what fklit itself raised, in a sentence; anything else that is raised is a crash.
+"""
+
+import functools
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fklit
+from fklit.feynman_kac import group_generators
+from fklit.pipelines.call import build_call
+from fklit.pipelines.flow.steps import stochastic_steps
+from fklit.pipelines.interception import Interception
+from fklit.pipelines.sampler import Sampler, choose_sampler
+
+PARTICLES = 3
+SEED = 3
+ROUNDING = 2e-5  # of attention that rounds by the place of a row
+
+
+class WrongError(AssertionError):
+    """A comparison that must hold does not."""
+
+
+def run_cells(row: Any) -> dict[str, str]:
+    """Return the answers of all cells of a row by name.
+
+    Args:
+        row: a `tiny_families.row.Row`.
+    """
+    made: list[Any] = []
+
+    def fresh() -> tuple[Any, dict[str, Any]]:
+        made[:] = made or [row.make()]
+        pipeline, arguments = made[0]
+        return pipeline, _copied(arguments)
+
+    cells: dict[str, Callable[[], str]] = {
+        "scale 0": lambda: _plain_samples(row, *fresh(), reward_scale=0.0),
+        "terminal": lambda: _plain_samples(row, *fresh(), reward_scale=1e5, potential="terminal"),
+        "steer": lambda: _steers(row, *fresh()),
+        "idle": lambda: _idle(row, *fresh()),
+        "clone": lambda: _clone(row, *fresh()),
+        "correct": lambda: _corrects(row, *fresh()),
+    }
+    answers: dict[str, str] = {}
+    for name, cell in cells.items():
+        if name in ("idle", "clone") and answers["steer"].startswith("refused"):
+            answers[name] = "not asked: steering is refused"
+            continue
+        answers[name] = answer(cell)
+    return answers
+
+
+def answer(cell: Callable[[], str]) -> str:
+    """Return what a cell says, or what it raised and by whom."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return cell()
+        except WrongError as error:
+            return f"wrong: {error}"
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+            named = Path(fklit.__file__).parent in raised.parents
+            place = "" if named else f" ({raised.name}:{traceback.extract_tb(error.__traceback__)[-1].lineno})"
+            return f"{'refused' if named else 'crash'}: {type(error).__name__}: {text[:600]}{place}"
+
+
+def reward(samples: Tensor) -> Tensor:
+    """The mean of each sample."""
+    return samples.flatten(1).mean(1)
+
+
+def _steer(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> Any:
+    given = {
+        "num_particles": PARTICLES, "reward": reward, "reward_schedule": fklit.Schedule(0.0, 1.0),
+        "pipeline_kwargs": arguments, "seed": SEED, **options,
+    }  # fmt: skip
+    torch.manual_seed(SEED)
+    return fklit.steer(pipeline, None if row.prompts is None else list(row.prompts), **given)
+
+
+def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler | None = None) -> Tensor:
+    """The samples of the pipeline's own call, (B, K, ...), with fklit's generators and nothing intercepted.
+
+    Args:
+        row: says what is repeated.
+        pipeline: as built.
+        arguments: of the call.
+        sampler: scheduler, eta and kernel that it runs with; None for its own.
+    """
+    count = _groups(row)
+    sources = [source for source in group_generators(SEED, range(count)) for _ in range(PARTICLES)]
+    names = inspect.signature(pipeline.__call__).parameters
+    total = count * PARTICLES
+    given = {**arguments, "generator": sources, "output_type": "pt", "return_dict": True}
+    together = "num_images_per_prompt" in names and not row.per_sample
+    if together:
+        given["num_images_per_prompt"] = PARTICLES
+    if row.prompts is not None:  # text encoders round by the number of texts
+        given["prompt"] = list(row.prompts) if together else repeated(row.prompts, total)
+    if isinstance(given.get("negative_prompt"), str) and row.prompts is not None:
+        given["negative_prompt"] = [given["negative_prompt"]] * len(given["prompt"])
+    if "batch_size" in names:
+        given["batch_size"] = total
+    for name in row.per_sample:
+        given[name] = repeated(given[name], total)
+    torch.manual_seed(SEED)  # some draw a condition by the global generator
+    with _sampling(pipeline, sampler, sources):
+        output = pipeline(**{name: value for name, value in given.items() if name in names})
+    samples = samples_of(output)
+    return samples.float().reshape(count, PARTICLES, *samples.shape[1:])
+
+
+def samples_of(output: Any) -> Tensor:
+    """Images, frames or audio of a pipeline's output as a tensor; a video of one frame is an image."""
+    names = (name for name in ("images", "frames", "audios") if getattr(output, name, None) is not None)
+    found = getattr(output, next(names))
+    if isinstance(found, list):
+        found = torch.stack([torch.as_tensor(item) for item in found])
+    found = torch.as_tensor(found)
+    if found.ndim == 4 and found.shape[-1] == 3 and found.shape[1] != 3:  # an array, whatever was asked for
+        found = found.permute(0, 3, 1, 2)
+    return found.squeeze(1) if found.ndim == 5 and found.shape[1] == 1 else found
+
+
+def repeated(value: Any, total: int) -> Any:
+    """A value with an entry a sample: those of a group side by side."""
+    if isinstance(value, Tensor):
+        return value.repeat_interleave(total // len(value), dim=0)
+    value = [value] if isinstance(value, str | int) else list(value)
+    return [item for item in value for _ in range(total // len(value))]
+
+
+def _groups(row: Any) -> int:
+    if row.prompts is not None:
+        return len(row.prompts)
+    rows = [len(row.arguments[name]) for name in row.per_sample if not isinstance(row.arguments[name], str | int)]
+    return max(rows, default=1)
+
+
+@contextmanager
+def _sampling(pipeline: Any, sampler: Sampler | None, sources: Sequence[torch.Generator]) -> Iterator[None]:
+    """The pipeline with a sampler of fklit's choice, whose steps get the generators whether it sends them or not."""
+    own = pipeline.scheduler
+    scheduler = own if sampler is None or sampler.scheduler is None else sampler.scheduler
+    pipeline.scheduler = scheduler
+    if sampler is not None and sampler.kernel is not None:
+        with stochastic_steps(scheduler, sampler.kernel, list(sources)):
+            yield
+        return
+    original = scheduler.step
+    names = inspect.signature(original).parameters
+    forced: dict[str, Any] = {"generator": list(sources)} if "generator" in names else {}
+    if sampler is not None and sampler.eta is not None and "eta" in names:
+        forced["eta"] = sampler.eta
+    scheduler.step = functools.wraps(original)(lambda *args, **kwargs: original(*args, **{**kwargs, **forced}))
+    try:
+        yield
+    finally:
+        del scheduler.step
+        pipeline.scheduler = own
+
+
+def _require_equal(found: Tensor, expected: Tensor, what: str) -> None:
+    if found.shape != expected.shape:
+        raise WrongError(f"{what}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
+    if not torch.equal(found, expected):
+        raise WrongError(f"{what}: differs by {float((found - expected).abs().max()):.1e}")
+
+
+def _plain_samples(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> str:
+    result = _steer(row, pipeline, arguments, **options)
+    _require_equal(result.samples, plain(row, pipeline, _copied(row.make()[1])), "against the plain pipeline")
+    return "ok"
+
+
+def _steers(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+    result = _steer(row, pipeline, arguments, reward_scale=1e5, ess_threshold=1.0)
+    if not bool(result.resampled.any(dim=0).all()):
+        raise WrongError("nothing was resampled")
+    if not bool(result.samples.isfinite().all() and result.reward_path.isfinite().all()):
+        raise WrongError("samples or rewards are not finite")
+    rewards = reward(result.samples.flatten(0, 1)).double().reshape(result.rewards.shape)
+    if not torch.allclose(rewards, result.rewards.double(), rtol=0, atol=1e-6):
+        raise WrongError("rewards are not those of the samples")
+    apart = result.samples[:, 0] - result.samples[:, 1]
+    if float(apart.abs().max()) == 0:
+        raise WrongError("clones did not separate")
+    return "ok"
+
+
+def _sampler(pipeline: Any) -> Sampler:
+    return choose_sampler(pipeline, "auto", eta=None, resamples=True)
+
+
+def _idle(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+    """At a scale at which no weight parts, nothing is resampled; decoding on the way changes nothing."""
+    result = _steer(row, pipeline, arguments, reward_scale=1e-12)
+    if bool(result.resampled.any()):
+        raise WrongError("resampled where no weight parts")
+    expected = plain(row, pipeline, _copied(row.make()[1]), _sampler(pipeline))
+    _require_equal(result.samples, expected, "against the plain pipeline under the same sampler")
+    return "ok"
+
+
+class _Hook:
+    """Resamples by the given ancestors at one call; from the first step on all slots draw the same noise."""
+
+    def __init__(self, sources: Sequence[torch.Generator], at: int | None, ancestors: Tensor) -> None:
+        self.sources, self.at, self.ancestors = sources, at, ancestors
+        self.steps = 0
+
+    def begin(self, num_steps: int, noisy: Any) -> None:
+        self.steps = num_steps
+        for source in self.sources:
+            source.manual_seed(7)
+
+    def step(self, call: Any) -> Tensor | None:
+        return self.ancestors if call.index == self.at else None
+
+
+def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+    """All slots draw the same noise from the first step on, so that each ends where its ancestor does."""
+    ancestors, count = torch.tensor([2, 0, 2, 1]), 4
+    one = {name: value[:1] if name in row.per_sample else value for name, value in arguments.items()}
+    sampler = _sampler(pipeline)
+    found = []
+    for at in (None, 1):
+        sources = [torch.Generator().manual_seed(i) for i in range(count)]
+        torch.manual_seed(SEED)
+        hook = _Hook(sources, at, ancestors)
+        prompts = [""] if row.prompts is None else list(row.prompts[:1])
+        given = build_call(pipeline, prompts, count, sources, _copied(one), scheduler=sampler.scheduler)
+        with Interception(
+            pipeline, hook, generators=sources, scheduler=sampler.scheduler, kernel=sampler.kernel, eta=sampler.eta,
+            group_size=count,
+        ):  # fmt: skip
+            found.append(samples_of(pipeline(**given)))
+        if hook.steps < 3:
+            raise WrongError(f"only {hook.steps} steps; a clone needs 3 to part")
+    start, moved = found
+    apart = float((start[0] - start[1]).abs().max())
+    if apart < 1e-4:
+        raise WrongError(f"particles that start apart end {apart:.1e} apart, so the comparison shows nothing")
+    difference = float((moved - start[ancestors]).abs().max())
+    if difference > (ROUNDING if row.loose else 0):
+        raise WrongError(f"a clone differs from its parent by {difference:.1e}")
+    return "ok"
+
+
+def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+    """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
+    given = {name: value for name, value in arguments.items() if name != "guidance_scale"}
+    prompts = [""] if row.prompts is None else list(row.prompts)
+    torch.manual_seed(SEED)
+    result = fklit.correct(
+        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
+    )
+    if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
+        raise WrongError("samples or weights are not finite")
+    if float(result.log_weight_std.max()) == 0:
+        raise WrongError("no step was weighed")
+    torch.manual_seed(SEED)
+    idle = fklit.correct(
+        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
+        correction=0.0,
+    )  # fmt: skip
+    reference = _copied(row.make()[1]) | {"guidance_scale": 2.0}
+    _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
+    return "ok"
+
+
+def _copied(value: Any) -> Any:
+    """Copies of the containers: pipelines edit lists in place."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,47 @@
+"""Pipelines refused by name before they run: what they make, or how, is nothing that particles could sample."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fklit.pipelines.interception import UnsupportedPipelineError
+
+_OTHER_TASKS = {
+    "LEditsPP": "edits a picture along the noise of its own inversion, so it draws nothing that could be weighed",
+    "Marigold": "estimates a map of a picture (depth, normals), where there is nothing to reward",
+    "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",
+}
+# Their networks get two timesteps under guidance, whatever the number of samples.
+_GUIDE_ONE_SAMPLE = ("PRX",)
+
+
+def check_task(pipeline: Any) -> None:
+    """Refuse a pipeline whose task is another one than sampling what a reward can score.
+
+    Raises:
+        UnsupportedPipelineError: with the reason.
+    """
+    name = type(pipeline).__name__
+    for start, reason in _OTHER_TASKS.items():
+        if name.startswith(start):
+            raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")
+
+
+def check_guidance(pipeline: Any, given: Mapping[str, Any], total: int, default: float) -> None:
+    """Refuse guidance where the pipeline itself takes one sample a call under it.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        given: arguments of its call.
+        total: samples of the call.
+        default: its own guidance scale.
+
+    Raises:
+        UnsupportedPipelineError: with the fix.
+    """
+    name = type(pipeline).__name__
+    scale = given.get("guidance_scale", default)
+    if name.startswith(_GUIDE_ONE_SAMPLE) and scale > 1 and total > 1:
+        raise UnsupportedPipelineError(
+            f"{name} expected guidance_scale=1 for {total} samples a call, as under guidance diffusers gives its "
+            f"network two timesteps whatever their number, got {scale:g}; set guidance_scale=1 in pipeline_kwargs."
+        )
