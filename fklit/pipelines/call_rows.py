@@ -16,8 +16,8 @@ _PICTURES = frozenset(
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
-# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or they
-# encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
+# they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
 _PICTURE_A_SAMPLE = (
     "FluxImg2Img",
     "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
