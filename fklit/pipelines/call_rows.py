@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 TEXT = re.compile(r"(negative_)?prompt(_[2-9])?")
-_EMBEDDING = re.compile(r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|\w*prompt\w*_mask\w*|class_labels)")
+_EMBEDDING = re.compile(r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|image_embeddings|\w*prompt\w*_mask\w*|class_labels)")
 _PICTURES = frozenset(
     {"image", "mask_image", "control_image", "control_mask", "masked_image_latents", "image_latents", "depth_map",
      "hint", "original_image", "example_image"}
