@@ -15,6 +15,7 @@ from fklit.pipelines.call_rows import (
     pictures_a_sample,
     repeated,
     rows_of_argument,
+    takes_bare_text,
     takes_one_prompt,
     wrong_number,
 )
@@ -135,6 +136,8 @@ def build_call(
         by_pipeline = False
     if by_pipeline:
         given["num_images_per_prompt"] = num_particles
+        if takes_bare_text(pipeline):
+            return given | {name: value if isinstance(value, str) else value[0] for name, value in texts.items()}
         return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):

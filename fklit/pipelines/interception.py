@@ -331,7 +331,8 @@ def _position(scheduler: Any, timestep: Any) -> int:
     for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
         if known is not None:
             return int(known)
-    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == float(timestep)), 0)
+    first = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)  # some give one a row
+    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == first), 0)
 
 
 def _first_tensor(output: Any) -> Tensor | None:
