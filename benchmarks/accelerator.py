@@ -4,6 +4,7 @@
 
 Each part is a check and a timing: at scale 0 samples equal the pipeline's own, steered and base rewards come from the
 same run, a corrected mixture is held against its exact law, and equilibrium-propagation gradients against float64.
+`benchmarks/device.py` has models of full size and random weights instead, and needs fewer packages.
 """
 
 import argparse
@@ -14,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from device_checks import equilibrium_propagation
 
 import fklit
 from fklit.analytic import GaussianMixture
 from fklit.correctors import FittedControl, VariancePreserving
-from fklit.eqprop import ConvNet, RecurrentBackprop, Relaxation, Symmetric
 from fklit.feynman_kac import group_generators
 from fklit.metrics.distributions import wasserstein
 
@@ -88,35 +88,6 @@ def simulation(device: torch.device) -> dict[str, float]:
     drawn = [result.sample(4000, seed=seed)[group].cpu() for seed in range(1) for group in range(4)]
     distance = sum(wasserstein(points, exact, seed=0)[0] for points in drawn) / len(drawn)
     return {"W1 to the exact law": distance, "min ESS": float(result.min_ess.mean()), "seconds": took}
-
-
-def equilibrium_propagation(device: torch.device) -> list[dict[str, Any]]:
-    """Error of the first convolution's gradient against float64, by precision of the convolutions."""
-    network = ConvNet((3, 32, 32), (32, 64, 64, 64), num_classes=10, free=Relaxation(200, 1e-6)).to(device)
-    x = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
-    y = torch.randint(10, (32,), generator=torch.Generator().manual_seed(1)).to(device)
-    exact = network.double()
-    exact.free = Relaxation(2000, 1e-12)
-    exact.estimator = RecurrentBackprop(relaxation=Relaxation(2000, 1e-12))
-    reference = _gradient(exact, x.double(), y)
-    network.float()
-    network.free, network.estimator = Relaxation(200, 1e-6), Symmetric(0.1, relaxation=Relaxation(200, 1e-7))
-    rows = []
-    before = torch.backends.cudnn.allow_tf32
-    for tf32 in (False, True):
-        torch.backends.cudnn.allow_tf32 = tf32
-        took, found = seconds(device, lambda: _gradient(network, x, y))
-        error = float((found.double() - reference).norm() / reference.norm())
-        rows.append({"TF32 allowed": tf32, "relative error": error, "seconds": took})
-    torch.backends.cudnn.allow_tf32 = before
-    return rows
-
-
-def _gradient(network: Any, x: Tensor, y: Tensor) -> Tensor:
-    network.zero_grad()
-    torch.nn.functional.cross_entropy(network(x), y).backward()
-    name = next(name for name, _ in network.named_parameters() if "input" in name)
-    return dict(network.named_parameters())[name].grad.clone()
 
 
 def _wait(device: torch.device) -> None:

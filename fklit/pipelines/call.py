@@ -44,9 +44,8 @@ def call_parameters(pipeline: Any) -> dict[str, inspect.Parameter]:
     """
     if any(base.__name__ == "ModularPipeline" for base in type(pipeline).__mro__):
         raise UnsupportedPipelineError(
-            f"expected a DiffusionPipeline, got the modular {type(pipeline).__name__}, whose inputs its blocks define; "
-            "use the DiffusionPipeline of the same model, or wrap it in a class whose __call__ names prompt, "
-            "generator, num_inference_steps, output_type and return_dict and hands them on."
+            f"expected a pipeline whose __call__ names its arguments, got the modular {type(pipeline).__name__}, whose "
+            "blocks do; wrap it in fklit.pipelines.modular.ModularAdapter, and call that."
         )
     found: dict[str, inspect.Parameter] = {}
     for base in type(pipeline).__mro__:
@@ -100,6 +99,7 @@ def build_call(
     """
     names = call_parameters(pipeline)
     _check_names(pipeline, names, pipeline_kwargs)
+    _check_end(pipeline, pipeline_kwargs)
     _check_grid(pipeline, scheduler, pipeline_kwargs)
     given = dict(pipeline_kwargs)
     if needs_negative_prompts(pipeline) and given.get("negative_prompt") is None:
@@ -128,7 +128,9 @@ def build_call(
     if "prompt" in names and given.get("prompt_embeds") is None:
         texts["prompt"] = list(prompts)
 
-    by_pipeline = "num_images_per_prompt" in names
+    # Blocks repeat pooled embeddings in another order than those of tokens (SDXL), which shows with several prompts.
+    runs_blocks = getattr(pipeline, "runs_blocks", False)
+    by_pipeline = "num_images_per_prompt" in names and (count == 1 or not runs_blocks)
     adapter = next((name for name in ("ip_adapter_image", "ip_adapter_image_embeds") if given.get(name)), None)
     if adapter is not None:
         _check_adapter(adapter, count, batched)
@@ -136,9 +138,10 @@ def build_call(
         by_pipeline = False
     if by_pipeline:
         given["num_images_per_prompt"] = num_particles
-        if takes_bare_text(pipeline):
-            return given | {name: value if isinstance(value, str) else value[0] for name, value in texts.items()}
-        return given | {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        texts = {name: repeated(name, value, count, 1) for name, value in texts.items()}
+        # Blocks that rewrite prompts take a text, not a list of one.
+        bare = runs_blocks or takes_bare_text(pipeline)
+        return given | {name: value[0] if bare else value for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:
@@ -168,6 +171,16 @@ def _check_names(pipeline: Any, names: Mapping[str, Any], pipeline_kwargs: Mappi
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it accepts {', '.join(names)}."
             raise TypeError(f"pipeline_kwargs expected arguments of {type(pipeline).__name__}, got {name!r}; {hint}")
+
+
+def _check_end(pipeline: Any, pipeline_kwargs: Mapping[str, Any]) -> None:
+    """A base model that stops early hands noisy latents to a refiner: nothing that a reward could score."""
+    if pipeline_kwargs.get("denoising_end") is not None:
+        raise ValueError(
+            f"pipeline_kwargs expected no 'denoising_end', at which {type(pipeline).__name__} stops before its samples "
+            "are pictures; omit it, or call the base model yourself (output_type='latent', one latent a particle) and "
+            "steer the refiner, with image= those latents and denoising_start= in pipeline_kwargs."
+        )
 
 
 def _check_grid(pipeline: Any, scheduler: Any, pipeline_kwargs: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def decodes_directly(pipeline: Any, latents: Tensor) -> bool:
         latents: as the scheduler holds them.
     """
     vae = getattr(pipeline, "vae", None)
-    if latents.ndim != 4:
+    if latents.ndim != 4 or getattr(pipeline, "runs_blocks", False):  # which decode as they like
         return False
     if vae is None:
         return True

@@ -11,6 +11,7 @@ sigma          x = x0 + sigma e                      Euler, Euler ancestral, Heu
 alpha_sigma    x = alpha x0 + sigma e                DPM-Solver (multi- and single-step), DEIS, UniPC, SA
 edm            preconditioned, x = x0 + sigma e      EDM Euler, EDM DPM-Solver, Cosine DPM-Solver
 flow           x = (1 - sigma) x0 + sigma e          flow matching Euler, Heun, LCM
+consistency    x = x0 + sigma e, skip connection     consistency models (CMStochasticIterative)
 =============  ====================================  =======================================================
 """
 
@@ -142,6 +143,13 @@ def _flow(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tens
     return prediction
 
 
+def _consistency(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+    sigma = scheduler.sigmas[_step_index(scheduler, timestep)].to(device=sample.device, dtype=sample.dtype)
+    skip, out = scheduler.get_scalings_for_boundary_condition(sigma)
+    prediction: Tensor = out * output + skip * sample
+    return prediction.clamp(-1, 1) if scheduler.config.clip_denoised else prediction
+
+
 _FAMILIES: dict[str, Callable[[Any, Tensor, Any, Tensor], Tensor]] = {
     **dict.fromkeys(
         (
@@ -171,4 +179,5 @@ _FAMILIES: dict[str, Callable[[Any, Tensor, Any, Tensor], Tensor]] = {
     **dict.fromkeys(
         ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"), _flow
     ),
+    "CMStochasticIterativeScheduler": _consistency,
 }  # fmt: skip

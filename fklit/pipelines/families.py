@@ -82,7 +82,8 @@ _TABLE: dict[str, SchedulerFamily] = {
     ),
     **_rows("consistency", "itself", "", "LCMScheduler"),
     **_rows("consistency", "eta", "", "TCDScheduler"),
-    **_rows("consistency", None, _CONSISTENCY, "CMStochasticIterativeScheduler", "SCMScheduler"),
+    **_rows("consistency", "itself", "", "CMStochasticIterativeScheduler"),
+    **_rows("consistency", None, _CONSISTENCY, "SCMScheduler"),
     **_rows(
         "discrete", None, _TOKENS, "AmusedScheduler", "BlockRefinementScheduler", "DiscreteDDIMScheduler",
         "EntropyBoundScheduler", "VQDiffusionScheduler",

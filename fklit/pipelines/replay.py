@@ -118,10 +118,10 @@ class PipelineReplay:
         return given
 
     def _as_latents(self, samples: Tensor, given: Mapping[str, Any]) -> Tensor:
-        """Samples as the pipeline takes latents: as it holds them, but for Flux 2, which packs them itself."""
-        if not type(self._pipeline).__name__.startswith("Flux2") or samples.ndim != 3:
+        """Samples as the pipeline takes latents: as it holds them, but for Flux 2 and 3, which pack them themselves."""
+        if not type(self._pipeline).__name__.startswith(("Flux2", "Flux3")) or samples.ndim != 3:
             return samples
-        size = self._pipeline.default_sample_size * self._pipeline.vae_scale_factor
+        size = getattr(self._pipeline, "default_sample_size", 128) * self._pipeline.vae_scale_factor
         patch = 2 * self._pipeline.vae_scale_factor
         rows, columns = ((given.get(name) or size) // patch for name in ("height", "width"))
         return samples.permute(0, 2, 1).reshape(samples.shape[0], samples.shape[2], rows, columns)

@@ -134,8 +134,6 @@ def _check_kernel_is_used(
 def _hidden_conditions(pipeline: Any) -> str | None:
     """What differs between the particles of a prompt without any argument of the denoiser differing."""
     name = type(pipeline).__name__
-    if getattr(pipeline, "controlnet", None) is not None and not name.startswith("Sana"):
-        return "draws its control image from the autoencoder's posterior, once a particle"
     network = getattr(pipeline, "transformer", None)
     if "Inpaint" in name and network is not None and network.config.get("in_channels") != 33:  # masks as channels
         return "mixes the picture outside of the mask, noised once a particle, into the samples between steps"
@@ -153,6 +151,13 @@ def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: s
     if hidden is not None:
         raise UnsupportedPipelineError(
             f"{type(pipeline).__name__} cannot be resampled: it {hidden}, which stays in its slot when particles move; "
+            "use potential='terminal' (best-of-n)."
+        )
+    network = getattr(pipeline, "transformer", None)
+    if getattr(getattr(network, "config", None), "flow_map", False):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be resampled: its {type(network).__name__} is a flow map, whose "
+            "prediction is the jump to the next noise level and not a velocity, of which no stochastic step is known; "
             "use potential='terminal' (best-of-n)."
         )
     try:

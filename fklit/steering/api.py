@@ -5,6 +5,7 @@ from typing import Any, Unpack
 
 from fklit.pipelines.call import call_parameters
 from fklit.pipelines.call_rows import count_prompts
+from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
 from fklit.steering.result import SteeringResult
@@ -42,6 +43,7 @@ def steer(
         ValueError, TypeError: for arguments that do not fit, each with the fix.
         RewardError: if the reward fails, naming the step.
     """
+    pipeline = as_pipeline(pipeline)
     chosen = SteeringSettings(**settings)
     given = chosen.pipeline_kwargs or {}
     if prompt is None and "prompt" in call_parameters(pipeline) and given.get("prompt_embeds") is None:

@@ -264,15 +264,6 @@ def test_runs_of_few_steps_say_what_cannot_be_steered(made, steps, options, mess
     fklit.steer(made(tiny_stable_diffusion), "a cat", **given, potential="terminal", pipeline_kwargs=call)
 
 
-def test_a_modular_pipeline_is_refused_by_name():
-    from diffusers import ModularPipeline
-
-    with pytest.raises(UnsupportedPipelineError, match="expected a DiffusionPipeline, got the modular ModularPipeline"):
-        fklit.steer(
-            ModularPipeline.__new__(ModularPipeline), "a cat", reward=lambda x: x.mean((1, 2, 3)), reward_scale=1.0
-        )
-
-
 @pytest.mark.parametrize("name", ["timesteps", "sigmas"])
 def test_steps_of_ones_own_are_refused_where_another_scheduler_runs(name):
     from diffusers import HeunDiscreteScheduler

@@ -8,8 +8,7 @@ from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.run import GuidanceRun
 from fklit.correctors.guidance.settings import GuidanceArguments, GuidanceSettings
 from fklit.correctors.guidance.two_models import TwoModelRun
-from fklit.pipelines.call import call_parameters
-from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
 
@@ -63,16 +62,12 @@ def correct(
         DifferentModelsError: if two pipelines differ in noise levels, prediction type or space of samples.
         UnsupportedPipelineError: if the pipeline's guidance is not `u + w (c - u)`, or cannot be intercepted.
     """
+    pipeline = as_pipeline(pipeline)
+    guiding_pipeline = as_pipeline(guiding_pipeline)
     chosen = GuidanceSettings(**settings)
     if chosen.exponents is not None and guiding_pipeline is None:
         raise ValueError(
             f"exponents={chosen.exponents} expected a guiding pipeline, got none; give guiding_pipeline= as well."
-        )
-    names = call_parameters(pipeline)
-    if "guidance_scale" not in names or "prompt" not in names:
-        raise UnsupportedPipelineError(
-            f"expected a pipeline with classifier-free guidance, got {type(pipeline).__name__}, which takes no "
-            f"{'guidance_scale' if 'prompt' in names else 'prompt'}; there is no guidance to correct."
         )
     prompts = [prompt] if isinstance(prompt, str | ComposedPrompt) else list(prompt)
     if guiding_pipeline is None:

@@ -17,6 +17,7 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.weights import normalize
 from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import UnknownSchedulerError, denoised
+from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
 from fklit.pipelines.guidance_predictions import guidance_predictions
 from fklit.pipelines.interception import StepCall, StepChange, UnsupportedPipelineError
 from fklit.pipelines.modality import Modality, modality_of
@@ -33,6 +34,10 @@ _DEGENERATE_ESS = 1.5  # effective particles below which K particles are one wit
 
 class WeightDegeneracyWarning(UserWarning):
     """The weights left little more than one effective particle of each prompt."""
+
+
+class RescaledGuidanceWarning(UserWarning):
+    """The pipeline rescales its guidance, which corrected runs do not."""
 
 
 class GuidanceRun(SamplingRun):
@@ -89,9 +94,11 @@ class GuidanceRun(SamplingRun):
         if settings.reward is not None:
             term = RewardTerm(pipeline, layout.names, settings, settings, modality=self._modality, metadata=known)
         steers = term is not None and term.steers
-        if "guidance_scale" in self._kwargs:
+        self._scale_name = self._find_scale_name(pipeline)
+        if self._scale_name in self._kwargs:
             raise TypeError(
-                "pipeline_kwargs expected no 'guidance_scale', which is an argument of its own; give guidance_scale=."
+                f"pipeline_kwargs expected no {self._scale_name!r}, which is an argument of its own; give "
+                "guidance_scale=."
             )
         eta = self._kwargs.get("eta")
         super().__init__(
@@ -108,6 +115,7 @@ class GuidanceRun(SamplingRun):
         self.texts = layout.texts
         self.call_scale = layout.call_scale
         self._weighted: frozenset[int] = frozenset()
+        self._rescaled = False
         self._log_weight_std: list[Tensor] = []
         self._stepwise_kl: list[Tensor] = []
         self._settings |= {
@@ -117,6 +125,9 @@ class GuidanceRun(SamplingRun):
             "weight_schedule": repr(self._weight_schedule),
             "resample_schedule": repr(self._resample_schedule),
         }
+
+    def _find_scale_name(self, pipeline: Any) -> str:
+        return guidance_argument(pipeline, self._kwargs)
 
     def _is_guided(self, layout: PromptLayout) -> bool:
         return any(scales != (1.0,) for scales in layout.scales)
@@ -131,7 +142,7 @@ class GuidanceRun(SamplingRun):
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
-        given = {**self._kwargs, "guidance_scale": self.call_scale}
+        given = {**self._kwargs, self._scale_name: guidance_value(self._pipeline, self.call_scale)}
         found = build_call(
             self._pipeline,
             self.texts,
@@ -168,7 +179,7 @@ class GuidanceRun(SamplingRun):
         """Weigh and resample the parents of one step."""
         predictions = self._predictions(call)
         output = None
-        if self._replaces_output and predictions is not None:
+        if predictions is not None and (self._replaces_output or self._rescaled):
             output = self._combined(predictions, call)
         increment = self._weigh_step(call, predictions)
         term = self._reward
@@ -187,6 +198,15 @@ class GuidanceRun(SamplingRun):
     def _predictions(self, call: StepCall) -> tuple[Tensor, Tensor] | None:
         found = guidance_predictions(call, self.call_scale)
         if found is not None:
+            self._rescaled = found.rescaled and self._weighs
+            if self._rescaled and call.index == 0:
+                warnings.warn(
+                    f"{type(self._pipeline).__name__} brings its guided prediction to the norm of the conditional one, "
+                    "which is the score of no product; the steps of this run take the plain combination, whose weights "
+                    "are known. Set correction=0 for the pipeline's own.",
+                    RescaledGuidanceWarning,
+                    stacklevel=2,
+                )
             return found.conditional, found.unconditional
         if call.index not in self._weighted and not self._layout.composed:
             return None

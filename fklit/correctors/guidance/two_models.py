@@ -17,6 +17,7 @@ from fklit.correctors.guidance.settings import GuidanceSettings
 from fklit.correctors.guidance.weight import as_double, guidance_weight, stepwise_kl
 from fklit.correctors.targets.dispersion import inner, subtract_dispersion, weighted_sum
 from fklit.pipelines.denoised import denoised
+from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
 from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
 from fklit.pipelines.noise_levels import StepLevels
 from fklit.pipelines.second_model import SecondDenoiser
@@ -84,6 +85,9 @@ class TwoModelRun(GuidanceRun):
                 "use exponents of sum 1."
             )
 
+    def _find_scale_name(self, pipeline: Any) -> str:
+        return guidance_argument(pipeline, self._kwargs, guides=False)
+
     def _is_guided(self, layout: PromptLayout) -> bool:
         return self.exponents != (1.0, 0.0)
 
@@ -96,7 +100,7 @@ class TwoModelRun(GuidanceRun):
             self.texts,
             self._system.num_particles,
             self.generators,
-            {**self._kwargs, "guidance_scale": self.call_scale},
+            {**self._kwargs, self._scale_name: guidance_value(self._pipeline, self.call_scale)},
         )
         super().__enter__()
         with self._context:
