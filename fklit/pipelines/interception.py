@@ -24,6 +24,7 @@ from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
@@ -253,9 +254,7 @@ class Interception:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(
-                module, args, kwargs, shape=self._shape, sample=self.returned
-            )
+            args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
         if self._max_batch is None:
             output = call(*args, **kwargs)
         elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
@@ -314,7 +313,7 @@ class Interception:
                     conditioning.select(ancestors)
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
-        timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
+        timesteps = list(scheduler.timesteps)[first_position(scheduler, given["timestep"]) :]
         self.num_steps = len(timesteps)
         rows = given["sample"].shape[0]
         one = {
@@ -339,15 +338,6 @@ class Interception:
                 f"{type(self._pipeline).__name__} edits latents between steps, so particles cannot be resampled "
                 "correctly; use a pipeline, and callbacks, that leave them alone."
             )
-
-
-def _position(scheduler: Any, timestep: Any) -> int:
-    """Index of the first call in `scheduler.timesteps`: image-to-image pipelines start in the middle."""
-    for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
-        if known is not None:
-            return int(known)
-    first = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)  # some give one a row
-    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == first), 0)
 
 
 def _first_tensor(output: Any) -> Tensor | None:

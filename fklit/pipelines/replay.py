@@ -187,7 +187,9 @@ class _Zeros:
         if isinstance(samples, list):
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
-        return _Predicted((torch.zeros_like(samples),))
+        zeros = torch.zeros_like(samples)
+        # ControlNets return two kinds of residuals, of which some pipelines take the first; none is used.
+        return _Predicted((zeros, zeros) if "controlnet_cond" in kwargs else (zeros,))
 
 
 class _Chunked:
