@@ -113,6 +113,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
         given["prompt"] = list(row.prompts) if together else repeated(row.prompts, total)
     if isinstance(given.get("negative_prompt"), str) and row.prompts is not None:
         given["negative_prompt"] = [given["negative_prompt"]] * len(given["prompt"])
+    if row.bare:
+        given["prompt"] = row.prompts[0]
     if "batch_size" in names:
         given["batch_size"] = total
     for name in row.per_sample:
@@ -126,8 +128,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
 
 def samples_of(output: Any) -> Tensor:
     """Images, frames or audio of a pipeline's output as a tensor; a video of one frame is an image."""
-    names = (name for name in ("images", "frames", "audios") if getattr(output, name, None) is not None)
-    found = getattr(output, next(names))
+    names = ("images", "image", "frames", "audios", "audio")
+    found = getattr(output, next(name for name in names if getattr(output, name, None) is not None))
     if isinstance(found, list):
         found = torch.stack([torch.as_tensor(item) for item in found])
     found = torch.as_tensor(found)

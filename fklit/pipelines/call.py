@@ -15,6 +15,7 @@ from fklit.pipelines.call_rows import (
     pictures_a_sample,
     repeated,
     rows_of_argument,
+    takes_bare_text,
     takes_one_prompt,
     wrong_number,
 )
@@ -139,7 +140,8 @@ def build_call(
         given["num_images_per_prompt"] = num_particles
         texts = {name: repeated(name, value, count, 1) for name, value in texts.items()}
         # Blocks that rewrite prompts take a text, not a list of one.
-        return given | {name: value[0] if runs_blocks else value for name, value in texts.items()}
+        bare = runs_blocks or takes_bare_text(pipeline)
+        return given | {name: value[0] if bare else value for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:

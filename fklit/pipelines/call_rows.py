@@ -8,7 +8,9 @@ import numpy as np
 from torch import Tensor
 
 TEXT = re.compile(r"(negative_)?prompt(_[2-9])?")
-_EMBEDDING = re.compile(r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|\w*prompt\w*_mask\w*|class_labels)")
+_EMBEDDING = re.compile(
+    r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|image_embeddings|\w*prompt\w*_mask\w*|class_labels)"
+)
 _PICTURES = frozenset(
     {"image", "mask_image", "control_image", "control_mask", "masked_image_latents", "image_latents", "depth_map",
      "hint", "original_image", "example_image"}
@@ -23,7 +25,9 @@ _PICTURE_A_SAMPLE = (
     "StableDiffusionUpscale", "StableDiffusionXLAdapter",
 )  # fmt: skip
 
-_ONE_PROMPT = ("QwenImageEditPlus",)
+_ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
+# They put the prompt into a sentence as it is, a list of one with its brackets.
+_ONE_TEXT = ("DreamLite",)
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
 _NEGATIVE_A_PROMPT = ("LongCatImage",)
 
@@ -54,6 +58,11 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def takes_bare_text(pipeline: Any) -> bool:
+    """Whether the pipeline takes its one prompt as a text only, not in a list."""
+    return type(pipeline).__name__.startswith(_ONE_TEXT)
 
 
 def needs_negative_prompts(pipeline: Any) -> bool:

@@ -152,8 +152,10 @@ class Interception:
         self._resamples = resamples
         self._may_edit = may_edit
         self._conditioning: PerParticleConditioning | None = None
+        self._control: PerParticleConditioning | None = None  # of a ControlNet, which may be called less often
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
+            self._control = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
         self._shape: torch.Size | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
@@ -184,6 +186,9 @@ class Interception:
             self._stack.enter_context(self.decoder.installed())
             for module in denoisers:
                 self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
+            control = getattr(pipeline, "controlnet", None)
+            if self._control is not None and isinstance(control, torch.nn.Module):
+                self._stack.enter_context(intercept_call(control, functools.partial(self._controlled, control)))
             if self._kernel is not None:
                 self._stack.enter_context(stochastic_steps(scheduler, self._kernel, self._generators))
             self._patch_step(scheduler)
@@ -225,8 +230,9 @@ class Interception:
             self.steps_taken += 1
             self.returned = output[0]
             self._predictions.clear()
-            if self._conditioning is not None:
-                self._conditioning.next_step()
+            for conditioning in (self._conditioning, self._control):
+                if conditioning is not None:
+                    conditioning.next_step()
             return output
 
         scheduler.step = step
@@ -237,11 +243,19 @@ class Interception:
 
         self._stack.callback(restore)
 
+    def _controlled(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A call of a ControlNet, whose control image some pipelines draw once a particle (from a posterior)."""
+        if self._control is not None:
+            args, kwargs = self._control.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
+        return call(*args, **kwargs)
+
     def _denoise(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape)
+            args, kwargs = self._conditioning.arranged(
+                module, args, kwargs, shape=self._shape, sample=self.returned
+            )
         if self._max_batch is None:
             output = call(*args, **kwargs)
         elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
@@ -295,8 +309,9 @@ class Interception:
                 if is_per_sample(value, sample) or name == "model_output":
                     given[name] = value[ancestors]
             reindex_state(scheduler, sample.shape, ancestors)
-            if self._conditioning is not None:
-                self._conditioning.select(ancestors)
+            for conditioning in (self._conditioning, self._control):
+                if conditioning is not None:
+                    conditioning.select(ancestors)
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
         timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
@@ -331,7 +346,8 @@ def _position(scheduler: Any, timestep: Any) -> int:
     for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
         if known is not None:
             return int(known)
-    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == float(timestep)), 0)
+    first = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)  # some give one a row
+    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == first), 0)
 
 
 def _first_tensor(output: Any) -> Tensor | None:
