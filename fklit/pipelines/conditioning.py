@@ -103,9 +103,7 @@ class PerParticleConditioning:
                 raise self._refuse(f"the denoiser's list {name!r} differs between the particles of one prompt")
         return value
 
-    def _sample(
-        self, number: int, name: str, value: Tensor, shape: torch.Size | None, sample: Tensor | None
-    ) -> Tensor:
+    def _sample(self, number: int, name: str, value: Tensor, shape: torch.Size | None, sample: Tensor | None) -> Tensor:
         """Conditions beside the sample along an axis: channels, reference pictures as tokens, frames."""
         if shape is None or value.ndim != len(shape):
             return value

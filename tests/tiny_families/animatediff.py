@@ -50,5 +50,6 @@ ROWS = [
     Row("AnimateDiffControlNetPipeline", "AnimateDiff", _controlled, _HUB, "video",
         arguments={**_GIVEN, "conditioning_frames": [pil(16)] * 4}),
     Row("AnimateDiffVideoToVideoPipeline", "AnimateDiff", _name("AnimateDiffVideoToVideoPipeline"), _HUB, "video",
-        arguments={"height": 16, "width": 16, "guidance_scale": 3.0, "video": [pil(16)] * 4, "strength": 0.8}),
+        per_sample=("video",),
+        arguments={"height": 16, "width": 16, "guidance_scale": 3.0, "video": [[pil(16)] * 4], "strength": 0.8}),
 ]  # fmt: skip

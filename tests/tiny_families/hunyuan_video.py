@@ -31,8 +31,8 @@ ROWS = [
         loose=True, arguments=_GIVEN),
     Row("HunyuanVideoImageToVideoPipeline", "HunyuanVideo", lambda: _hunyuan("HunyuanVideoImageToVideoPipeline", 9,
         image_condition_type="latent_concat", guidance_embeds=False), "hunyuanvideo-community/HunyuanVideo-I2V",
-        "video", loose=True, arguments={**_GIVEN, "image": pil(16)}),
+        "video", loose=True, per_sample=("image",), arguments={**_GIVEN, "image": [pil(16)]}),
     Row("HunyuanSkyreelsImageToVideoPipeline", "HunyuanVideo",
         lambda: _hunyuan("HunyuanSkyreelsImageToVideoPipeline", 8), "hunyuanvideo-community/SkyReels-V1-Hunyuan-I2V",
-        "video", loose=True, arguments={**_GIVEN, "image": pil(16)}),
+        "video", loose=True, per_sample=("image",), arguments={**_GIVEN, "image": [pil(16)]}),
 ]  # fmt: skip

@@ -21,7 +21,7 @@ def _skyreels(name: str, **options: Any) -> Any:
 
 
 def _forcing(name: str) -> Any:
-    return lambda: _skyreels(name, inject_sample_info=True)
+    return lambda: _skyreels(name)
 
 
 _T2V, _DF = "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"
