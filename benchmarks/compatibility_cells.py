@@ -22,6 +22,7 @@ from fklit.pipelines.call import build_call
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.interception import Interception
 from fklit.pipelines.sampler import Sampler, choose_sampler
+from fklit.pipelines.seeds import reads_seeds, separate_generators
 
 PARTICLES = 3
 SEED = 3
@@ -103,6 +104,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
     """
     count = _groups(row)
     sources = [source for source in group_generators(SEED, range(count)) for _ in range(PARTICLES)]
+    if reads_seeds(pipeline.scheduler):
+        sources = separate_generators(sources)
     names = inspect.signature(pipeline.__call__).parameters
     total = count * PARTICLES
     given = {**arguments, "generator": sources, "output_type": "pt", "return_dict": True}
@@ -133,6 +136,8 @@ def samples_of(output: Any) -> Tensor:
     if isinstance(found, list):
         found = torch.stack([torch.as_tensor(item) for item in found])
     found = torch.as_tensor(found)
+    if found.ndim == 2:  # waveforms of one channel
+        found = found.unsqueeze(1)
     if found.ndim == 4 and found.shape[-1] == 3 and found.shape[1] != 3:  # an array, whatever was asked for
         found = found.permute(0, 3, 1, 2)
     return found.squeeze(1) if found.ndim == 5 and found.shape[1] == 1 else found

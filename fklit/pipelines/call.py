@@ -11,6 +11,7 @@ from torch import Tensor
 from fklit.pipelines.call_rows import (
     TEXT,
     is_embedding,
+    makes_one_sample,
     needs_negative_prompts,
     pictures_a_sample,
     repeated,
@@ -113,6 +114,11 @@ def build_call(
         raise ValueError(
             f"{type(pipeline).__name__} expected one prompt a call, which is all that diffusers lets it take, got "
             f"{count}; steer one prompt a call (batch_size=1)."
+        )
+    if total > 1 and makes_one_sample(pipeline):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} makes one sample a call, got {total} to make (prompts x num_particles), so "
+            "there are no particles to choose among; call it yourself with several seeds."
         )
     _check_latents(given, total)
     spread = pictures_a_sample(pipeline, given)

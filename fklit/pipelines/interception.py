@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from fklit.pipelines.conditioning import PerParticleConditioning
+from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.denoisers import denoisers_of
@@ -223,7 +224,6 @@ class Interception:
         original, own = scheduler.step, scheduler.__dict__.get("step")
         signature = inspect.signature(original)
 
-        @functools.wraps(original)  # pipelines read the signature to decide whether to send eta and generator
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             self._before(scheduler, bound)
@@ -231,15 +231,21 @@ class Interception:
             self.steps_taken += 1
             self.returned = output[0]
             self._predictions.clear()
-            for conditioning in (self._conditioning, self._control):
-                if conditioning is not None:
-                    conditioning.next_step()
+            if self._conditioning is not None:
+                self._conditioning.next_step()
             return output
 
-        scheduler.step = step
+        def refuse() -> NoReturn:
+            raise self._refusal(
+                f"copies of {type(scheduler).__name__} are stepped, one for each frame or for the sound, which cannot "
+                "move with the particles"
+            )
+
+        stepped = InterceptedStep(scheduler, functools.wraps(original)(step), None if self._may_edit else refuse)
+        scheduler.step = stepped
 
         def restore() -> None:
-            if scheduler.__dict__.get("step") is step:
+            if scheduler.__dict__.get("step") is stepped:
                 restore_attribute(scheduler, "step", own)
 
         self._stack.callback(restore)

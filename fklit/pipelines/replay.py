@@ -106,10 +106,12 @@ class PipelineReplay:
         given = {key: copied(value) for key, value in (self.arguments or {}).items() if key not in _DROPPED}
         given |= {
             "latents": self._as_latents(samples, given),
-            "num_inference_steps": 1,
+            "num_inference_steps": 2 if self._named("Mochi") else 1,  # whose grid has no single step
             "output_type": "pt",
             "return_dict": True,
         }
+        if self._named("WanVideoToVideo"):
+            given["video"] = None  # it takes one or the other
         if "generator" in given:  # the run's own go on undisturbed
             count = len(given["generator"]) if isinstance(given["generator"], list) else 1
             given["generator"] = [torch.Generator().manual_seed(0) for _ in range(count)]
@@ -117,9 +119,12 @@ class PipelineReplay:
             given["strength"] = 1.0  # else a call of one step would have none
         return given
 
+    def _named(self, *starts: str) -> bool:
+        return type(self._pipeline).__name__.startswith(starts)
+
     def _as_latents(self, samples: Tensor, given: Mapping[str, Any]) -> Tensor:
         """Samples as the pipeline takes latents: as it holds them, but for Flux 2 and 3, which pack them themselves."""
-        if not type(self._pipeline).__name__.startswith(("Flux2", "Flux3")) or samples.ndim != 3:
+        if not self._named("Flux2", "Flux3") or samples.ndim != 3:
             return samples
         size = getattr(self._pipeline, "default_sample_size", 128) * self._pipeline.vae_scale_factor
         patch = 2 * self._pipeline.vae_scale_factor
@@ -165,7 +170,7 @@ class _Stayed(tuple[Tensor]):
 
 
 def _stay(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> _Stayed:
-    return _Stayed((sample,))
+    return _Stayed((sample, sample))  # solvers of CogVideoX return the denoised prediction, too
 
 
 class _Zeros:
