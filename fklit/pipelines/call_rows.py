@@ -23,8 +23,8 @@ _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "B
 _PICTURE_A_SAMPLE = (
     "AnimateDiffVideoToVideo", "CogVideoX", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
     "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "LTXImageToVideo", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale",
-    "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "LTXImageToVideo", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
+    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one.

@@ -8,6 +8,10 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 _OTHER_TASKS = {
     "LEditsPP": "edits a picture along the noise of its own inversion, so it draws nothing that could be weighed",
     "Marigold": "estimates a map of a picture (depth, normals), where there is nothing to reward",
+    "HunyuanVideoFramepack": "makes a video section by section, each with a denoising of its own",
+    "LTXI2VLongMultiPrompt": "makes one long video window by window, each with a denoising of its own",
+    "SkyReelsV2DiffusionForcing": "gives each frame its own noise level and copy of the scheduler, so there is no step "
+    "of a whole sample",
     "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",
 }
 # Their networks get two timesteps under guidance, whatever the number of samples.

@@ -7,6 +7,7 @@ The pipeline itself is not touched.
 """
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -110,8 +111,8 @@ class PipelineReplay:
             "output_type": "pt",
             "return_dict": True,
         }
-        if self._named("WanVideoToVideo"):
-            given["video"] = None  # it takes one or the other
+        if self._named("AnimateDiffVideoToVideo", "CogVideoXVideoToVideo", "WanVideoToVideo"):
+            given["video"] = None  # they take one or the other
         if "generator" in given:  # the run's own go on undisturbed
             count = len(given["generator"]) if isinstance(given["generator"], list) else 1
             given["generator"] = [torch.Generator().manual_seed(0) for _ in range(count)]
@@ -135,7 +136,7 @@ class PipelineReplay:
         # Entries of __dict__ are set, not attributes: diffusers writes those of components into a shared config.
         twin = copy.copy(self._pipeline)
         scheduler = copied_without_noise(self._pipeline.scheduler)
-        scheduler.__dict__["step"] = _stay
+        scheduler.__dict__["step"] = _staying(type(scheduler))
         # Pipelines multiply latents that they are given by the scale of the first noise; these are no noise.
         scheduler.__class__ = type(type(scheduler).__name__, (type(scheduler),), {"init_noise_sigma": _Unscaled()})
         replaced: dict[str, Any] = {"scheduler": scheduler, "maybe_free_model_hooks": lambda: None}
@@ -163,14 +164,22 @@ class _Unscaled:
         pass
 
 
-class _Stayed(tuple[Tensor]):
+class _Stayed(tuple[Tensor, ...]):
     @property
     def prev_sample(self) -> Tensor:
         return self[0]
 
 
-def _stay(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> _Stayed:
-    return _Stayed((sample, sample))  # solvers of CogVideoX return the denoised prediction, too
+def _staying(scheduler: Any) -> Any:
+    """A step that returns the sample, under the signature of a scheduler's class."""
+    signature = inspect.signature(scheduler.step)
+
+    def step(*args: Any, **kwargs: Any) -> _Stayed:
+        sample = signature.bind(None, *args, **kwargs).arguments["sample"]
+        return _Stayed((sample, sample))  # the solver of CogVideoX returns the denoised prediction, too
+
+    step.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    return step
 
 
 class _Zeros:

@@ -11,6 +11,7 @@ from tiny_families.row import Row
 
 def _allegro() -> Any:
     from diffusers import EulerAncestralDiscreteScheduler
+    from diffusers.models.autoencoders.vae import DecoderOutput
 
     transformer = component(
         "AllegroTransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
@@ -24,7 +25,7 @@ def _allegro() -> Any:
     vae.enable_tiling()
     own = vae.decode
     # It takes one video at a time, which fklit gives it; the plain pipeline would fail.
-    vae.decode = lambda z, return_dict=True: (torch.cat([own(row[None], return_dict=False)[0] for row in z]),)
+    vae.decode = lambda z: DecoderOutput(torch.cat([own(row[None]).sample for row in z]))
     pipeline = assemble(
         "AllegroPipeline", transformer=transformer, vae=vae, scheduler=EulerAncestralDiscreteScheduler()
     )

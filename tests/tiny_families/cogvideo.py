@@ -14,7 +14,7 @@ def _cogvideo(name: str, channels: int = 4, *, solver: bool = False, **options: 
     from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 
     transformer = component(
-        "CogVideoXTransformer3DModel", num_attention_heads=4, attention_head_dim=8, in_channels=channels,
+        "CogVideoXTransformer3DModel", num_attention_heads=2, attention_head_dim=16, in_channels=channels,
         out_channels=4, time_embed_dim=2, text_embed_dim=32, num_layers=1, sample_width=2, sample_height=2,
         sample_frames=9, patch_size=2, temporal_compression_ratio=4, max_text_seq_length=TOKENS, **options,
     )  # fmt: skip
@@ -23,7 +23,9 @@ def _cogvideo(name: str, channels: int = 4, *, solver: bool = False, **options: 
         layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
     )  # fmt: skip
     kind = CogVideoXDPMScheduler if solver else CogVideoXDDIMScheduler
-    scheduler = kind(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    scheduler = kind(
+        prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, clip_sample=False
+    )
     pipeline = assemble(name, transformer=transformer, vae=vae, scheduler=scheduler)
     return encode_by(pipeline, embeds(32), embeds(32, negative=True))
 
