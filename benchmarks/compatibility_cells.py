@@ -22,6 +22,7 @@ from fklit.pipelines.call import build_call
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.interception import Interception
 from fklit.pipelines.sampler import Sampler, choose_sampler
+from fklit.pipelines.seeds import reads_seeds, separate_generators
 
 PARTICLES = 3
 SEED = 3
@@ -103,6 +104,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
     """
     count = _groups(row)
     sources = [source for source in group_generators(SEED, range(count)) for _ in range(PARTICLES)]
+    if reads_seeds(pipeline.scheduler):
+        sources = separate_generators(sources)
     names = inspect.signature(pipeline.__call__).parameters
     total = count * PARTICLES
     given = {**arguments, "generator": sources, "output_type": "pt", "return_dict": True}
@@ -113,6 +116,8 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
         given["prompt"] = list(row.prompts) if together else repeated(row.prompts, total)
     if isinstance(given.get("negative_prompt"), str) and row.prompts is not None:
         given["negative_prompt"] = [given["negative_prompt"]] * len(given["prompt"])
+    if row.bare:
+        given["prompt"] = row.prompts[0]
     if "batch_size" in names:
         given["batch_size"] = total
     for name in row.per_sample:
@@ -126,11 +131,13 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
 
 def samples_of(output: Any) -> Tensor:
     """Images, frames or audio of a pipeline's output as a tensor; a video of one frame is an image."""
-    names = (name for name in ("images", "frames", "audios") if getattr(output, name, None) is not None)
-    found = getattr(output, next(names))
+    names = ("images", "image", "frames", "audios", "audio")
+    found = getattr(output, next(name for name in names if getattr(output, name, None) is not None))
     if isinstance(found, list):
         found = torch.stack([torch.as_tensor(item) for item in found])
     found = torch.as_tensor(found)
+    if found.ndim == 2:  # waveforms of one channel
+        found = found.unsqueeze(1)
     if found.ndim == 4 and found.shape[-1] == 3 and found.shape[1] != 3:  # an array, whatever was asked for
         found = found.permute(0, 3, 1, 2)
     return found.squeeze(1) if found.ndim == 5 and found.shape[1] == 1 else found

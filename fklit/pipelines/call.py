@@ -11,15 +11,17 @@ from torch import Tensor
 from fklit.pipelines.call_rows import (
     TEXT,
     is_embedding,
+    makes_one_sample,
     needs_negative_prompts,
     pictures_a_sample,
     repeated,
     rows_of_argument,
+    takes_bare_text,
     takes_one_prompt,
     wrong_number,
 )
 from fklit.pipelines.interception import UnsupportedPipelineError
-from fklit.pipelines.refusals import check_guidance
+from fklit.pipelines.refusals import check_samples
 
 _OURS = {
     "prompt": "the prompts are an argument of their own",
@@ -106,12 +108,17 @@ def build_call(
     count, total = len(prompts), len(prompts) * num_particles
     fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
     given |= {name: value for name, value in fixed.items() if name in names}
-    if "guidance_scale" in names:
-        check_guidance(pipeline, given, total, names["guidance_scale"].default)
+    scale = names["guidance_scale"].default if "guidance_scale" in names else 1.0
+    check_samples(pipeline, given, total, scale)
     if count > 1 and takes_one_prompt(pipeline):
         raise ValueError(
             f"{type(pipeline).__name__} expected one prompt a call, which is all that diffusers lets it take, got "
             f"{count}; steer one prompt a call (batch_size=1)."
+        )
+    if total > 1 and makes_one_sample(pipeline):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} makes one sample a call, got {total} to make (prompts x num_particles), so "
+            "there are no particles to choose among; call it yourself with several seeds."
         )
     _check_latents(given, total)
     spread = pictures_a_sample(pipeline, given)
@@ -139,7 +146,8 @@ def build_call(
         given["num_images_per_prompt"] = num_particles
         texts = {name: repeated(name, value, count, 1) for name, value in texts.items()}
         # Blocks that rewrite prompts take a text, not a list of one.
-        return given | {name: value[0] if runs_blocks else value for name, value in texts.items()}
+        bare = runs_blocks or takes_bare_text(pipeline)
+        return given | {name: value[0] if bare else value for name, value in texts.items()}
 
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt"):
         if name in names:

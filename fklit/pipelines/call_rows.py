@@ -8,24 +8,32 @@ import numpy as np
 from torch import Tensor
 
 TEXT = re.compile(r"(negative_)?prompt(_[2-9])?")
-_EMBEDDING = re.compile(r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|\w*prompt\w*_mask\w*|class_labels)")
+_EMBEDDING = re.compile(
+    r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|image_embeddings|\w*prompt\w*_mask\w*|class_labels)"
+)
 _PICTURES = frozenset(
     {"image", "mask_image", "control_image", "control_mask", "masked_image_latents", "image_latents", "depth_map",
      "hint", "original_image", "example_image"}
 )  # fmt: skip
+_VIDEOS = frozenset({"video", "control_video"})
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
 # They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
 # they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
 _PICTURE_A_SAMPLE = (
-    "FluxImg2Img",
+    "AnimateDiffVideoToVideo", "CogVideoX", "FluxImg2Img", "HunyuanSkyreelsImageToVideo",
+    "HunyuanVideoImageToVideo",
     "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale",
-    "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "LTXImageToVideo", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
+    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
 )  # fmt: skip
 
-_ONE_PROMPT = ("QwenImageEditPlus",)
+# Neither several prompts nor several samples of one.
+_ONE_SAMPLE = ("WanVACE",)
+_ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
+# They put the prompt into a sentence as it is, a list of one with its brackets.
+_ONE_TEXT = ("DreamLite",)
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
 _NEGATIVE_A_PROMPT = ("LongCatImage",)
 
@@ -43,6 +51,8 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
         name: of the argument.
         value: what is passed.
     """
+    if value is not None and name in _VIDEOS:
+        return _rows_of_videos(value)
     if value is None or not (is_embedding(name) or name in _PICTURES):
         return None
     if isinstance(value, Tensor | np.ndarray):
@@ -56,6 +66,16 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def takes_bare_text(pipeline: Any) -> bool:
+    """Whether the pipeline takes its one prompt as a text only, not in a list."""
+    return type(pipeline).__name__.startswith(_ONE_TEXT)
+
+
+def makes_one_sample(pipeline: Any) -> bool:
+    """Whether a call of the pipeline makes one sample, of a prompt that is a text."""
+    return type(pipeline).__name__.startswith(_ONE_SAMPLE)
 
 
 def needs_negative_prompts(pipeline: Any) -> bool:
@@ -73,8 +93,11 @@ def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]
     if not type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE):
         return {}
     found = {}
-    for name in _PICTURES & given.keys():
+    for name in (_PICTURES | _VIDEOS) & given.keys():
         value = given[name]
+        if name in _VIDEOS and value is not None:
+            found[name] = value if _rows_of_videos(value) is not None else _one_video(value)
+            continue
         if value is None or (isinstance(value, list | tuple) and _is_shared_list(pipeline, name, value)):
             continue
         single = not isinstance(value, list | tuple) and getattr(value, "ndim", 3) == 3  # also a PIL picture
@@ -132,3 +155,16 @@ def _is_shared_list(pipeline: Any, name: str, value: list[Any] | tuple[Any, ...]
     if not several or "mask" in name:
         return False
     return not isinstance(value[0] if value else None, list | tuple)  # one picture a network, for every prompt
+
+
+def _rows_of_videos(value: Any) -> int | None:
+    """The number of videos, of which each is a list of frames or an array (F, ...); None for a single one."""
+    if isinstance(value, Tensor | np.ndarray):
+        return int(value.shape[0]) if value.ndim == 5 else None
+    first = value[0] if isinstance(value, list | tuple) and value else None
+    several = isinstance(first, list | tuple) or getattr(first, "ndim", 3) == 4
+    return len(value) if several else None
+
+
+def _one_video(value: Any) -> Any:
+    return value[None] if isinstance(value, Tensor | np.ndarray) else [value]

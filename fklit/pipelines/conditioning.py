@@ -55,6 +55,7 @@ class PerParticleConditioning:
         kwargs: dict[str, Any],
         *,
         shape: torch.Size | None,
+        sample: Tensor | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one denoiser call with each condition in the row of its particle.
 
@@ -64,6 +65,7 @@ class PerParticleConditioning:
             kwargs: likewise.
             shape: of the samples, (N, ...); channels, tokens or frames of the denoiser's input beyond it are
                 conditions. None before the first step.
+            sample: the samples themselves, where they are known: they may lie behind the conditions. None otherwise.
         """
         names = [name for name in inspect.signature(module.forward).parameters if name != "self"]
         named = dict(zip(names, args, strict=False))
@@ -76,7 +78,7 @@ class PerParticleConditioning:
 
         def arrange(name: str, value: Any) -> Any:
             if name == sample_name:
-                return self._sample(number, name, value, shape)
+                return self._sample(number, name, value, shape, sample)
             if is_list_of_tensors(value) and listed:  # one tensor a row, not one a layer
                 return value if name == first else self._list(number, name, value)
             if name.split(".")[0].split("[")[0] in {*_DERIVED, *UNBATCHED}:
@@ -101,15 +103,19 @@ class PerParticleConditioning:
                 raise self._refuse(f"the denoiser's list {name!r} differs between the particles of one prompt")
         return value
 
-    def _sample(self, number: int, name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
-        """Conditions that lie behind the sample along an axis: channels, reference pictures as tokens, frames."""
+    def _sample(self, number: int, name: str, value: Tensor, shape: torch.Size | None, sample: Tensor | None) -> Tensor:
+        """Conditions beside the sample along an axis: channels, reference pictures as tokens, frames."""
         if shape is None or value.ndim != len(shape):
             return value
         for axis, size in enumerate(shape):
-            if axis > 0 and value.shape[axis] > size:
-                extra = value.narrow(axis, size, value.shape[axis] - size)
-                arranged = self._tensor(number, f"{name} (axis {axis} from {size})", extra)
-                value = torch.cat([value.narrow(axis, 0, size), arranged], dim=axis)
+            beyond = value.shape[axis] - size
+            if axis == 0 or beyond <= 0:
+                continue
+            last = _ends_with(value, sample, axis)  # texts may lie before the sample
+            extra = value.narrow(axis, 0 if last else size, beyond)
+            arranged = self._tensor(number, f"{name} (axis {axis} but for the sample)", extra)
+            own = value.narrow(axis, beyond if last else 0, size)
+            value = torch.cat([arranged, own] if last else [own, arranged], dim=axis)
         return value
 
     def _tensor(self, number: int, name: str, value: Tensor) -> Tensor:
@@ -142,3 +148,13 @@ class PerParticleConditioning:
 def _is_sample(arguments: dict[str, Any], name: str) -> bool:
     value = arguments.get(name)
     return isinstance(value, Tensor) and value.ndim > 1
+
+
+def _ends_with(value: Tensor, sample: Tensor | None, axis: int) -> bool:
+    """Whether a denoiser's input ends with the samples along an axis (and does not begin with them)."""
+    if sample is None:
+        return False
+    size, rows = sample.shape[axis], value[: sample.shape[0]]
+    first, last = rows.narrow(axis, 0, size), rows.narrow(axis, rows.shape[axis] - size, size)
+    known = sample.to(value.dtype)
+    return last.shape == known.shape and torch.equal(last, known) and not torch.equal(first, known)

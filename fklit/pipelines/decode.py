@@ -122,7 +122,8 @@ class DecodeTap:
         self.decodes = 0
         self.last: Tensor | None = None
         self._vae = getattr(pipeline, "vae", None)
-        self._max_batch = max_batch
+        # Allegro's decoder takes one video at a time.
+        self._max_batch = 1 if type(self._vae).__name__ == "AutoencoderKLAllegro" else max_batch
         self._keeps_copy = getattr(pipeline, "safety_checker", None) is not None or hasattr(
             pipeline, "run_safety_checker"
         )

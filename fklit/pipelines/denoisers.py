@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import nn
 
-DENOISERS = ("unet", "transformer", "transformer_2", "decoder")
-"""Attributes of pipelines; `transformer_2` takes over at low noise (Wan 2.2), `decoder` is Stable Cascade's network."""
+DENOISERS = ("unet", "transformer", "transformer_2", "unconditional_transformer", "decoder")
+"""Attributes of pipelines; `transformer_2` takes over at low noise (Wan 2.2), `unconditional_transformer` predicts
+without a prompt (Ideogram 4), `decoder` is Stable Cascade's network."""
 
 
 def denoisers_of(pipeline: Any) -> list[nn.Module]:

@@ -12,18 +12,20 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from fklit.pipelines.conditioning import PerParticleConditioning
+from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
-from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
@@ -152,8 +154,10 @@ class Interception:
         self._resamples = resamples
         self._may_edit = may_edit
         self._conditioning: PerParticleConditioning | None = None
+        self._control: PerParticleConditioning | None = None  # of a ControlNet, which may be called less often
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
+            self._control = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
         self._shape: torch.Size | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
@@ -184,6 +188,9 @@ class Interception:
             self._stack.enter_context(self.decoder.installed())
             for module in denoisers:
                 self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
+            control = getattr(pipeline, "controlnet", None)
+            if self._control is not None and isinstance(control, torch.nn.Module):
+                self._stack.enter_context(intercept_call(control, functools.partial(self._controlled, control)))
             if self._kernel is not None:
                 self._stack.enter_context(stochastic_steps(scheduler, self._kernel, self._generators))
             self._patch_step(scheduler)
@@ -217,7 +224,6 @@ class Interception:
         original, own = scheduler.step, scheduler.__dict__.get("step")
         signature = inspect.signature(original)
 
-        @functools.wraps(original)  # pipelines read the signature to decide whether to send eta and generator
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             self._before(scheduler, bound)
@@ -229,19 +235,32 @@ class Interception:
                 self._conditioning.next_step()
             return output
 
-        scheduler.step = step
+        def refuse() -> NoReturn:
+            raise self._refusal(
+                f"copies of {type(scheduler).__name__} are stepped, one for each frame or for the sound, which cannot "
+                "move with the particles"
+            )
+
+        stepped = InterceptedStep(scheduler, functools.wraps(original)(step), None if self._may_edit else refuse)
+        scheduler.step = stepped
 
         def restore() -> None:
-            if scheduler.__dict__.get("step") is step:
+            if scheduler.__dict__.get("step") is stepped:
                 restore_attribute(scheduler, "step", own)
 
         self._stack.callback(restore)
+
+    def _controlled(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A call of a ControlNet, whose control image some pipelines draw once a particle (from a posterior)."""
+        if self._control is not None:
+            args, kwargs = self._control.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
+        return call(*args, **kwargs)
 
     def _denoise(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         rows = rows_of(args, kwargs)
         self.denoiser_calls += rows
         if self._conditioning is not None:
-            args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape)
+            args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
         if self._max_batch is None:
             output = call(*args, **kwargs)
         elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
@@ -251,7 +270,7 @@ class Interception:
             )
         else:
             output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
-        prediction = _first_tensor(output)
+        prediction = first_tensor(output)
         if prediction is not None:
             self._predictions.append(prediction)
         return output
@@ -295,11 +314,12 @@ class Interception:
                 if is_per_sample(value, sample) or name == "model_output":
                     given[name] = value[ancestors]
             reindex_state(scheduler, sample.shape, ancestors)
-            if self._conditioning is not None:
-                self._conditioning.select(ancestors)
+            for conditioning in (self._conditioning, self._control):
+                if conditioning is not None:
+                    conditioning.select(ancestors)
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
-        timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
+        timesteps = list(scheduler.timesteps)[first_position(scheduler, given["timestep"]) :]
         self.num_steps = len(timesteps)
         rows = given["sample"].shape[0]
         one = {
@@ -324,22 +344,3 @@ class Interception:
                 f"{type(self._pipeline).__name__} edits latents between steps, so particles cannot be resampled "
                 "correctly; use a pipeline, and callbacks, that leave them alone."
             )
-
-
-def _position(scheduler: Any, timestep: Any) -> int:
-    """Index of the first call in `scheduler.timesteps`: image-to-image pipelines start in the middle."""
-    for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
-        if known is not None:
-            return int(known)
-    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == float(timestep)), 0)
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """The prediction: denoisers return it alone, first in a tuple, or as `sample`."""
-    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
-    if found is None and isinstance(output, tuple | list) and output:
-        found = output[0]
-    rows: Any = found
-    if is_list_of_tensors(rows) and len({row.shape for row in rows}) == 1:  # one tensor a row
-        found = torch.stack(rows)
-    return found if isinstance(found, Tensor) else None

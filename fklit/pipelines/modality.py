@@ -7,6 +7,7 @@ from typing import Any, Literal
 Modality = Literal["image", "video", "audio"]
 
 _FRAMES = ("num_frames", "video_length", "frames", "num_frames_per_chunk")
+_VIDEOS = ("video", "control_video")
 _AUDIO = (
     "audio_length_in_s", "audio_end_in_s", "num_waveforms_per_prompt", "audio_duration", "audio_duration_s",
     "audio_end_in_seconds", "duration",
@@ -25,4 +26,6 @@ def modality_of(pipeline: Any, arguments: Mapping[str, Any]) -> Modality:
         if name in known:
             frames = arguments.get(name, known[name].default)
             return "image" if frames == 1 and frames is not True else "video"
+    if any(name in known for name in _VIDEOS):
+        return "video"
     return "audio" if any(name in known for name in _AUDIO) else "image"

@@ -71,5 +71,5 @@ def read_output(pipeline: Any, output: Any, decoded: Tensor | None, count: int) 
 
 def samples_of(output: Any) -> Any:
     """Return the images, frames or audio of a pipeline's output; None if there are none."""
-    found = (getattr(output, name, None) for name in ("images", "frames", "audios", "audio"))
+    found = (getattr(output, name, None) for name in ("images", "image", "frames", "audios", "audio"))
     return next((samples for samples in found if samples is not None), None)

@@ -8,10 +8,17 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 _OTHER_TASKS = {
     "LEditsPP": "edits a picture along the noise of its own inversion, so it draws nothing that could be weighed",
     "Marigold": "estimates a map of a picture (depth, normals), where there is nothing to reward",
+    "HunyuanVideoFramepack": "makes a video section by section, each with a denoising of its own",
+    "LTXI2VLongMultiPrompt": "makes one long video window by window, each with a denoising of its own",
+    "SkyReelsV2DiffusionForcing": "gives each frame its own noise level and copy of the scheduler, so there is no step "
+    "of a whole sample",
     "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",
 }
 # Their networks get two timesteps under guidance, whatever the number of samples.
 _GUIDE_ONE_SAMPLE = ("PRX",)
+
+# Theirs gets the sizes of one picture, whatever the number of samples.
+_ONE_SAMPLE = ("DreamLitePipeline",)
 
 
 def check_task(pipeline: Any) -> None:
@@ -26,19 +33,24 @@ def check_task(pipeline: Any) -> None:
             raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")
 
 
-def check_guidance(pipeline: Any, given: Mapping[str, Any], total: int, default: float) -> None:
-    """Refuse guidance where the pipeline itself takes one sample a call under it.
+def check_samples(pipeline: Any, given: Mapping[str, Any], total: int, default: float) -> None:
+    """Refuse several samples a call where the pipeline itself takes one, always or under guidance.
 
     Args:
         pipeline: a diffusers pipeline.
         given: arguments of its call.
         total: samples of the call.
-        default: its own guidance scale.
+        default: its own guidance scale; 1 if it takes none.
 
     Raises:
         UnsupportedPipelineError: with the fix.
     """
     name = type(pipeline).__name__
+    if name.startswith(_ONE_SAMPLE) and total > 1:
+        raise UnsupportedPipelineError(
+            f"{name} expected one sample a call, as diffusers gives its network the size of one picture, got {total}; "
+            "use num_particles=1 with one prompt, or another model."
+        )
     scale = given.get("guidance_scale", default)
     if name.startswith(_GUIDE_ONE_SAMPLE) and scale > 1 and total > 1:
         raise UnsupportedPipelineError(

@@ -7,6 +7,7 @@ The pipeline itself is not touched.
 """
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -106,10 +107,12 @@ class PipelineReplay:
         given = {key: copied(value) for key, value in (self.arguments or {}).items() if key not in _DROPPED}
         given |= {
             "latents": self._as_latents(samples, given),
-            "num_inference_steps": 1,
+            "num_inference_steps": 2 if self._named("Mochi") else 1,  # whose grid has no single step
             "output_type": "pt",
             "return_dict": True,
         }
+        if self._named("AnimateDiffVideoToVideo", "CogVideoXVideoToVideo", "WanVideoToVideo"):
+            given["video"] = None  # they take one or the other
         if "generator" in given:  # the run's own go on undisturbed
             count = len(given["generator"]) if isinstance(given["generator"], list) else 1
             given["generator"] = [torch.Generator().manual_seed(0) for _ in range(count)]
@@ -117,9 +120,12 @@ class PipelineReplay:
             given["strength"] = 1.0  # else a call of one step would have none
         return given
 
+    def _named(self, *starts: str) -> bool:
+        return type(self._pipeline).__name__.startswith(starts)
+
     def _as_latents(self, samples: Tensor, given: Mapping[str, Any]) -> Tensor:
         """Samples as the pipeline takes latents: as it holds them, but for Flux 2 and 3, which pack them themselves."""
-        if not type(self._pipeline).__name__.startswith(("Flux2", "Flux3")) or samples.ndim != 3:
+        if not self._named("Flux2", "Flux3") or samples.ndim != 3:
             return samples
         size = getattr(self._pipeline, "default_sample_size", 128) * self._pipeline.vae_scale_factor
         patch = 2 * self._pipeline.vae_scale_factor
@@ -130,7 +136,7 @@ class PipelineReplay:
         # Entries of __dict__ are set, not attributes: diffusers writes those of components into a shared config.
         twin = copy.copy(self._pipeline)
         scheduler = copied_without_noise(self._pipeline.scheduler)
-        scheduler.__dict__["step"] = _stay
+        scheduler.__dict__["step"] = _staying(type(scheduler))
         # Pipelines multiply latents that they are given by the scale of the first noise; these are no noise.
         scheduler.__class__ = type(type(scheduler).__name__, (type(scheduler),), {"init_noise_sigma": _Unscaled()})
         replaced: dict[str, Any] = {"scheduler": scheduler, "maybe_free_model_hooks": lambda: None}
@@ -158,14 +164,22 @@ class _Unscaled:
         pass
 
 
-class _Stayed(tuple[Tensor]):
+class _Stayed(tuple[Tensor, ...]):
     @property
     def prev_sample(self) -> Tensor:
         return self[0]
 
 
-def _stay(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> _Stayed:
-    return _Stayed((sample,))
+def _staying(scheduler: Any) -> Any:
+    """A step that returns the sample, under the signature of a scheduler's class."""
+    signature = inspect.signature(scheduler.step)
+
+    def step(*args: Any, **kwargs: Any) -> _Stayed:
+        sample = signature.bind(None, *args, **kwargs).arguments["sample"]
+        return _Stayed((sample, sample))  # the solver of CogVideoX returns the denoised prediction, too
+
+    step.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    return step
 
 
 class _Zeros:
@@ -187,7 +201,9 @@ class _Zeros:
         if isinstance(samples, list):
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
-        return _Predicted((torch.zeros_like(samples),))
+        zeros = torch.zeros_like(samples)
+        # ControlNets return two kinds of residuals, of which some pipelines take the first; none is used.
+        return _Predicted((zeros, zeros) if "controlnet_cond" in kwargs else (zeros,))
 
 
 class _Chunked:

@@ -134,8 +134,6 @@ def _check_kernel_is_used(
 def _hidden_conditions(pipeline: Any) -> str | None:
     """What differs between the particles of a prompt without any argument of the denoiser differing."""
     name = type(pipeline).__name__
-    if getattr(pipeline, "controlnet", None) is not None and not name.startswith("Sana"):
-        return "draws its control image from the autoencoder's posterior, once a particle"
     network = getattr(pipeline, "transformer", None)
     if "Inpaint" in name and network is not None and network.config.get("in_channels") != 33:  # masks as channels
         return "mixes the picture outside of the mask, noised once a particle, into the samples between steps"

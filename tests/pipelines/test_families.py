@@ -217,13 +217,15 @@ def test_zero_terminal_snr_is_finite_under_every_stochastic_sampler(name, steps)
         x = _step(scheduler, x, t, eta, generator)
         assert torch.isfinite(x).all(), f"{name} at timestep {float(t)} of {steps} steps"
     if name not in DISTILLED and steps >= 50:  # their step error at eta 1 narrows the law
-        assert float(x.mean()) == pytest.approx(MEAN, abs=0.02) and float(x.std()) == pytest.approx(STD, abs=0.08)
+        bound = 0.09 if name.startswith("Cog") else 0.08  # whose steps are longer where noise is high
+        assert float(x.mean()) == pytest.approx(MEAN, abs=0.02) and float(x.std()) == pytest.approx(STD, abs=bound)
 
 
-def test_the_law_of_a_zero_snr_model_is_right_as_steps_become_small():
+@pytest.mark.parametrize(("name", "step_error"), [("DDIMScheduler", 0.003), ("CogVideoXDDIMScheduler", 0.013)])
+def test_the_law_of_a_zero_snr_model_is_right_as_steps_become_small(name, step_error):
     """N(1, 0.3^2) by 1,000 steps of DDIM with the eta that is forced: mean and std within 3 s.e."""
     given = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler, eta, described = stochastic_sibling(diffusers.DDIMScheduler(**BETAS, clip_sample=False, **given))
+    scheduler, eta, described = stochastic_sibling(getattr(diffusers, name)(**BETAS, clip_sample=False, **given))
     assert described == "DDIMScheduler with eta=0.999"
     scheduler.set_timesteps(1000)
     generator = torch.Generator().manual_seed(0)
@@ -231,7 +233,7 @@ def test_the_law_of_a_zero_snr_model_is_right_as_steps_become_small():
     for t in scheduler.timesteps:
         x = _step(scheduler, x, t, eta, generator)
     assert abs(float(x.mean()) - MEAN) < 3 * STD / 200
-    assert abs(float(x.std()) - STD) < 3 * STD / 200 / 2**0.5 + 0.003  # and the error of a thousand steps
+    assert abs(float(x.std()) - STD) < 3 * STD / 200 / 2**0.5 + step_error  # and the error of a thousand steps
 
 
 def _step(scheduler, x, t, eta, generator):

@@ -21,6 +21,7 @@ class Row:
         arguments: of the call, beside prompts, steps and generators, in the form of `pipeline_kwargs`.
         per_sample: names among them of which a plain call wants an entry a sample, in the order of the samples.
         prompts: what it is called with; None for a pipeline without prompts.
+        bare: whether a plain call takes its one prompt as a text, not in a list.
         steps: `num_inference_steps`; None if the call takes none.
         shown: names among `arguments` without which the class would be refused; the example gives them.
         loose: whether its attention rounds by the place of a row in the batch, so that a clone may differ by 2e-5.
@@ -35,6 +36,7 @@ class Row:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     per_sample: tuple[str, ...] = ()
     prompts: tuple[str, ...] | None = ("a cat", "a dog")
+    bare: bool = False
     steps: int | None = 4
     shown: tuple[str, ...] = ()
     loose: bool = False

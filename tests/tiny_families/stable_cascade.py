@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from tiny_families.components import assemble, component
+from tiny_families.components import assemble, component, perturb
 from tiny_families.encodings import Part, embeds, encode_by, encoding
 from tiny_families.row import Row
 
 
 def _decoder() -> Any:
     from diffusers import DDPMWuerstchenScheduler
+    from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
     network = component(
         "StableCascadeUNet", in_channels=4, out_channels=4, conditioning_dim=16, block_out_channels=(16, 16),
@@ -20,11 +21,10 @@ def _decoder() -> Any:
         ), timestep_ratio_embedding_dim=8, patch_size=1, clip_text_pooled_in_channels=16, effnet_in_channels=4,
         kernel_size=3, dropout=(0.0, 0.0), self_attn=True, switch_level=(True,),
     )  # fmt: skip
-    vqgan = component(
-        "VQModel", in_channels=3, out_channels=3, latent_channels=4,
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, num_vq_embeddings=8,
-    )  # fmt: skip
+    vqgan = PaellaVQModel(
+        up_down_scale_factor=2, levels=2, bottleneck_blocks=1, embed_dim=16, latent_channels=4, num_vq_embeddings=8
+    )
+    perturb(vqgan)
     pipeline = assemble(
         "StableCascadeDecoderPipeline", decoder=network, scheduler=DDPMWuerstchenScheduler(), vqgan=vqgan,
         latent_dim_scale=4.0,
