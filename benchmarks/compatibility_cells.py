@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from torch import Tensor
 import fklit
 from fklit.feynman_kac import group_generators
 from fklit.pipelines.call import build_call
+from fklit.pipelines.call_rows import shares_encoding
 from fklit.pipelines.flow.steps import stochastic_steps
+from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
 from fklit.pipelines.interception import Interception
+from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.sampler import Sampler, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
 
@@ -47,20 +51,28 @@ def run_cells(row: Any) -> dict[str, str]:
         return pipeline, _copied(arguments)
 
     cells: dict[str, Callable[[], str]] = {
-        "scale 0": lambda: _plain_samples(row, *fresh(), reward_scale=0.0),
-        "terminal": lambda: _plain_samples(row, *fresh(), reward_scale=1e5, potential="terminal"),
+        "scale 0": lambda: _plain_samples(_single(row), *fresh(), reward_scale=0.0),
+        "terminal": lambda: _plain_samples(_single(row), *fresh(), reward_scale=1e5, potential="terminal"),
         "steer": lambda: _steers(row, *fresh()),
-        "idle": lambda: _idle(row, *fresh()),
+        "idle": lambda: _idle(_single(row), *fresh()),
         "clone": lambda: _clone(row, *fresh()),
+        "alone": lambda: _alone(row, *fresh()),
         "correct": lambda: _corrects(row, *fresh()),
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
-        if name in ("idle", "clone") and answers["steer"].startswith("refused"):
+        if name in ("idle", "clone", "alone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue
         answers[name] = answer(cell)
     return answers
+
+
+def _single(row: Any) -> Any:
+    """The row with one prompt where the plain pipeline draws one encoding of a picture for all prompts."""
+    if row.prompts is None or not shares_encoding(row.make()[0], row.arguments):
+        return row
+    return replace(row, prompts=row.prompts[:1])
 
 
 def answer(cell: Callable[[], str]) -> str:
@@ -268,13 +280,35 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
     return "ok"
 
 
+def _alone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+    """The samples of the last prompt do not depend on its neighbors, but for rounding by the size of the batch."""
+    count = _groups(row)
+    if count == 1 or row.prompts is None:
+        return "not asked: one prompt"
+    idle = _steer(row, pipeline, arguments, reward_scale=1e-12)
+    own = _copied(row.make()[1])
+    for name in row.per_sample:
+        if not isinstance(own[name], str | int) and len(own[name]) == count:
+            own[name] = own[name][-1:]
+    torch.manual_seed(SEED)
+    alone = fklit.steer(
+        pipeline, list(row.prompts[-1:]), prompt_indices=[count - 1], num_particles=PARTICLES, reward=reward,
+        reward_schedule=fklit.Schedule(0.0, 1.0), pipeline_kwargs=own, seed=SEED, reward_scale=1e-12,
+    )  # fmt: skip
+    difference = float((alone.samples[0] - idle.samples[-1]).abs().max())
+    if difference > 1e-2:
+        raise WrongError(f"the samples of a prompt differ by {difference:.1e} from those of a call with another prompt")
+    return "ok"
+
+
 def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
-    """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
-    given = {name: value for name, value in arguments.items() if name != "guidance_scale"}
+    """Guidance of scale 3; without correction the samples are the plain pipeline's at that scale."""
+    scale_name = guidance_argument(as_pipeline(pipeline), arguments)
+    given = {name: value for name, value in arguments.items() if name != scale_name}
     prompts = [""] if row.prompts is None else list(row.prompts)
     torch.manual_seed(SEED)
     result = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
+        pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
     )
     if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
         raise WrongError("samples or weights are not finite")
@@ -282,10 +316,10 @@ def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         raise WrongError("no step was weighed")
     torch.manual_seed(SEED)
     idle = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
+        pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
         correction=0.0,
     )  # fmt: skip
-    reference = _copied(row.make()[1]) | {"guidance_scale": 2.0}
+    reference = _copied(row.make()[1]) | {scale_name: guidance_value(pipeline, 3.0)}
     _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
     return "ok"
 

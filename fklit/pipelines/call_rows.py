@@ -19,14 +19,19 @@ _VIDEOS = frozenset({"video", "control_video"})
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
-# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
-# they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "FluxImg2Img", "HunyuanSkyreelsImageToVideo",
-    "HunyuanVideoImageToVideo",
+    "AnimateDiffVideoToVideo", "CogVideoX", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
     "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
     "LTXImageToVideo", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
     "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+)  # fmt: skip
+
+# They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
+# sample gets it, and the particles of a prompt share one draw (`fklit.pipelines.shared_encoding`).
+_SHARES_ENCODING = (
+    "ChromaImg2Img", "CogView4Control", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
+    "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one.
@@ -63,6 +68,14 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
     return len(value)
 
 
+def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a call has one picture, of which each prompt's particles share one encoding."""
+    if not type(pipeline).__name__.startswith(_SHARES_ENCODING):
+        return False
+    counts = [rows_of_argument(pipeline, name, given[name]) for name in _PICTURES & given.keys()]
+    return all(count in (None, 1) for count in counts)
+
+
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
@@ -90,7 +103,7 @@ def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]
         pipeline: a diffusers pipeline.
         given: arguments of its call.
     """
-    if not type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE):
+    if not (type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE) or shares_encoding(pipeline, given)):
         return {}
     found = {}
     for name in (_PICTURES | _VIDEOS) & given.keys():
