@@ -17,12 +17,14 @@ def _hunyuan() -> Any:
     )  # fmt: skip
     vae = component(
         "AutoencoderKLHunyuanVideo15", in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16),
-        layers_per_block=1, spatial_compression_ratio=4, temporal_compression_ratio=4,
+        layers_per_block=1, spatial_compression_ratio=4, temporal_compression_ratio=2, downsample_match_channel=False,
+        upsample_match_channel=False,
     )  # fmt: skip
     pipeline = assemble(
         "HunyuanVideo15Pipeline", transformer=transformer, vae=vae, scheduler=euler(shift=7.0),
         guider=ClassifierFreeGuidance(guidance_scale=3.0),
     )  # fmt: skip
+    vae.enable_slicing()  # without it the plain pipeline would fail for more than one video
     pipeline.vision_num_semantic_tokens, pipeline.vision_states_dim = 4, 12
     return encode_by(pipeline, embeds(16), mask(), embeds(8), mask())
 

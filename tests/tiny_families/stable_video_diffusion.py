@@ -2,10 +2,41 @@
 
 from typing import Any
 
-import tiny_pipelines
-
 from tiny_families.components import assemble, component, pil
 from tiny_families.row import Row
+
+
+def _image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224,
+            patch_size=56, projection_dim=16,
+        )
+    )  # fmt: skip
+
+
+def _image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224,
+            patch_size=56, projection_dim=16,
+        )
+    )  # fmt: skip
+
+
+def _image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224,
+            patch_size=56, projection_dim=16,
+        )
+    )  # fmt: skip
 
 
 def _svd() -> Any:
@@ -29,7 +60,7 @@ def _svd() -> Any:
     )  # fmt: skip
     return assemble(
         "StableVideoDiffusionPipeline", unet=unet, vae=vae, scheduler=scheduler,
-        image_encoder=tiny_pipelines._image_encoder(), feature_extractor=CLIPImageProcessor(size=16, crop_size=16),
+        image_encoder=_image_encoder(), feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
     )  # fmt: skip
 
 

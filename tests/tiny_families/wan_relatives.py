@@ -2,6 +2,12 @@
 
 from typing import Any
 
+import tiny_pipelines
+
+import tiny_pipelines
+
+import tiny_pipelines
+
 from tiny_families.components import assemble, component, euler, pil
 from tiny_families.encodings import embeds, encode_by, mask
 from tiny_families.row import Row
@@ -15,8 +21,14 @@ _SHAPE = {
 
 
 def _chronoedit() -> Any:
-    transformer = component("ChronoEditTransformer3DModel", **{**_SHAPE, "in_channels": 36})
-    return wan("ChronoEditPipeline", transformer=transformer, scheduler=euler(shift=5.0), image_encoder=None)
+    from transformers import CLIPImageProcessor
+
+    options = {**_SHAPE, "in_channels": 36, "image_dim": 16}
+    return wan(
+        "ChronoEditPipeline", transformer=component("ChronoEditTransformer3DModel", **options),
+        scheduler=euler(shift=5.0), image_encoder=tiny_pipelines._image_encoder(),
+        image_processor=CLIPImageProcessor(size=16, crop_size=16),
+    )  # fmt: skip
 
 
 def _lucy() -> Any:
@@ -58,7 +70,7 @@ ROWS = [
     Row("ChronoEditPipeline", "ChronoEdit", _chronoedit, "nvidia/ChronoEdit-14B-Diffusers", "video", main=True,
         loose=True, arguments={**_GIVEN, "image": pil(16)}),
     Row("LucyEditPipeline", "Lucy Edit", _lucy, "decart-ai/Lucy-Edit-Dev", "video", main=True, loose=True,
-        arguments={**_GIVEN, "video": [pil(16)] * 5}),
+        per_sample=("video",), arguments={**_GIVEN, "video": [[pil(16)] * 5]}),
     Row("HeliosPipeline", "Helios", lambda: _helios("HeliosPipeline"), "BestWishYsh/Helios-Base", "video", main=True,
         loose=True, arguments={**_GIVEN, "num_frames": 33}),
     Row("AnyFlowPipeline", "AnyFlow", lambda: _anyflow("AnyFlowPipeline", "AnyFlowTransformer3DModel"),
