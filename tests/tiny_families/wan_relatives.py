@@ -4,10 +4,6 @@ from typing import Any
 
 import tiny_pipelines
 
-import tiny_pipelines
-
-import tiny_pipelines
-
 from tiny_families.components import assemble, component, euler, pil
 from tiny_families.encodings import embeds, encode_by, mask
 from tiny_families.row import Row
