@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,9 +28,12 @@ from fklit.pipelines.interception import Interception
 from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.sampler import Sampler, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
+from fklit.steering.run import SteeringRun
+from fklit.steering.settings import SteeringSettings
 
 PARTICLES = 3
 SEED = 3
+PREVIEW = 1e-4  # of autoencoders, by the number of rows
 ROUNDING = 2e-5  # of attention that rounds by the place of a row
 
 
@@ -45,23 +49,25 @@ def run_cells(row: Any) -> dict[str, str]:
     """
     made: list[Any] = []
 
-    def fresh() -> tuple[Any, dict[str, Any]]:
-        made[:] = made or [row.make()]
-        pipeline, arguments = made[0]
-        return pipeline, _copied(arguments)
+    def pipeline() -> Any:
+        made[:] = made or [row.make()[0]]
+        return made[0]
 
+    single = _single(row)
+    own = functools.cache(lambda: plain(single, pipeline(), row.given()))
     cells: dict[str, Callable[[], str]] = {
-        "scale 0": lambda: _plain_samples(_single(row), *fresh(), reward_scale=0.0),
-        "terminal": lambda: _plain_samples(_single(row), *fresh(), reward_scale=1e5, potential="terminal"),
-        "steer": lambda: _steers(row, *fresh()),
-        "idle": lambda: _idle(_single(row), *fresh()),
-        "clone": lambda: _clone(row, *fresh()),
-        "alone": lambda: _alone(row, *fresh()),
-        "correct": lambda: _corrects(row, *fresh()),
+        "scale 0": lambda: _plain_samples(single, pipeline(), own, reward_scale=0.0),
+        "terminal": lambda: _plain_samples(single, pipeline(), own, reward_scale=1e5, potential="terminal"),
+        "steer": lambda: _steers(row, pipeline()),
+        "idle": lambda: _idle(single, pipeline()),
+        "previews": lambda: _previews(row, pipeline()),
+        "clone": lambda: _clone(row, pipeline()),
+        "alone": lambda: _alone(row, pipeline()),
+        "correct": lambda: _corrects(row, pipeline()),
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
-        if name in ("idle", "clone", "alone") and answers["steer"].startswith("refused"):
+        if name in ("idle", "previews", "clone", "alone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue
         answers[name] = answer(cell)
@@ -96,10 +102,10 @@ def reward(samples: Tensor) -> Tensor:
     return samples.flatten(1).mean(1)
 
 
-def _steer(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> Any:
+def _steer(row: Any, pipeline: Any, **options: Any) -> Any:
     given = {
         "num_particles": PARTICLES, "reward": reward, "reward_schedule": fklit.Schedule(0.0, 1.0),
-        "pipeline_kwargs": arguments, "seed": SEED, **options,
+        "pipeline_kwargs": row.given(), "seed": SEED, **options,
     }  # fmt: skip
     torch.manual_seed(SEED)
     return fklit.steer(pipeline, None if row.prompts is None else list(row.prompts), **given)
@@ -200,14 +206,13 @@ def _require_equal(found: Tensor, expected: Tensor, what: str) -> None:
         raise WrongError(f"{what}: differs by {float((found - expected).abs().max()):.1e}")
 
 
-def _plain_samples(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> str:
-    result = _steer(row, pipeline, arguments, **options)
-    _require_equal(result.samples, plain(row, pipeline, _copied(row.make()[1])), "against the plain pipeline")
+def _plain_samples(row: Any, pipeline: Any, own: Callable[[], Tensor], **options: Any) -> str:
+    _require_equal(_steer(row, pipeline, **options).samples, own(), "against the plain pipeline")
     return "ok"
 
 
-def _steers(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
-    result = _steer(row, pipeline, arguments, reward_scale=1e5, ess_threshold=1.0)
+def _steers(row: Any, pipeline: Any) -> str:
+    result = _steer(row, pipeline, reward_scale=1e5, ess_threshold=1.0)
     if not bool(result.resampled.any(dim=0).all()):
         raise WrongError("nothing was resampled")
     if not bool(result.samples.isfinite().all() and result.reward_path.isfinite().all()):
@@ -225,13 +230,33 @@ def _sampler(pipeline: Any) -> Sampler:
     return choose_sampler(pipeline, "auto", eta=None, resamples=True)
 
 
-def _idle(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _idle(row: Any, pipeline: Any) -> str:
     """At a scale at which no weight parts, nothing is resampled; decoding on the way changes nothing."""
-    result = _steer(row, pipeline, arguments, reward_scale=1e-12)
+    result = _steer(row, pipeline, reward_scale=1e-12)
     if bool(result.resampled.any()):
         raise WrongError("resampled where no weight parts")
-    expected = plain(row, pipeline, _copied(row.make()[1]), _sampler(pipeline))
+    expected = plain(row, pipeline, row.given(), _sampler(pipeline))
     _require_equal(result.samples, expected, "against the plain pipeline under the same sampler")
+    return "ok"
+
+
+def _previews(row: Any, pipeline: Any) -> str:
+    """What rewards see on the way: the samples of the last step decode to what the pipeline returns."""
+    settings = SteeringSettings(
+        num_particles=PARTICLES, reward=reward, reward_scale=1e-12, reward_schedule=fklit.Schedule(0.0, 1.0),
+        pipeline_kwargs=row.given(), seed=SEED,
+    )  # fmt: skip
+    prompts = [""] * _groups(row) if row.prompts is None else list(row.prompts)
+    run = SteeringRun(pipeline, prompts, settings)
+    with run:
+        returned = samples_of(pipeline(**run.call_arguments())).float()
+        last = run._interception.returned
+        found = samples_of(SimpleNamespace(images=run._term._decoded(last)))
+    if found.shape != returned.shape:
+        raise WrongError(f"previews of shape {tuple(found.shape)}, samples of {tuple(returned.shape)}")
+    difference = float((found - returned).abs().max())
+    if difference > PREVIEW:
+        raise WrongError(f"the samples of the last step decode to others, by {difference:.1e}")
     return "ok"
 
 
@@ -251,10 +276,9 @@ class _Hook:
         return self.ancestors if call.index == self.at else None
 
 
-def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _clone(row: Any, pipeline: Any) -> str:
     """All slots draw the same noise from the first step on, so that each ends where its ancestor does."""
     ancestors, count = torch.tensor([2, 0, 2, 1]), 4
-    one = {name: value[:1] if name in row.per_sample else value for name, value in arguments.items()}
     sampler = _sampler(pipeline)
     found = []
     for at in (None, 1):
@@ -262,7 +286,8 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         torch.manual_seed(SEED)
         hook = _Hook(sources, at, ancestors)
         prompts = [""] if row.prompts is None else list(row.prompts[:1])
-        given = build_call(pipeline, prompts, count, sources, _copied(one), scheduler=sampler.scheduler)
+        one = {name: value[:1] if name in row.per_sample else value for name, value in row.given().items()}
+        given = build_call(pipeline, prompts, count, sources, one, scheduler=sampler.scheduler)
         with Interception(
             pipeline, hook, generators=sources, scheduler=sampler.scheduler, kernel=sampler.kernel, eta=sampler.eta,
             group_size=count,
@@ -280,13 +305,13 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
     return "ok"
 
 
-def _alone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _alone(row: Any, pipeline: Any) -> str:
     """The samples of the last prompt do not depend on its neighbors, but for rounding by the size of the batch."""
     count = _groups(row)
     if count == 1 or row.prompts is None:
         return "not asked: one prompt"
-    idle = _steer(row, pipeline, arguments, reward_scale=1e-12)
-    own = _copied(row.make()[1])
+    together = _steer(row, pipeline, reward_scale=1e-12)
+    own = row.given()
     for name in row.per_sample:
         if not isinstance(own[name], str | int) and len(own[name]) == count:
             own[name] = own[name][-1:]
@@ -295,37 +320,32 @@ def _alone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         pipeline, list(row.prompts[-1:]), prompt_indices=[count - 1], num_particles=PARTICLES, reward=reward,
         reward_schedule=fklit.Schedule(0.0, 1.0), pipeline_kwargs=own, seed=SEED, reward_scale=1e-12,
     )  # fmt: skip
-    difference = float((alone.samples[0] - idle.samples[-1]).abs().max())
+    difference = float((alone.samples[0] - together.samples[-1]).abs().max())
     if difference > 1e-2:
         raise WrongError(f"the samples of a prompt differ by {difference:.1e} from those of a call with another prompt")
     return "ok"
 
 
-def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _corrects(row: Any, pipeline: Any) -> str:
     """Guidance of scale 3; without correction the samples are the plain pipeline's at that scale."""
-    scale_name = guidance_argument(as_pipeline(pipeline), arguments)
-    given = {name: value for name, value in arguments.items() if name != scale_name}
+    scale_name = guidance_argument(as_pipeline(pipeline), row.given())
     prompts = [""] if row.prompts is None else list(row.prompts)
-    torch.manual_seed(SEED)
-    result = fklit.correct(
-        pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
-    )
-    if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
-        raise WrongError("samples or weights are not finite")
-    if float(result.log_weight_std.max()) == 0:
-        raise WrongError("no step was weighed")
-    torch.manual_seed(SEED)
-    idle = fklit.correct(
-        pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
-        correction=0.0,
-    )  # fmt: skip
-    reference = _copied(row.make()[1]) | {scale_name: guidance_value(pipeline, 3.0)}
-    _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
+    found = []
+    for correction in (1.0, 0.0):
+        given = {name: value for name, value in row.given().items() if name != scale_name}
+        torch.manual_seed(SEED)
+        found.append(
+            fklit.correct(
+                pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED,
+                correction=correction,
+            )
+        )  # fmt: skip
+        if correction and not bool(found[0].samples.isfinite().all() and found[0].log_weight_std.isfinite().all()):
+            raise WrongError("samples or weights are not finite")
+        if correction and float(found[0].log_weight_std.max()) == 0:
+            raise WrongError("no step was weighed")
+    if shares_encoding(pipeline, row.arguments):
+        return "ok"
+    reference = row.given() | {scale_name: guidance_value(pipeline, 3.0)}
+    _require_equal(found[1].samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
     return "ok"
-
-
-def _copied(value: Any) -> Any:
-    """Copies of the containers: pipelines edit lists in place."""
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -21,9 +21,9 @@ _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "B
 
 # They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
     "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "LTXImageToVideo", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
+    "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
     "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from fklit.pipelines.families import family_name
 from fklit.pipelines.microbatch import call_in_chunks
 
+# They fail for more than one video at a time.
+_DECODE_ONE = ("AutoencoderKLAllegro", "AutoencoderKLHunyuanVideo15")
 _DIRECT_FLOWS = ("StableDiffusion3", "AuraFlow", "Lumina", "ZImage")
 
 
@@ -122,8 +124,7 @@ class DecodeTap:
         self.decodes = 0
         self.last: Tensor | None = None
         self._vae = getattr(pipeline, "vae", None)
-        # Allegro's decoder takes one video at a time.
-        self._max_batch = 1 if type(self._vae).__name__ == "AutoencoderKLAllegro" else max_batch
+        self._max_batch = 1 if type(self._vae).__name__ in _DECODE_ONE else max_batch
         self._keeps_copy = getattr(pipeline, "safety_checker", None) is not None or hasattr(
             pipeline, "run_safety_checker"
         )

@@ -18,8 +18,8 @@ def _steer(pipeline, arguments, prompts, indices):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return fklit.steer(
-            pipeline, prompts, prompt_indices=indices, reward=lambda images: images.flatten(1).mean(1), reward_scale=0.0,
-            num_particles=3, seed=3, pipeline_kwargs=dict(arguments), max_batch=3,
+            pipeline, prompts, prompt_indices=indices, reward=lambda images: images.flatten(1).mean(1),
+            reward_scale=0.0, num_particles=3, seed=3, pipeline_kwargs=dict(arguments), max_batch=3,
         ).samples  # fmt: skip
 
 

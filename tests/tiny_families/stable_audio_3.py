@@ -1,0 +1,31 @@
+"""Stable Audio 3: flow matching of waveforms in patches."""
+
+from typing import Any
+
+from tiny_families.components import assemble, component, euler
+from tiny_families.encodings import embeds, encode_by, mask
+from tiny_families.row import Row
+
+
+def _stable_audio_3() -> Any:
+    from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
+
+    transformer = component(
+        "StableAudio3DiTModel", io_channels=8, patch_size=1, embed_dim=16, depth=2, num_heads=2, cond_token_dim=16,
+        global_cond_dim=16, local_add_cond_dim=9, timestep_features_dim=16, ff_mult=2.0, num_memory_tokens=2,
+    )  # fmt: skip
+    vae = component(
+        "AutoencoderSAME", audio_channels=2, patch_size=4, encoder_channels=8, encoder_c_mults=(1,),
+        encoder_strides=(2,), encoder_transformer_depths=(1,), latent_dim=8, dim_heads=8, ff_mult=1, sampling_rate=64,
+    )  # fmt: skip
+    duration = StableAudio3DurationEmbedder(number_embedding_dim=16)
+    pipeline = assemble(
+        "StableAudio3Pipeline", transformer=transformer, vae=vae, scheduler=euler(), duration_embedder=duration
+    )
+    return encode_by(pipeline, embeds(16), mask())
+
+
+ROWS = [
+    Row("StableAudio3Pipeline", "Stable Audio 3", _stable_audio_3, "stabilityai/stable-audio-3-medium", "audio",
+        main=True, loose=True, arguments={"duration": 1.0, "guidance_scale": 3.0}),
+]  # fmt: skip
