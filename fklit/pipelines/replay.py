@@ -201,7 +201,9 @@ class _Zeros:
         if isinstance(samples, list):
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
-        return _Predicted((torch.zeros_like(samples),))
+        sound = kwargs.get("audio_hidden_states")
+        further = () if sound is None else (torch.zeros_like(sound),)
+        return _Predicted((torch.zeros_like(samples), *further))
 
 
 class _Chunked:
@@ -219,7 +221,7 @@ class _Chunked:
         return call_in_chunks(self._vae.decode, (z, *args), kwargs, rows=self._rows, size=self._size)
 
 
-class _Predicted(tuple[Tensor]):
+class _Predicted(tuple[Tensor, ...]):
     @property
     def sample(self) -> Tensor:
         return self[0]

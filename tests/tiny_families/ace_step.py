@@ -12,7 +12,13 @@ from tiny_families.row import Row
 def _ace_step() -> Any:
     from diffusers.pipelines.ace_step.modeling_ace_step import AceStepConditionEncoder
 
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
     transformer = component(
         "AceStepTransformer1DModel", **shape, num_hidden_layers=2, in_channels=24, audio_acoustic_hidden_dim=8,
         patch_size=2, sliding_window=16,

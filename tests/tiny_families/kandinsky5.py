@@ -28,7 +28,9 @@ def _kandinsky(name: str, image: bool, cond: bool) -> Any:
     picture = component("AutoencoderKL", block_out_channels=(4, 4, 4, 4), **four)
     pipeline = assemble(name, transformer=transformer, vae=picture if image else video, scheduler=euler(shift=5.0))
 
-    def encode_prompt(prompt: Any, num_videos_per_prompt: int = 1, num_images_per_prompt: int = 1, **ignored: Any) -> Any:
+    def encode_prompt(
+        prompt: Any, num_videos_per_prompt: int = 1, num_images_per_prompt: int = 1, **ignored: Any
+    ) -> Any:
         repeats = num_videos_per_prompt * num_images_per_prompt
         found = encoding(prompt, TOKENS, 16, repeats=repeats)
         lengths = torch.arange(len(found) + 1, dtype=torch.int32) * TOKENS
