@@ -21,7 +21,7 @@ from fklit.pipelines.call_rows import (
     wrong_number,
 )
 from fklit.pipelines.interception import UnsupportedPipelineError
-from fklit.pipelines.refusals import check_guidance
+from fklit.pipelines.refusals import check_samples
 
 _OURS = {
     "prompt": "the prompts are an argument of their own",
@@ -108,8 +108,8 @@ def build_call(
     count, total = len(prompts), len(prompts) * num_particles
     fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
     given |= {name: value for name, value in fixed.items() if name in names}
-    if "guidance_scale" in names:
-        check_guidance(pipeline, given, total, names["guidance_scale"].default)
+    scale = names["guidance_scale"].default if "guidance_scale" in names else 1.0
+    check_samples(pipeline, given, total, scale)
     if count > 1 and takes_one_prompt(pipeline):
         raise ValueError(
             f"{type(pipeline).__name__} expected one prompt a call, which is all that diffusers lets it take, got "

@@ -19,12 +19,14 @@ _VIDEOS = frozenset({"video", "control_video"})
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
-# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
+# they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
-    "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
-    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "FluxImg2Img", "HunyuanSkyreelsImageToVideo",
+    "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
+    "KandinskyV22Img2ImgPipeline", "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
+    "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
+    "StableDiffusionXLAdapter",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.

@@ -24,7 +24,8 @@ from fklit.pipelines.denoised import denoised
 from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
-from fklit.pipelines.microbatch import call_in_chunks, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.stochasticity import noisy_calls
 
@@ -269,7 +270,7 @@ class Interception:
             )
         else:
             output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
-        prediction = _first_tensor(output)
+        prediction = first_tensor(output)
         if prediction is not None:
             self._predictions.append(prediction)
         return output
@@ -318,7 +319,7 @@ class Interception:
                     conditioning.select(ancestors)
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
-        timesteps = list(scheduler.timesteps)[_position(scheduler, given["timestep"]) :]
+        timesteps = list(scheduler.timesteps)[first_position(scheduler, given["timestep"]) :]
         self.num_steps = len(timesteps)
         rows = given["sample"].shape[0]
         one = {
@@ -343,23 +344,3 @@ class Interception:
                 f"{type(self._pipeline).__name__} edits latents between steps, so particles cannot be resampled "
                 "correctly; use a pipeline, and callbacks, that leave them alone."
             )
-
-
-def _position(scheduler: Any, timestep: Any) -> int:
-    """Index of the first call in `scheduler.timesteps`: image-to-image pipelines start in the middle."""
-    for known in (getattr(scheduler, "step_index", None), getattr(scheduler, "begin_index", None)):
-        if known is not None:
-            return int(known)
-    first = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)  # some give one a row
-    return next((i for i, t in enumerate(scheduler.timesteps) if float(t) == first), 0)
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """The prediction: denoisers return it alone, first in a tuple, or as `sample`."""
-    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
-    if found is None and isinstance(output, tuple | list) and output:
-        found = output[0]
-    rows: Any = found
-    if is_list_of_tensors(rows) and len({row.shape for row in rows}) == 1:  # one tensor a row
-        found = torch.stack(rows)
-    return found if isinstance(found, Tensor) else None

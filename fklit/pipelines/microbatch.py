@@ -110,3 +110,14 @@ def _join(outputs: list[Any], rows: int) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(_join(list(parts), rows) for parts in zip(*outputs, strict=True))
     return first
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the prediction of a denoiser: it returns it alone, first in a tuple, or as `sample`."""
+    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    rows: Any = found
+    if is_list_of_tensors(rows) and len({row.shape for row in rows}) == 1:  # one tensor a row
+        found = torch.stack(rows)
+    return found if isinstance(found, Tensor) else None

@@ -24,6 +24,9 @@ _OTHER_TASKS = {
 # Their networks get two timesteps under guidance, whatever the number of samples.
 _GUIDE_ONE_SAMPLE = ("PRX",)
 
+# Theirs gets the sizes of one picture, whatever the number of samples.
+_ONE_SAMPLE = ("DreamLitePipeline",)
+
 
 def check_task(pipeline: Any) -> None:
     """Refuse a pipeline whose task is another one than sampling what a reward can score.
@@ -37,19 +40,24 @@ def check_task(pipeline: Any) -> None:
             raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")
 
 
-def check_guidance(pipeline: Any, given: Mapping[str, Any], total: int, default: float) -> None:
-    """Refuse guidance where the pipeline itself takes one sample a call under it.
+def check_samples(pipeline: Any, given: Mapping[str, Any], total: int, default: float) -> None:
+    """Refuse several samples a call where the pipeline itself takes one, always or under guidance.
 
     Args:
         pipeline: a diffusers pipeline.
         given: arguments of its call.
         total: samples of the call.
-        default: its own guidance scale.
+        default: its own guidance scale; 1 if it takes none.
 
     Raises:
         UnsupportedPipelineError: with the fix.
     """
     name = type(pipeline).__name__
+    if name.startswith(_ONE_SAMPLE) and total > 1:
+        raise UnsupportedPipelineError(
+            f"{name} expected one sample a call, as diffusers gives its network the size of one picture, got {total}; "
+            "use num_particles=1 with one prompt, or another model."
+        )
     scale = given.get("guidance_scale", default)
     if name.startswith(_GUIDE_ONE_SAMPLE) and scale > 1 and total > 1:
         raise UnsupportedPipelineError(

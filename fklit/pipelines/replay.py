@@ -201,9 +201,11 @@ class _Zeros:
         if isinstance(samples, list):
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
-        sound = kwargs.get("audio_hidden_states")
-        further = () if sound is None else (torch.zeros_like(sound),)
-        return _Predicted((torch.zeros_like(samples), *further))
+        zeros, sound = torch.zeros_like(samples), kwargs.get("audio_hidden_states")
+        if sound is not None:
+            return _Predicted((zeros, torch.zeros_like(sound)))
+        # ControlNets return two kinds of residuals, of which some pipelines take the first; none is used.
+        return _Predicted((zeros, zeros) if "controlnet_cond" in kwargs else (zeros,))
 
 
 class _Chunked:
