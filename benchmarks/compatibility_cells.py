@@ -42,18 +42,18 @@ def run_cells(row: Any) -> dict[str, str]:
     """
     made: list[Any] = []
 
-    def fresh() -> tuple[Any, dict[str, Any]]:
-        made[:] = made or [row.make()]
-        pipeline, arguments = made[0]
-        return pipeline, _copied(arguments)
+    def pipeline() -> Any:
+        made[:] = made or [row.make()[0]]
+        return made[0]
 
+    own = functools.cache(lambda: plain(row, pipeline(), row.given()))
     cells: dict[str, Callable[[], str]] = {
-        "scale 0": lambda: _plain_samples(row, *fresh(), reward_scale=0.0),
-        "terminal": lambda: _plain_samples(row, *fresh(), reward_scale=1e5, potential="terminal"),
-        "steer": lambda: _steers(row, *fresh()),
-        "idle": lambda: _idle(row, *fresh()),
-        "clone": lambda: _clone(row, *fresh()),
-        "correct": lambda: _corrects(row, *fresh()),
+        "scale 0": lambda: _plain_samples(row, pipeline(), own, reward_scale=0.0),
+        "terminal": lambda: _plain_samples(row, pipeline(), own, reward_scale=1e5, potential="terminal"),
+        "steer": lambda: _steers(row, pipeline()),
+        "idle": lambda: _idle(row, pipeline()),
+        "clone": lambda: _clone(row, pipeline()),
+        "correct": lambda: _corrects(row, pipeline()),
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
@@ -85,10 +85,10 @@ def reward(samples: Tensor) -> Tensor:
     return samples.flatten(1).mean(1)
 
 
-def _steer(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> Any:
+def _steer(row: Any, pipeline: Any, **options: Any) -> Any:
     given = {
         "num_particles": PARTICLES, "reward": reward, "reward_schedule": fklit.Schedule(0.0, 1.0),
-        "pipeline_kwargs": arguments, "seed": SEED, **options,
+        "pipeline_kwargs": row.given(), "seed": SEED, **options,
     }  # fmt: skip
     torch.manual_seed(SEED)
     return fklit.steer(pipeline, None if row.prompts is None else list(row.prompts), **given)
@@ -190,14 +190,13 @@ def _require_equal(found: Tensor, expected: Tensor, what: str) -> None:
         raise WrongError(f"{what}: differs by {float((found - expected).abs().max()):.1e}")
 
 
-def _plain_samples(row: Any, pipeline: Any, arguments: dict[str, Any], **options: Any) -> str:
-    result = _steer(row, pipeline, arguments, **options)
-    _require_equal(result.samples, plain(row, pipeline, _copied(row.make()[1])), "against the plain pipeline")
+def _plain_samples(row: Any, pipeline: Any, own: Callable[[], Tensor], **options: Any) -> str:
+    _require_equal(_steer(row, pipeline, **options).samples, own(), "against the plain pipeline")
     return "ok"
 
 
-def _steers(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
-    result = _steer(row, pipeline, arguments, reward_scale=1e5, ess_threshold=1.0)
+def _steers(row: Any, pipeline: Any) -> str:
+    result = _steer(row, pipeline, reward_scale=1e5, ess_threshold=1.0)
     if not bool(result.resampled.any(dim=0).all()):
         raise WrongError("nothing was resampled")
     if not bool(result.samples.isfinite().all() and result.reward_path.isfinite().all()):
@@ -215,12 +214,12 @@ def _sampler(pipeline: Any) -> Sampler:
     return choose_sampler(pipeline, "auto", eta=None, resamples=True)
 
 
-def _idle(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _idle(row: Any, pipeline: Any) -> str:
     """At a scale at which no weight parts, nothing is resampled; decoding on the way changes nothing."""
-    result = _steer(row, pipeline, arguments, reward_scale=1e-12)
+    result = _steer(row, pipeline, reward_scale=1e-12)
     if bool(result.resampled.any()):
         raise WrongError("resampled where no weight parts")
-    expected = plain(row, pipeline, _copied(row.make()[1]), _sampler(pipeline))
+    expected = plain(row, pipeline, row.given(), _sampler(pipeline))
     _require_equal(result.samples, expected, "against the plain pipeline under the same sampler")
     return "ok"
 
@@ -241,10 +240,9 @@ class _Hook:
         return self.ancestors if call.index == self.at else None
 
 
-def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _clone(row: Any, pipeline: Any) -> str:
     """All slots draw the same noise from the first step on, so that each ends where its ancestor does."""
     ancestors, count = torch.tensor([2, 0, 2, 1]), 4
-    one = {name: value[:1] if name in row.per_sample else value for name, value in arguments.items()}
     sampler = _sampler(pipeline)
     found = []
     for at in (None, 1):
@@ -252,7 +250,8 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         torch.manual_seed(SEED)
         hook = _Hook(sources, at, ancestors)
         prompts = [""] if row.prompts is None else list(row.prompts[:1])
-        given = build_call(pipeline, prompts, count, sources, _copied(one), scheduler=sampler.scheduler)
+        one = {name: value[:1] if name in row.per_sample else value for name, value in row.given().items()}
+        given = build_call(pipeline, prompts, count, sources, one, scheduler=sampler.scheduler)
         with Interception(
             pipeline, hook, generators=sources, scheduler=sampler.scheduler, kernel=sampler.kernel, eta=sampler.eta,
             group_size=count,
@@ -270,9 +269,9 @@ def _clone(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
     return "ok"
 
 
-def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
+def _corrects(row: Any, pipeline: Any) -> str:
     """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
-    given = {name: value for name, value in arguments.items() if name != "guidance_scale"}
+    given = {name: value for name, value in row.given().items() if name != "guidance_scale"}
     prompts = [""] if row.prompts is None else list(row.prompts)
     torch.manual_seed(SEED)
     result = fklit.correct(
@@ -284,16 +283,9 @@ def _corrects(row: Any, pipeline: Any, arguments: dict[str, Any]) -> str:
         raise WrongError("no step was weighed")
     torch.manual_seed(SEED)
     idle = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=_copied(given), seed=SEED,
+        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=row.given() | given, seed=SEED,
         correction=0.0,
     )  # fmt: skip
-    reference = _copied(row.make()[1]) | {"guidance_scale": 2.0}
+    reference = row.given() | {"guidance_scale": 2.0}
     _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
     return "ok"
-
-
-def _copied(value: Any) -> Any:
-    """Copies of the containers: pipelines edit lists in place."""
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -47,4 +47,14 @@ class Row:
             torch.manual_seed(0)
             pipeline = self.build()
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline, dict(self.arguments) | ({} if self.steps is None else {"num_inference_steps": self.steps})
+        return pipeline, self.given()
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of a call; containers are copies, as pipelines edit lists in place."""
+        return _copied(dict(self.arguments)) | ({} if self.steps is None else {"num_inference_steps": self.steps})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
