@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,9 +25,12 @@ from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.interception import Interception
 from fklit.pipelines.sampler import Sampler, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
+from fklit.steering.run import SteeringRun
+from fklit.steering.settings import SteeringSettings
 
 PARTICLES = 3
 SEED = 3
+PREVIEW = 1e-4  # of autoencoders, by the number of rows
 ROUNDING = 2e-5  # of attention that rounds by the place of a row
 
 
@@ -52,12 +56,13 @@ def run_cells(row: Any) -> dict[str, str]:
         "terminal": lambda: _plain_samples(row, pipeline(), own, reward_scale=1e5, potential="terminal"),
         "steer": lambda: _steers(row, pipeline()),
         "idle": lambda: _idle(row, pipeline()),
+        "previews": lambda: _previews(row, pipeline()),
         "clone": lambda: _clone(row, pipeline()),
         "correct": lambda: _corrects(row, pipeline()),
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
-        if name in ("idle", "clone") and answers["steer"].startswith("refused"):
+        if name in ("idle", "previews", "clone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue
         answers[name] = answer(cell)
@@ -221,6 +226,26 @@ def _idle(row: Any, pipeline: Any) -> str:
         raise WrongError("resampled where no weight parts")
     expected = plain(row, pipeline, row.given(), _sampler(pipeline))
     _require_equal(result.samples, expected, "against the plain pipeline under the same sampler")
+    return "ok"
+
+
+def _previews(row: Any, pipeline: Any) -> str:
+    """What rewards see on the way: the samples of the last step decode to what the pipeline returns."""
+    settings = SteeringSettings(
+        num_particles=PARTICLES, reward=reward, reward_scale=1e-12, reward_schedule=fklit.Schedule(0.0, 1.0),
+        pipeline_kwargs=row.given(), seed=SEED,
+    )  # fmt: skip
+    prompts = [""] * _groups(row) if row.prompts is None else list(row.prompts)
+    run = SteeringRun(pipeline, prompts, settings)
+    with run:
+        returned = samples_of(pipeline(**run.call_arguments())).float()
+        last = run._interception.returned
+        found = samples_of(SimpleNamespace(images=run._term._decoded(last)))
+    if found.shape != returned.shape:
+        raise WrongError(f"previews of shape {tuple(found.shape)}, samples of {tuple(returned.shape)}")
+    difference = float((found - returned).abs().max())
+    if difference > PREVIEW:
+        raise WrongError(f"the samples of the last step decode to others, by {difference:.1e}")
     return "ok"
 
 

@@ -125,6 +125,8 @@ class PipelineReplay:
 
     def _as_latents(self, samples: Tensor, given: Mapping[str, Any]) -> Tensor:
         """Samples as the pipeline takes latents: as it holds them, but for Flux 2 and 3, which pack them themselves."""
+        if self._named("SanaImageToVideo"):  # steps all frames but the first, which is the picture
+            return torch.cat([torch.zeros_like(samples[:, :, :1]), samples], dim=2)
         if not self._named("Flux2", "Flux3") or samples.ndim != 3:
             return samples
         size = getattr(self._pipeline, "default_sample_size", 128) * self._pipeline.vae_scale_factor

@@ -47,7 +47,7 @@ def test_nothing_crashes_and_nothing_is_wrong(report):
     for row in report["rows"]:
         cells = row.get("cells", {})
         if row["verdict"] == "steered":
-            assert [cells[name] for name in ("scale 0", "terminal", "steer", "idle", "clone")] == ["ok"] * 5
+            assert [cells[name] for name in ("scale 0", "terminal", "steer", "idle", "previews", "clone")] == ["ok"] * 6
         elif row["verdict"] == "best of n":
             assert cells["terminal"] == "ok" and cells["steer"].startswith("refused: ") and len(row["reason"]) > 40
         elif row["verdict"] == "refused":
@@ -87,7 +87,7 @@ def test_what_fklit_raises_is_a_refusal_and_all_else_a_crash(benchmark):
 
 
 def test_a_verdict_is_the_worst_that_a_cell_says(benchmark):
-    fine = dict.fromkeys(("scale 0", "terminal", "steer", "idle", "clone", "correct"), "ok")
+    fine = dict.fromkeys(("scale 0", "terminal", "steer", "idle", "previews", "clone", "correct"), "ok")
     refusal = "refused: UnsupportedPipelineError: it edits: latents"
     assert benchmark.verdict(fine) == ("steered", "")
     assert benchmark.verdict({**fine, "correct": refusal}) == ("steered", "")
