@@ -10,6 +10,7 @@ from fklit.pipelines.call import build_call
 from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.modality import modality_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 PROMPTS = ["a cat", "a dog"]
 
 

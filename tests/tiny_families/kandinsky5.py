@@ -37,10 +37,13 @@ def _kandinsky(name: str, image: bool, cond: bool) -> Any:
         return found, encoding(prompt, 8, repeats=repeats), lengths
 
     pipeline.encode_prompt = encode_prompt
+    pipeline.resolutions = [(32, 32)]  # its own are of a million pixels
     return pipeline
 
 
 ROWS = [
     Row("Kandinsky5T2VPipeline", "Kandinsky 5", lambda: _kandinsky("Kandinsky5T2VPipeline", False, True),
         _PLACE + "T2V-Lite-sft-5s-Diffusers", "video", main=True, loose=True, arguments={**_GIVEN, "num_frames": 5}),
+    Row("Kandinsky5T2IPipeline", "Kandinsky 5", lambda: _kandinsky("Kandinsky5T2IPipeline", True, False),
+        _PLACE + "T2I-Lite-sft-Diffusers", loose=True, arguments=_GIVEN),
 ]  # fmt: skip
