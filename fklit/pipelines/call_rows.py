@@ -21,10 +21,11 @@ _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "B
 
 # They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
-    "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
-    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo",
+    "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
+    "KandinskyV22Img2ImgPipeline", "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
+    "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
+    "StableDiffusionXLAdapter",
 )  # fmt: skip
 
 # They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
@@ -34,11 +35,11 @@ _SHARES_ENCODING = (
     "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
 )  # fmt: skip
 
-# Neither several prompts nor several samples of one.
-_ONE_SAMPLE = ("WanVACE",)
+# Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
+_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They put the prompt into a sentence as it is, a list of one with its brackets.
-_ONE_TEXT = ("DreamLite",)
+_ONE_TEXT = ("DreamLite", "WanVACE")
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
 _NEGATIVE_A_PROMPT = ("LongCatImage",)
 
@@ -87,7 +88,7 @@ def takes_bare_text(pipeline: Any) -> bool:
 
 
 def makes_one_sample(pipeline: Any) -> bool:
-    """Whether a call of the pipeline makes one sample, of a prompt that is a text."""
+    """Whether a call of the pipeline makes one sample only."""
     return type(pipeline).__name__.startswith(_ONE_SAMPLE)
 
 
