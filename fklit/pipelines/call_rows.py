@@ -31,13 +31,15 @@ _PICTURE_A_SAMPLE = (
 # They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
 # sample gets it, and the particles of a prompt share one draw (`fklit.pipelines.shared_encoding`).
 _SHARES_ENCODING = (
-    "ChromaImg2Img", "CogView4Control", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
+    "ChromaImg2Img", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
     "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
 _ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
+# They draw the encoding of their picture by the global generator, all samples of a call at once.
+_GLOBAL_DRAW = ("CogView4Control",)
 # They put the prompt into a sentence as it is, a list of one with its brackets.
 _ONE_TEXT = ("DreamLite", "WanVACE")
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
@@ -80,6 +82,11 @@ def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def draws_globally(pipeline: Any) -> bool:
+    """Whether the samples of a prompt depend on the others of the call by the global generator."""
+    return type(pipeline).__name__.startswith(_GLOBAL_DRAW)
 
 
 def takes_bare_text(pipeline: Any) -> bool:

@@ -53,6 +53,13 @@ class _SharedPosterior:
 
     def sample(self, generator: Any = None) -> Tensor:
         mean: Tensor = self._posterior.mean
+        if isinstance(generator, list) and len(generator) == mean.shape[0]:
+            parameters = self._posterior.parameters
+            rows = [type(self._posterior)(parameters[i : i + 1]) for i in range(mean.shape[0])]
+            draws = [
+                _SharedPosterior(row, self._drawn).sample(source) for row, source in zip(rows, generator, strict=True)
+            ]
+            return torch.cat(draws)
         for source, known, draw in self._drawn:
             if source is generator and known.shape == mean.shape and torch.equal(known, mean):
                 return draw.clone()
