@@ -127,7 +127,7 @@ def build_call(
             f"global generator, for all prompts at once, got {count}; steer one prompt a call (batch_size=1)."
         )
     _check_latents(given, total)
-    spread = pictures_a_sample(pipeline, given)
+    spread = pictures_a_sample(pipeline, given, count)
     given |= spread
     rows = {name: rows_of_argument(pipeline, name, value) for name, value in given.items()}
     batched = {name: number for name, number in rows.items() if number is not None}

@@ -104,14 +104,17 @@ def needs_negative_prompts(pipeline: Any) -> bool:
     return type(pipeline).__name__.startswith(_NEGATIVE_A_PROMPT)
 
 
-def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def pictures_a_sample(pipeline: Any, given: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Return the pictures of a call that the pipeline does not spread itself, each with an axis or list of rows.
 
     Args:
         pipeline: a diffusers pipeline.
         given: arguments of its call.
+        count: B, prompts of the call.
     """
-    if not (type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE) or shares_encoding(pipeline, given)):
+    # With one prompt the pipeline's own way is right, and rounds by the batch of one that it encodes.
+    shares = count > 1 and shares_encoding(pipeline, given)
+    if not (shares or type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE)):
         return {}
     found = {}
     for name in (_PICTURES | _VIDEOS) & given.keys():
