@@ -21,14 +21,20 @@ _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "B
 
 # They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo", "HunyuanVideoImageToVideo",
-    "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img", "KandinskyV22Img2ImgPipeline",
-    "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img", "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter",
-    "StableDiffusionLatentUpscale", "StableDiffusionUpscale", "StableDiffusionXLAdapter",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo",
+    "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
+    "KandinskyV22Img2ImgPipeline", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
+    "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
+    "StableDiffusionXLAdapter",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one.
 _ONE_SAMPLE = ("WanVACE",)
+# As tensors they return pictures as decoded, about [-1, 1]; as arrays in [0, 1], as all others do.
+_RAW_TENSORS = (
+    "IF", "Kandinsky3", "KandinskyCombined", "KandinskyImg2Img", "KandinskyInpaint", "KandinskyPipeline",
+    "KandinskyV22", "PRXPixel",
+)  # fmt: skip
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They put the prompt into a sentence as it is, a list of one with its brackets.
 _ONE_TEXT = ("DreamLite",)
@@ -59,6 +65,11 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
     if not isinstance(value, list | tuple) or (name in _PICTURES and _is_shared_list(pipeline, name, value)):
         return None
     return len(value)
+
+
+def returns_raw_tensors(pipeline: Any) -> bool:
+    """Whether the pipeline's tensors are not in [0, 1], while its arrays are."""
+    return type(pipeline).__name__.startswith(_RAW_TENSORS)
 
 
 def takes_one_prompt(pipeline: Any) -> bool:
