@@ -20,6 +20,7 @@ from torch import Tensor
 import fklit
 from fklit.feynman_kac import group_generators
 from fklit.pipelines.call import build_call
+from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.interception import Interception
 from fklit.pipelines.sampler import Sampler, choose_sampler
@@ -178,7 +179,8 @@ def _sampling(pipeline: Any, sampler: Sampler | None, sources: Sequence[torch.Ge
     forced: dict[str, Any] = {"generator": list(sources)} if "generator" in names else {}
     if sampler is not None and sampler.eta is not None and "eta" in names:
         forced["eta"] = sampler.eta
-    scheduler.step = functools.wraps(original)(lambda *args, **kwargs: original(*args, **{**kwargs, **forced}))
+    step = functools.wraps(original)(lambda *args, **kwargs: original(*args, **{**kwargs, **forced}))
+    scheduler.step = InterceptedStep(scheduler, step, None)  # copies of the scheduler step by themselves
     try:
         yield
     finally:

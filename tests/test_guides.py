@@ -15,6 +15,7 @@ EXAMPLES = {
     for path in sorted(GUIDES.glob("*.md"))
     if (blocks := re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 }
+TINY = {"flow.md": ("sd3", {}), "video-and-audio.md": ("wan", {"num_frames": 9})}
 
 
 def test_the_guides_have_examples():
@@ -30,10 +31,10 @@ def test_examples_run(guide, tmp_path, monkeypatch):
         write_run(tmp_path / "runs" / "best_of_n", ["a heart", "a frog"], steered=False, steps=())
         write_run(tmp_path / "runs" / "fk", ["a heart", "a frog"])
     known = {}
-    if guide == "flow.md":  # no flow-matching model ships
-        pipeline, arguments = make("sd3")
+    if guide in TINY:  # no such model ships
+        pipeline, arguments = make(TINY[guide][0])
         known = {"pipeline": pipeline, "reward": lambda images: images.mean((1, 2, 3))}
-        small = {"pipeline_kwargs": {**arguments, "num_inference_steps": 4}, "num_particles": 2}
+        small = {"pipeline_kwargs": {**arguments, "num_inference_steps": 10, **TINY[guide][1]}, "num_particles": 2}
         steer = fklit.steer
         monkeypatch.setattr(fklit, "steer", lambda *given, **more: steer(*given, **(more | small)))
     for number, example in enumerate(EXAMPLES[guide], 1):

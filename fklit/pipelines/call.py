@@ -166,7 +166,9 @@ def build_call(
             f"{type(pipeline).__name__} makes one sample of each row of its image, so pipeline_kwargs['image'] "
             f"expected a tensor (B, C, H, W), got a {type(given.get('image')).__name__}; convert it, to [-1, 1]."
         )
-    given |= {name: repeated(name, value, count, num_particles) for name, value in texts.items()}
+    texts = {name: repeated(name, value, count, num_particles) for name, value in texts.items()}
+    bare = total == 1 and takes_bare_text(pipeline)
+    given |= {name: value[0] if bare else value for name, value in texts.items()}
     for name, number in batched.items():
         # One picture for all is spread by most pipelines.
         if number > 1 or is_embedding(name) or not counted or name in spread:

@@ -19,17 +19,18 @@ _VIDEOS = frozenset({"video", "control_video"})
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
-# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
+# they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "FluxImg2Img", "HunyuanSkyreelsImageToVideo",
     "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
-    "KandinskyV22Img2ImgPipeline", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
+    "KandinskyV22Img2ImgPipeline", "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
     "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
     "StableDiffusionXLAdapter",
 )  # fmt: skip
 
-# Neither several prompts nor several samples of one.
-_ONE_SAMPLE = ("WanVACE",)
+# Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
+_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
 # As tensors they return pictures as decoded, about [-1, 1]; as arrays in [0, 1], as all others do.
 _RAW_TENSORS = (
     "IF", "Kandinsky3", "KandinskyCombined", "KandinskyImg2Img", "KandinskyInpaint", "KandinskyPipeline",
@@ -37,7 +38,7 @@ _RAW_TENSORS = (
 )  # fmt: skip
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They put the prompt into a sentence as it is, a list of one with its brackets.
-_ONE_TEXT = ("DreamLite",)
+_ONE_TEXT = ("DreamLite", "WanVACE")
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
 _NEGATIVE_A_PROMPT = ("LongCatImage",)
 
@@ -83,7 +84,7 @@ def takes_bare_text(pipeline: Any) -> bool:
 
 
 def makes_one_sample(pipeline: Any) -> bool:
-    """Whether a call of the pipeline makes one sample, of a prompt that is a text."""
+    """Whether a call of the pipeline makes one sample only."""
     return type(pipeline).__name__.startswith(_ONE_SAMPLE)
 
 

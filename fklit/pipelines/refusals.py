@@ -5,14 +5,18 @@ from typing import Any
 
 from fklit.pipelines.interception import UnsupportedPipelineError
 
+_PARTS = "makes a video part by part, each with a denoising of its own that starts from the parts before"
 _TWICE = "calls its scheduler twice a step, of which the first only denoises, so its steps cannot be told apart"
 _OTHER_TASKS = {
     "LEditsPP": "edits a picture along the noise of its own inversion, so it draws nothing that could be weighed",
     "Marigold": "estimates a map of a picture (depth, normals), where there is nothing to reward",
     "CosmosTextToWorld": _TWICE,
     "CosmosVideoToWorld": _TWICE,
-    "HunyuanVideoFramepack": "makes a video section by section, each with a denoising of its own",
-    "LTXI2VLongMultiPrompt": "makes one long video window by window, each with a denoising of its own",
+    "AnyFlowFAR": _PARTS,
+    "Helios": _PARTS,
+    "HunyuanVideoFramepack": _PARTS,
+    "LTXI2VLongMultiPrompt": _PARTS,
+    "WanAnimate": _PARTS,
     "SkyReelsV2DiffusionForcing": "gives each frame its own noise level and copy of the scheduler, so there is no step "
     "of a whole sample",
     "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",

@@ -216,7 +216,9 @@ class _Zeros:
         if isinstance(samples, list):
             return _Stayed(([torch.zeros_like(sample) for sample in samples],))  # type: ignore[arg-type]
         assert isinstance(samples, Tensor)
-        zeros = torch.zeros_like(samples)
+        zeros, sound = torch.zeros_like(samples), kwargs.get("audio_hidden_states")
+        if sound is not None:
+            return _Predicted((zeros, torch.zeros_like(sound)))
         # ControlNets return two kinds of residuals, of which some pipelines take the first; none is used.
         return _Predicted((zeros, zeros) if "controlnet_cond" in kwargs else (zeros,))
 
@@ -240,7 +242,7 @@ class _Chunked:
         return call_in_chunks(self._vae.decode, (z, *args), kwargs, rows=self._rows, size=self._size)
 
 
-class _Predicted(tuple[Tensor]):
+class _Predicted(tuple[Tensor, ...]):
     @property
     def sample(self) -> Tensor:
         return self[0]

@@ -137,6 +137,8 @@ def _hidden_conditions(pipeline: Any) -> str | None:
     network = getattr(pipeline, "transformer", None)
     if "Inpaint" in name and network is not None and network.config.get("in_channels") != 33:  # masks as channels
         return "mixes the picture outside of the mask, noised once a particle, into the samples between steps"
+    if name.startswith(("LTX2", "Kandinsky6")):
+        return "steps the sound by a copy of its scheduler"
     if name.startswith(("LTXImageToVideo", "LTXI2V")):
         return "joins a first frame, drawn once a particle, to the sample"
     return None

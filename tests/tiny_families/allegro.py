@@ -18,9 +18,10 @@ def _allegro() -> Any:
         num_layers=1, cross_attention_dim=24, sample_width=2, sample_height=2, sample_frames=2, caption_channels=24,
     )  # fmt: skip
     vae = component(
-        "AutoencoderKLAllegro", sample_size=16, in_channels=3, out_channels=3, down_block_types=("AllegroDownBlock3D",) * 4,
-        up_block_types=("AllegroUpBlock3D",) * 4, block_out_channels=(8, 8, 8, 8), latent_channels=4,
-        layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
+        "AutoencoderKLAllegro", sample_size=16, in_channels=3, out_channels=3,
+        down_block_types=("AllegroDownBlock3D",) * 4, up_block_types=("AllegroUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2,
+        temporal_compression_ratio=4,
     )  # fmt: skip
     vae.enable_tiling()
     own = vae.decode

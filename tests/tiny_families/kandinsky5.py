@@ -38,8 +38,6 @@ def _kandinsky(name: str, image: bool, cond: bool) -> Any:
 
     pipeline.encode_prompt = encode_prompt
     pipeline.resolutions = [(32, 32)]  # its own are of a million pixels
-    pipeline.resolutions = [(32, 32)]  # its own are of a million pixels
-    pipeline.resolutions = [(32, 32)]  # its own are of a million pixels
     return pipeline
 
 
@@ -47,5 +45,5 @@ ROWS = [
     Row("Kandinsky5T2VPipeline", "Kandinsky 5", lambda: _kandinsky("Kandinsky5T2VPipeline", False, True),
         _PLACE + "T2V-Lite-sft-5s-Diffusers", "video", main=True, loose=True, arguments={**_GIVEN, "num_frames": 5}),
     Row("Kandinsky5T2IPipeline", "Kandinsky 5", lambda: _kandinsky("Kandinsky5T2IPipeline", True, False),
-        _PLACE + "T2I-Lite-sft-Diffusers", loose=True, arguments={"guidance_scale": 3.0, "height": 32, "width": 32}),
+        _PLACE + "T2I-Lite-sft-Diffusers", loose=True, arguments=_GIVEN),
 ]  # fmt: skip

@@ -22,8 +22,8 @@ ROWS = [
         arguments=_GIVEN),
     Row("LTXImageToVideoPipeline", "LTX-Video", lambda: _ltx("LTXImageToVideoPipeline"), _HUB, "video", loose=True,
         per_sample=("image",), arguments={**_GIVEN, "image": [pil(32)]}),
-    Row("LTXConditionPipeline", "LTX-Video", lambda: _ltx("LTXConditionPipeline", scheduler=euler()), "Lightricks/LTX-Video-0.9.5",
-        "video", loose=True, arguments={**_GIVEN, "image": pil(32)}),
-    Row("LTXI2VLongMultiPromptPipeline", "LTX-Video", lambda: _ltx("LTXI2VLongMultiPromptPipeline", scheduler=euler()), _HUB, "video",
-        loose=True, arguments=_GIVEN),
+    Row("LTXConditionPipeline", "LTX-Video", lambda: _ltx("LTXConditionPipeline", scheduler=euler()),
+        "Lightricks/LTX-Video-0.9.5", "video", loose=True, arguments={**_GIVEN, "image": pil(32)}),
+    Row("LTXI2VLongMultiPromptPipeline", "LTX-Video",
+        lambda: _ltx("LTXI2VLongMultiPromptPipeline", scheduler=euler()), _HUB, "video", loose=True, arguments=_GIVEN),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ def _stable_audio_3() -> Any:
         "AutoencoderSAME", audio_channels=2, patch_size=4, encoder_channels=8, encoder_c_mults=(1,),
         encoder_strides=(2,), encoder_transformer_depths=(1,), latent_dim=8, dim_heads=8, ff_mult=1, sampling_rate=64,
     )  # fmt: skip
-    duration = StableAudio3DurationEmbedder(number_embedding_dim=16)
+    duration = StableAudio3DurationEmbedder(output_dim=16, fourier_dim=16)
     pipeline = assemble(
         "StableAudio3Pipeline", transformer=transformer, vae=vae, scheduler=euler(), duration_embedder=duration
     )

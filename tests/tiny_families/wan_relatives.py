@@ -1,4 +1,4 @@
-"""Models with Wan's networks: ChronoEdit, Lucy Edit, Helios, AnyFlow and MotifVideo."""
+"""Models with Wan's networks: ChronoEdit, Lucy Edit, AnyFlow and MotifVideo."""
 
 from typing import Any
 
@@ -32,19 +32,11 @@ def _lucy() -> Any:
     return wan("LucyEditPipeline", transformer=transformer, transformer_2=None, scheduler=euler(shift=5.0))
 
 
-def _helios(name: str) -> Any:
-    from diffusers import HeliosScheduler
-
-    shape = {key: value for key, value in _SHAPE.items() if key != "rope_max_seq_len"}
-    transformer = component("HeliosTransformer3DModel", **shape, rope_dim=(4, 4, 4))
-    return wan(name, transformer=transformer, scheduler=HeliosScheduler())
-
-
-def _anyflow(name: str, network: str) -> Any:
+def _anyflow() -> Any:
     from diffusers import FlowMapEulerDiscreteScheduler
 
-    transformer = component(network, **_SHAPE)
-    return wan(name, transformer=transformer, scheduler=FlowMapEulerDiscreteScheduler())
+    transformer = component("AnyFlowTransformer3DModel", **_SHAPE)
+    return wan("AnyFlowPipeline", transformer=transformer, scheduler=FlowMapEulerDiscreteScheduler())
 
 
 def _motif() -> Any:
@@ -67,9 +59,7 @@ ROWS = [
         loose=True, arguments={**_GIVEN, "image": pil(16)}),
     Row("LucyEditPipeline", "Lucy Edit", _lucy, "decart-ai/Lucy-Edit-Dev", "video", main=True, loose=True,
         per_sample=("video",), arguments={**_GIVEN, "video": [[pil(16)] * 5]}),
-    Row("HeliosPipeline", "Helios", lambda: _helios("HeliosPipeline"), "BestWishYsh/Helios-Base", "video", main=True,
-        loose=True, arguments={**_GIVEN, "num_frames": 33}),
-    Row("AnyFlowPipeline", "AnyFlow", lambda: _anyflow("AnyFlowPipeline", "AnyFlowTransformer3DModel"),
+    Row("AnyFlowPipeline", "AnyFlow", _anyflow,
         "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers", "video", main=True, loose=True, arguments=_GIVEN),
     Row("MotifVideoPipeline", "MotifVideo", _motif, "Motif-Technologies/Motif-Video-2B", "video", main=True, loose=True,
         arguments={"height": 32, "width": 32, "num_frames": 5}),

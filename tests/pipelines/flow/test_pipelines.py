@@ -76,6 +76,8 @@ def _plain(pipeline, arguments, kernel=None):
     sources = [source for source in fklit.feynman_kac.group_generators(3, [0, 1]) for _ in range(3)]
     prompts = [prompt for prompt in PROMPTS for _ in range(3)]
     settings = {**arguments, "num_inference_steps": STEPS, "output_type": "pt", **_negatives(arguments, 6)}
+    if type(pipeline).__name__ == "FluxImg2ImgPipeline":  # one picture would be encoded by the first prompt's noise
+        settings["image"] = settings["image"].repeat(6, 1, 1, 1)
     with stochastic_steps(pipeline.scheduler, kernel or get_flow_kernel(noise_level=0.0), sources):
         output = pipeline(prompt=prompts, generator=sources, **settings)
     images = getattr(output, "images", getattr(output, "frames", None))
