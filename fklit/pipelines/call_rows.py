@@ -37,6 +37,11 @@ _SHARES_ENCODING = (
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
 _ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
+# As tensors they return pictures as decoded, about [-1, 1]; as arrays in [0, 1], as all others do.
+_RAW_TENSORS = (
+    "IF", "Kandinsky3", "KandinskyCombined", "KandinskyImg2Img", "KandinskyInpaint", "KandinskyPipeline",
+    "KandinskyV22", "PRXPixel",
+)  # fmt: skip
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They draw the encoding of their picture by the global generator, all samples of a call at once.
 _GLOBAL_DRAW = ("CogView4Control",)
@@ -77,6 +82,11 @@ def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
         return False
     counts = [rows_of_argument(pipeline, name, given[name]) for name in _PICTURES & given.keys()]
     return all(count in (None, 1) for count in counts)
+
+
+def returns_raw_tensors(pipeline: Any) -> bool:
+    """Whether the pipeline's tensors are not in [0, 1], while its arrays are."""
+    return type(pipeline).__name__.startswith(_RAW_TENSORS)
 
 
 def takes_one_prompt(pipeline: Any) -> bool:
