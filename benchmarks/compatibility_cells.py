@@ -8,7 +8,7 @@ import functools
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,11 +38,12 @@ class WrongError(AssertionError):
     """A comparison that must hold does not."""
 
 
-def run_cells(row: Any) -> dict[str, str]:
-    """Return the answers of all cells of a row by name.
+def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
+    """Return the answers of the cells of a row by name.
 
     Args:
         row: a `tiny_families.row.Row`.
+        only: the cells to run; None for all.
     """
     made: list[Any] = []
 
@@ -62,6 +63,8 @@ def run_cells(row: Any) -> dict[str, str]:
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
+        if only is not None and name not in only:
+            continue
         if name in ("idle", "previews", "clone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue
@@ -296,21 +299,20 @@ def _clone(row: Any, pipeline: Any) -> str:
 
 def _corrects(row: Any, pipeline: Any) -> str:
     """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
-    given = {name: value for name, value in row.given().items() if name != "guidance_scale"}
     prompts = [""] if row.prompts is None else list(row.prompts)
-    torch.manual_seed(SEED)
-    result = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
-    )
+
+    def correct(**options: Any) -> Any:
+        given = {name: value for name, value in row.given().items() if name != "guidance_scale"}
+        torch.manual_seed(SEED)
+        settings = {"num_particles": PARTICLES, "guidance_scale": 2.0, "pipeline_kwargs": given, "seed": SEED}
+        return fklit.correct(pipeline, prompts, **settings, **options)
+
+    result = correct()
     if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
         raise WrongError("samples or weights are not finite")
     if float(result.log_weight_std.max()) == 0:
         raise WrongError("no step was weighed")
-    torch.manual_seed(SEED)
-    idle = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=row.given() | given, seed=SEED,
-        correction=0.0,
-    )  # fmt: skip
+    idle = correct(correction=0.0)
     reference = row.given() | {"guidance_scale": 2.0}
     _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
     return "ok"
