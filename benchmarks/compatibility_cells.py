@@ -296,11 +296,14 @@ def _clone(row: Any, pipeline: Any) -> str:
 
 def _corrects(row: Any, pipeline: Any) -> str:
     """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
-    given = {name: value for name, value in row.given().items() if name != "guidance_scale"}
+
+    def given() -> dict[str, Any]:
+        return {name: value for name, value in row.given().items() if name != "guidance_scale"}
+
     prompts = [""] if row.prompts is None else list(row.prompts)
     torch.manual_seed(SEED)
     result = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED
+        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given(), seed=SEED
     )
     if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
         raise WrongError("samples or weights are not finite")
@@ -308,7 +311,7 @@ def _corrects(row: Any, pipeline: Any) -> str:
         raise WrongError("no step was weighed")
     torch.manual_seed(SEED)
     idle = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=row.given() | given, seed=SEED,
+        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given(), seed=SEED,
         correction=0.0,
     )  # fmt: skip
     reference = row.given() | {"guidance_scale": 2.0}

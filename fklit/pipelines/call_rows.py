@@ -30,7 +30,7 @@ _PICTURE_A_SAMPLE = (
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
-_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
+_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "MotifVideoImage2Video", "WanVACE")
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They put the prompt into a sentence as it is, a list of one with its brackets.
 _ONE_TEXT = ("DreamLite", "WanVACE")
