@@ -114,7 +114,7 @@ def plain(row: Any, pipeline: Any, arguments: dict[str, Any], sampler: Sampler |
         sources = separate_generators(sources)
     names = inspect.signature(pipeline.__call__).parameters
     total = count * PARTICLES
-    given = {**arguments, "generator": sources, "output_type": "pt", "return_dict": True}
+    given = {**arguments, "generator": sources, "output_type": row.output, "return_dict": True}
     together = "num_images_per_prompt" in names and not row.per_sample
     if together:
         given["num_images_per_prompt"] = PARTICLES

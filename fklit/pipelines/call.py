@@ -15,6 +15,7 @@ from fklit.pipelines.call_rows import (
     needs_negative_prompts,
     pictures_a_sample,
     repeated,
+    returns_raw_tensors,
     rows_of_argument,
     takes_bare_text,
     takes_one_prompt,
@@ -106,7 +107,11 @@ def build_call(
     if needs_negative_prompts(pipeline) and given.get("negative_prompt") is None:
         given["negative_prompt"] = ""
     count, total = len(prompts), len(prompts) * num_particles
-    fixed: dict[str, Any] = {"generator": list(generators), "output_type": "pt", "return_dict": True}
+    fixed: dict[str, Any] = {
+        "generator": list(generators),
+        "output_type": "np" if returns_raw_tensors(pipeline) else "pt",
+        "return_dict": True,
+    }
     given |= {name: value for name, value in fixed.items() if name in names}
     scale = names["guidance_scale"].default if "guidance_scale" in names else 1.0
     check_samples(pipeline, given, total, scale)

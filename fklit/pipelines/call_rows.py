@@ -31,6 +31,11 @@ _PICTURE_A_SAMPLE = (
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
 _ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "MotifVideoImage2Video", "WanVACE")
+# As tensors they return pictures as decoded, about [-1, 1]; as arrays in [0, 1], as all others do.
+_RAW_TENSORS = (
+    "IF", "Kandinsky3", "KandinskyCombined", "KandinskyImg2Img", "KandinskyInpaint", "KandinskyPipeline",
+    "KandinskyV22", "PRXPixel",
+)  # fmt: skip
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
 # They put the prompt into a sentence as it is, a list of one with its brackets.
 _ONE_TEXT = ("DreamLite", "WanVACE")
@@ -61,6 +66,11 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
     if not isinstance(value, list | tuple) or (name in _PICTURES and _is_shared_list(pipeline, name, value)):
         return None
     return len(value)
+
+
+def returns_raw_tensors(pipeline: Any) -> bool:
+    """Whether the pipeline's tensors are not in [0, 1], while its arrays are."""
+    return type(pipeline).__name__.startswith(_RAW_TENSORS)
 
 
 def takes_one_prompt(pipeline: Any) -> bool:

@@ -58,7 +58,7 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
             "pass decode=, a function from latents to images in [0, 1]."
         )
     if vae is None:
-        images = latents
+        images = _without_vae(pipeline, latents)
     else:
         with _upcast(pipeline, vae):
             dtype = _decoder_dtype(vae, latents)
@@ -66,6 +66,20 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
     images = images.float() / 2 + 0.5
     # An infinity would clamp to white and look like a picture.
     return torch.where(torch.isfinite(images), images.clamp(0, 1), torch.nan)
+
+
+def _without_vae(pipeline: Any, latents: Tensor) -> Tensor:
+    """What pipelines with a quantizing autoencoder make of latents, or pixels as they are."""
+    movq, vqvae = (getattr(pipeline, name, None) for name in ("movq", "vqvae"))
+    if movq is not None:  # Kandinsky
+        found: Tensor = movq.decode(latents.to(movq.dtype), force_not_quantize=True, return_dict=False)[0]
+        return found
+    if vqvae is None:
+        return latents
+    if type(pipeline).__name__.startswith("LDMTextToImage"):
+        latents = 1 / vqvae.config.scaling_factor * latents
+    found = vqvae.decode(latents.to(vqvae.dtype), return_dict=False)[0]
+    return found
 
 
 def _unscale(vae: Any, latents: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ The pipeline itself is not touched.
 """
 
 import copy
+import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -148,12 +149,24 @@ class PipelineReplay:
                 replaced[name] = _Zeros(network)
         if at_once is not None and hasattr(getattr(self._pipeline, "vae", None), "decode"):
             replaced["vae"] = _Chunked(self._pipeline.vae, rows, at_once)
+        if self._named("HunyuanVideoImageToVideo"):
+            replaced["prepare_latents"] = functools.partial(_unmixed, self._pipeline.prepare_latents)
         if self._encoded:
             encoded = iter(self._encoded)
             replaced["encode_prompt"] = lambda *args, **kwargs: copied(next(encoded))
         replaced["_progress_bar_config"] = {"disable": True}
         twin.__dict__.update(replaced)
         return twin
+
+
+def _unmixed(prepare: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Latents as given and those of the picture, for a pipeline that mixes a thousandth of these into the former."""
+    bound = inspect.signature(prepare).bind(*args, **kwargs)
+    latents = bound.arguments["latents"]
+    bound.arguments["latents"] = None
+    drawn, picture = prepare(*bound.args, **bound.kwargs)
+    whole = latents.shape == drawn.shape  # else all frames but the first, which is the picture
+    return latents if whole else torch.cat([picture[:, :, :1], latents], dim=2), picture
 
 
 class _Unscaled:
@@ -215,6 +228,10 @@ class _Chunked:
 
     def __init__(self, vae: Any, rows: int, size: int) -> None:
         self._vae, self._rows, self._size = vae, rows, size
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # Sana-Video normalizes by the class of its autoencoder
+        return type(self._vae)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vae, name)

@@ -7,10 +7,10 @@ from tiny_families.row import Row
 
 ROWS = [
     Row("IFPipeline", "DeepFloyd IF", tiny_pipelines.tiny_if, "DeepFloyd/IF-I-XL-v1.0", main=True,
-        arguments={"height": 16, "width": 16,
+        output="np", arguments={"height": 16, "width": 16,
                    "guidance_scale": 3.0}),
     Row("IFSuperResolutionPipeline", "DeepFloyd IF", tiny_pipelines.tiny_if_super_resolution,
         "DeepFloyd/IF-II-L-v1.0", per_sample=("image",),
-        arguments={"image": picture(rows=2) * 2 - 1, "noise_level": 250, "height": 16, "width": 16,
+        output="np", arguments={"image": picture(rows=2) * 2 - 1, "noise_level": 250, "height": 16, "width": 16,
                    "guidance_scale": 3.0}),
 ]  # fmt: skip

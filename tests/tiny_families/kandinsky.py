@@ -58,15 +58,16 @@ def _third(name: str) -> Any:
 
 ROWS = [
     Row("KandinskyV22CombinedPipeline", "Kandinsky 2.2", _combined, "kandinsky-community/kandinsky-2-2-decoder",
-        main=True, arguments={**_SIZE, "prior_num_inference_steps": 2}),
+        main=True, output="np", arguments={**_SIZE, "prior_num_inference_steps": 2}),
     Row("KandinskyV22Pipeline", "Kandinsky 2.2", tiny_pipelines.tiny_kandinsky_decoder,
-        "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=_NAMES, arguments={**_SIZE, **_EMBEDS}),
+        "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=_NAMES, output="np",
+        arguments={**_SIZE, **_EMBEDS}),
     Row("KandinskyV22Img2ImgPipeline", "Kandinsky 2.2", lambda: _decoder("KandinskyV22Img2ImgPipeline"),
         "kandinsky-community/kandinsky-2-2-decoder", prompts=None, per_sample=(*_NAMES, "image"),
-        arguments={**_SIZE, **_EMBEDS, "image": picture() * 2 - 1, "strength": 0.8}),
+        output="np", arguments={**_SIZE, **_EMBEDS, "image": picture() * 2 - 1, "strength": 0.8}),
     Row("Kandinsky3Pipeline", "Kandinsky 3", lambda: _third("Kandinsky3Pipeline"),
-        "kandinsky-community/kandinsky-3", main=True, arguments=_SIZE),
+        "kandinsky-community/kandinsky-3", main=True, output="np", arguments=_SIZE),
     Row("Kandinsky3Img2ImgPipeline", "Kandinsky 3", lambda: _third("Kandinsky3Img2ImgPipeline"),
         "kandinsky-community/kandinsky-3",
-        per_sample=("image",), arguments={"guidance_scale": 3.0, "image": picture(), "strength": 0.8}),
+        per_sample=("image",), output="np", arguments={"guidance_scale": 3.0, "image": picture(), "strength": 0.8}),
 ]  # fmt: skip

@@ -30,6 +30,6 @@ def _pixel() -> Any:
 ROWS = [
     Row("PRXPipeline", "PRX", _prx, "Photoroom/prx-1024-t2i-beta", main=True, arguments=_GIVEN,
         shown=("guidance_scale",)),
-    Row("PRXPixelPipeline", "PRX", _pixel, "Photoroom/prxpixel-t2i", arguments=_GIVEN,
+    Row("PRXPixelPipeline", "PRX", _pixel, "Photoroom/prxpixel-t2i", output="np", arguments=_GIVEN,
         shown=("guidance_scale",)),
 ]  # fmt: skip

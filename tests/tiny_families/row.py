@@ -21,6 +21,7 @@ class Row:
         arguments: of the call, beside prompts, steps and generators, in the form of `pipeline_kwargs`.
         per_sample: names among them of which a plain call wants an entry a sample, in the order of the samples.
         prompts: what it is called with; None for a pipeline without prompts.
+        output: the `output_type` at which the class returns pictures in [0, 1].
         bare: whether a plain call takes its one prompt as a text, not in a list.
         steps: `num_inference_steps`; None if the call takes none.
         shown: names among `arguments` without which the class would be refused; the example gives them.
@@ -36,6 +37,7 @@ class Row:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     per_sample: tuple[str, ...] = ()
     prompts: tuple[str, ...] | None = ("a cat", "a dog")
+    output: str = "pt"
     bare: bool = False
     steps: int | None = 4
     shown: tuple[str, ...] = ()
