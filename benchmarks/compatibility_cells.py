@@ -8,7 +8,7 @@ import functools
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +42,12 @@ class WrongError(AssertionError):
     """A comparison that must hold does not."""
 
 
-def run_cells(row: Any) -> dict[str, str]:
-    """Return the answers of all cells of a row by name.
+def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
+    """Return the answers of the cells of a row by name.
 
     Args:
         row: a `tiny_families.row.Row`.
+        only: the cells to run; None for all.
     """
     made: list[Any] = []
 
@@ -68,6 +69,8 @@ def run_cells(row: Any) -> dict[str, str]:
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
+        if only is not None and name not in only:
+            continue
         if name in ("idle", "previews", "clone", "alone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue

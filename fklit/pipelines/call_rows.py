@@ -36,7 +36,7 @@ _SHARES_ENCODING = (
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
-_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "WanVACE")
+_ONE_SAMPLE = ("AnimateDiffControlNet", "AnimateDiffVideoToVideoControlNet", "MotifVideoImage2Video", "WanVACE")
 # As tensors they return pictures as decoded, about [-1, 1]; as arrays in [0, 1], as all others do.
 _RAW_TENSORS = (
     "IF", "Kandinsky3", "KandinskyCombined", "KandinskyImg2Img", "KandinskyInpaint", "KandinskyPipeline",

@@ -31,6 +31,11 @@ def _controlled() -> Any:
     return _animatediff("AnimateDiffControlNetPipeline", controlnet=tiny_pipelines._controlnet(tiny._unet()))
 
 
+def _both_controlled() -> Any:
+    net = tiny_pipelines._controlnet(tiny._unet())
+    return _animatediff("AnimateDiffVideoToVideoControlNetPipeline", controlnet=net)
+
+
 def _sdxl() -> Any:
     from diffusers import DDIMScheduler
 
@@ -52,4 +57,10 @@ ROWS = [
     Row("AnimateDiffVideoToVideoPipeline", "AnimateDiff", _name("AnimateDiffVideoToVideoPipeline"), _HUB, "video",
         per_sample=("video",),
         arguments={"height": 16, "width": 16, "guidance_scale": 3.0, "video": [[pil(16)] * 4], "strength": 0.8}),
+    Row("AnimateDiffVideoToVideoControlNetPipeline", "AnimateDiff", _both_controlled, _HUB, "video",
+        arguments={"height": 16, "width": 16, "guidance_scale": 3.0, "video": [pil(16)] * 4, "strength": 0.8,
+                   "conditioning_frames": [pil(16)] * 4}),
+    Row("AnimateDiffPAGPipeline", "AnimateDiff",
+        lambda: _animatediff("AnimateDiffPAGPipeline", pag_applied_layers=["mid"]), _HUB, "video",
+        arguments={**_GIVEN, "pag_scale": 2.0}),
 ]  # fmt: skip

@@ -52,6 +52,14 @@ def _world(name: str, channels: int) -> Any:
     return _ready(name, transformer=_transformer(channels, 4), vae=vae, scheduler=scheduler)
 
 
+def _cosmos_2_5() -> Any:
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    parts = {"transformer": _transformer(17), "vae": component("AutoencoderKLWan"), "scheduler": scheduler}
+    return _ready("Cosmos2_5_PredictBasePipeline", **parts)
+
+
 def _cosmos_2(name: str, channels: int) -> Any:
     scheduler = euler(use_karras_sigmas=True)
     return _ready(name, transformer=_transformer(channels), vae=component("AutoencoderKLWan"), scheduler=scheduler)
@@ -68,4 +76,6 @@ ROWS = [
     Row("Cosmos2VideoToWorldPipeline", "Cosmos", lambda: _cosmos_2("Cosmos2VideoToWorldPipeline", 17),
         "nvidia/Cosmos-Predict2-2B-Video2World", "video", loose=True, per_sample=("image",),
         arguments={**_GIVEN, "image": [pil(32)]}),
+    Row("Cosmos2_5_PredictBasePipeline", "Cosmos", _cosmos_2_5, "nvidia/Cosmos-Predict2.5-2B", "video", loose=True,
+        arguments=_GIVEN),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from typing import Any
 
 import tiny_flow
+import tiny_pipelines
 
 from tiny_families.components import component, pil
 from tiny_families.row import Row
@@ -15,9 +16,19 @@ _SHAPE = {
 }  # fmt: skip
 
 
-def _skyreels(name: str, **options: Any) -> Any:
+def _skyreels(name: str, parts: dict[str, Any] | None = None, **options: Any) -> Any:
     transformer = component("SkyReelsV2Transformer3DModel", **{**_SHAPE, **options})
-    return wan(name, transformer=transformer, scheduler=tiny_flow.wan().scheduler)
+    return wan(name, transformer=transformer, scheduler=tiny_flow.wan().scheduler, **(parts or {}))
+
+
+def _image_to_video() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return _skyreels(
+        "SkyReelsV2ImageToVideoPipeline", in_channels=36, image_dim=16,
+        parts={"image_encoder": tiny_pipelines._image_encoder(),
+               "image_processor": CLIPImageProcessor(size=16, crop_size=16)},
+    )  # fmt: skip
 
 
 def _forcing(name: str) -> Any:
@@ -28,6 +39,8 @@ _T2V, _DF = "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers", "Skywork/SkyReels-V2-D
 ROWS = [
     Row("SkyReelsV2Pipeline", "SkyReels V2", lambda: _skyreels("SkyReelsV2Pipeline"), _T2V, "video", main=True,
         loose=True, arguments=_GIVEN),
+    Row("SkyReelsV2ImageToVideoPipeline", "SkyReels V2", _image_to_video,
+        "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers", "video", loose=True, arguments={**_GIVEN, "image": pil(16)}),
     Row("SkyReelsV2DiffusionForcingPipeline", "SkyReels V2", _forcing("SkyReelsV2DiffusionForcingPipeline"), _DF,
         "video", loose=True, arguments={**_GIVEN, "fps": 24, "base_num_frames": 9}),
     Row("SkyReelsV2DiffusionForcingImageToVideoPipeline", "SkyReels V2",

@@ -39,7 +39,7 @@ def _anyflow() -> Any:
     return wan("AnyFlowPipeline", transformer=transformer, scheduler=FlowMapEulerDiscreteScheduler())
 
 
-def _motif() -> Any:
+def _motif(name: str = "MotifVideoPipeline") -> Any:
     from diffusers import ClassifierFreeGuidance
 
     transformer = component(
@@ -48,7 +48,7 @@ def _motif() -> Any:
         rope_axes_dim=(4, 4, 4),
     )  # fmt: skip
     pipeline = assemble(
-        "MotifVideoPipeline", transformer=transformer, vae=component("AutoencoderKLWan"), scheduler=euler(shift=5.0),
+        name, transformer=transformer, vae=component("AutoencoderKLWan"), scheduler=euler(shift=5.0),
         guider=ClassifierFreeGuidance(guidance_scale=3.0),
     )  # fmt: skip
     return encode_by(pipeline, embeds(16), embeds(16, negative=True), mask(), mask(negative=True))
@@ -63,4 +63,7 @@ ROWS = [
         "nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers", "video", main=True, loose=True, arguments=_GIVEN),
     Row("MotifVideoPipeline", "MotifVideo", _motif, "Motif-Technologies/Motif-Video-2B", "video", main=True, loose=True,
         arguments={"height": 32, "width": 32, "num_frames": 5}),
+    Row("MotifVideoImage2VideoPipeline", "MotifVideo", lambda: _motif("MotifVideoImage2VideoPipeline"),
+        "Motif-Technologies/Motif-Video-2B", "video", loose=True, per_sample=("image",),
+        arguments={"height": 32, "width": 32, "num_frames": 5, "image": [pil(32)]}),
 ]  # fmt: skip
