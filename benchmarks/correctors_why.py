@@ -26,9 +26,10 @@ from fklit.emoji.prompts import test_prompts
 from fklit.emoji.scenes import sample_prompt
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.guidance_predictions import guidance_predictions
-from fklit.pipelines.interception import Interception, StepCall
+from fklit.pipelines.interception import Interception
 from fklit.pipelines.noise_levels import step_levels
 from fklit.pipelines.source import PipelineSource
+from fklit.pipelines.step_call import StepCall
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 KINDS = ("all coordinates", "channels", "frequencies 2 x 2", "frequencies 4 x 4")

@@ -1,18 +1,33 @@
 """The README's Python examples run as they stand, and its shell commands exist."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+# Of models that have to be downloaded; they stand in a list.
+INDENTED = re.findall(r"^  ```python\n(.*?)^  ```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_there_are_three_examples():
     assert len(EXAMPLES) == 3
     assert all(len(example.strip().splitlines()) <= 12 for example in EXAMPLES)
+
+
+def test_the_examples_of_models_on_the_hub_compile_and_name_what_exists():
+    import ast
+
+    import diffusers
+
+    assert len(INDENTED) == 1
+    tree = ast.parse(textwrap.dedent(INDENTED[0]))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    pipelines = {name for name in used if name.endswith("Pipeline")}
+    assert used - pipelines == {"fklit", "prompts", "reward"} and all(hasattr(diffusers, name) for name in pipelines)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fklit.pipelines.interception import StepCall
+from fklit.pipelines.step_call import StepCall
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest entry; 2e-2 in half precision
 

@@ -8,11 +8,10 @@ denoiser call is spent on them. On leaving the context, also by an error, everyt
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from torch import Tensor
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.decode import DecodeTap, restore_attribute
-from fklit.pipelines.denoised import denoised
 from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
@@ -28,6 +26,7 @@ from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_c
 from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.shared_encoding import shared_encodings
+from fklit.pipelines.step_call import StepCall, StepChange, StepHook
 from fklit.pipelines.stochasticity import noisy_calls
 
 _MARK = "_fklit_intercepted"
@@ -35,59 +34,6 @@ _MARK = "_fklit_intercepted"
 
 class UnsupportedPipelineError(ValueError):
     """This pipeline, or this use of it, cannot be intercepted correctly."""
-
-
-@dataclass(frozen=True)
-class StepCall:
-    """One call of `scheduler.step`, before it happens.
-
-    Attributes:
-        index: position in the run; 0 is the noisiest.
-        num_steps: number of calls in the run (not always the number of inference steps: second-order samplers call
-            twice a step, image-to-image pipelines skip the first ones).
-        timestep: the timestep, as the pipeline passes it.
-        sample: the parents x_t, of shape (N, C, ...).
-        model_output: the denoiser's prediction after guidance.
-        scheduler: the scheduler, not yet stepped.
-        predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
-            rows, or two of N rows (see `fklit.pipelines.guidance_predictions.guidance_predictions`).
-    """
-
-    index: int
-    num_steps: int
-    timestep: Any
-    sample: Tensor
-    model_output: Tensor
-    scheduler: Any
-    predictions: tuple[Tensor, ...] = ()
-
-    def denoised(self) -> Tensor:
-        """The denoised prediction `E[x_0 | x_t]` of the parents, (N, C, ...)."""
-        return denoised(self.scheduler, self.model_output, self.timestep, self.sample)
-
-
-@dataclass(frozen=True)
-class StepChange:
-    """What a hook changes of a step.
-
-    Attributes:
-        ancestors: flat ancestors (N,) by which the parents are replaced, or None.
-        model_output: taken in place of the pipeline's, of its shape, in the order of the parents before they are
-            replaced; or None.
-    """
-
-    ancestors: Tensor | None = None
-    model_output: Tensor | None = None
-
-
-class StepHook(Protocol):
-    """What an algorithm does with an intercepted run."""
-
-    def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
-        """Called once, at the first step; `noisy` tells which calls inject noise (no denoiser call is spent)."""
-
-    def step(self, call: StepCall) -> Tensor | StepChange | None:
-        """Called before each step; returns flat ancestors (N,), a change, or None for nothing."""
 
 
 class Interception:

@@ -17,9 +17,10 @@ from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler
 from fklit.pipelines.call_rows import shares_encoding
 from fklit.pipelines.finite import check_finite, finite_rows
-from fklit.pipelines.interception import Interception, StepCall, StepChange
+from fklit.pipelines.interception import Interception
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
+from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.sampling.resource_monitor import ResourceMonitor
 from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm

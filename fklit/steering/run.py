@@ -10,11 +10,12 @@ from torch import Tensor
 from fklit.feynman_kac.randomness import group_generators
 from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import is_known
-from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.modality import modality_of
 from fklit.pipelines.replay import copied
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.samples import as_samples, thumbnails
+from fklit.pipelines.step_call import StepCall
 from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm

@@ -9,7 +9,7 @@ from tiny import tiny_ddpm, tiny_img2img, tiny_inpaint, tiny_sdxl, tiny_stable_d
 import fklit
 from fklit.feynman_kac import group_generators
 from fklit.pipelines.call import build_call, call_parameters
-from fklit.pipelines.call_rows import count_prompts
+from fklit.pipelines.call_rows import count_prompts, returns_raw_tensors
 from fklit.pipelines.interception import UnsupportedPipelineError
 
 PROMPTS = ["a cat", "a dog"]
@@ -127,7 +127,9 @@ def test_the_samples_are_those_of_the_pipelines_own_call(made, build, prompt, gi
         num_particles=2, pipeline_kwargs={**shared, **given},
     )  # fmt: skip
     generators = [generator for generator in group_generators(0, result.num_groups) for _ in range(2)]
-    images = pipeline(**shared, **own, generator=generators, output_type="pt").images
+    raw = returns_raw_tensors(pipeline)  # whose tensors are not in [0, 1]
+    images = pipeline(**shared, **own, generator=generators, output_type="np" if raw else "pt").images
+    images = torch.from_numpy(images).permute(0, 3, 1, 2) if raw else images
     assert torch.equal(result.samples.flatten(0, 1), images.float())
     assert result.num_groups == (1 if own.get("image") is LISTED[0] and prompt is None else 2)
     assert not torch.equal(images[0], images[1])

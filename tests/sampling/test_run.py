@@ -9,8 +9,9 @@ from fklit.analytic.gaussian import GaussianMixture
 from fklit.analytic.mixture_pipeline import MixtureOutput, MixturePipeline
 from fklit.feynman_kac import Schedule, group_generators, multinomial
 from fklit.pipelines.finite import NonFiniteError
-from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.sampler import DeterministicSamplerError
+from fklit.pipelines.step_call import StepCall
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.rewards import Function
 from fklit.sampling.reward_term import RewardTerm

@@ -19,11 +19,12 @@ from fklit.pipelines.call import build_call
 from fklit.pipelines.denoised import UnknownSchedulerError, denoised
 from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
 from fklit.pipelines.guidance_predictions import guidance_predictions
-from fklit.pipelines.interception import StepCall, StepChange, UnsupportedPipelineError
+from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.noise_levels import StepLevels, step_levels
 from fklit.pipelines.replay import copied
 from fklit.pipelines.samples import as_samples
+from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata
 from fklit.sampling.reward_term import RewardTerm

@@ -18,9 +18,10 @@ from fklit.correctors.guidance.weight import as_double, guidance_weight, stepwis
 from fklit.correctors.targets.dispersion import inner, subtract_dispersion, weighted_sum
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
-from fklit.pipelines.interception import StepCall, UnsupportedPipelineError
+from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.noise_levels import StepLevels
 from fklit.pipelines.second_model import SecondDenoiser
+from fklit.pipelines.step_call import StepCall
 
 
 class TwoModelRun(GuidanceRun):

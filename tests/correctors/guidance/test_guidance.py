@@ -28,9 +28,10 @@ from fklit.feynman_kac import group_generators
 from fklit.metrics.distributions import w1_to_density
 from fklit.pipelines.denoised import UnknownSchedulerError
 from fklit.pipelines.guidance_predictions import guidance_predictions
-from fklit.pipelines.interception import Interception, StepCall, UnsupportedPipelineError
+from fklit.pipelines.interception import Interception, UnsupportedPipelineError
 from fklit.pipelines.noise_levels import StepLevels
 from fklit.pipelines.sampler import DeterministicSamplerError
+from fklit.pipelines.step_call import StepCall
 
 STEPS = 5
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -1,0 +1,62 @@
+"""One step of a pipeline's call as a method sees it, and what the method may change of it."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fklit.pipelines.denoised import denoised
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """One call of `scheduler.step`, before it happens.
+
+    Attributes:
+        index: position in the run; 0 is the noisiest.
+        num_steps: number of calls in the run (not always the number of inference steps: second-order samplers call
+            twice a step, image-to-image pipelines skip the first ones).
+        timestep: the timestep, as the pipeline passes it.
+        sample: the parents x_t, of shape (N, C, ...).
+        model_output: the denoiser's prediction after guidance.
+        scheduler: the scheduler, not yet stepped.
+        predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
+            rows, or two of N rows (see `fklit.pipelines.guidance_predictions.guidance_predictions`).
+    """
+
+    index: int
+    num_steps: int
+    timestep: Any
+    sample: Tensor
+    model_output: Tensor
+    scheduler: Any
+    predictions: tuple[Tensor, ...] = ()
+
+    def denoised(self) -> Tensor:
+        """The denoised prediction `E[x_0 | x_t]` of the parents, (N, C, ...)."""
+        return denoised(self.scheduler, self.model_output, self.timestep, self.sample)
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """What a hook changes of a step.
+
+    Attributes:
+        ancestors: flat ancestors (N,) by which the parents are replaced, or None.
+        model_output: taken in place of the pipeline's, of its shape, in the order of the parents before they are
+            replaced; or None.
+    """
+
+    ancestors: Tensor | None = None
+    model_output: Tensor | None = None
+
+
+class StepHook(Protocol):
+    """What an algorithm does with an intercepted run."""
+
+    def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
+        """Called once, at the first step; `noisy` tells which calls inject noise (no denoiser call is spent)."""
+
+    def step(self, call: StepCall) -> Tensor | StepChange | None:
+        """Called before each step; returns flat ancestors (N,), a change, or None for nothing."""
