@@ -55,7 +55,7 @@ def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
         made[:] = made or [row.make()[0]]
         return made[0]
 
-    single = _single(row)
+    single = _single(row, pipeline())
     own = functools.cache(lambda: plain(single, pipeline(), row.given()))
     cells: dict[str, Callable[[], str]] = {
         "scale 0": lambda: _plain_samples(single, pipeline(), own, reward_scale=0.0),
@@ -78,11 +78,11 @@ def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
     return answers
 
 
-def _single(row: Any) -> Any:
+def _single(row: Any, pipeline: Any) -> Any:
     """The row with one prompt where the plain pipeline draws one encoding of a picture for all prompts."""
-    if row.prompts is None or not shares_encoding(row.make()[0], row.arguments):
+    if row.prompts is None or not shares_encoding(pipeline, row.arguments):
         return row
-    return replace(row, prompts=row.prompts[:1])
+    return replace(row, prompts=row.prompts[:1], per_sample=())
 
 
 def answer(cell: Callable[[], str]) -> str:

@@ -30,7 +30,7 @@ _PICTURE_A_SAMPLE = (
 
 # They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
 # sample gets it, and the particles of a prompt share one draw (`fklit.pipelines.shared_encoding`).
-_SHARES_ENCODING = (
+_SHARES_ENCODING = ("ZImageImg2Img",
     "ChromaImg2Img", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
     "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
 )  # fmt: skip
