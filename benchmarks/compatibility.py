@@ -79,7 +79,8 @@ def try_row(row: Any, folder: str) -> dict[str, Any]:
     return {
         "pipeline": row.pipeline, "family": row.family, "folder": folder, "kind": row.kind, "main": row.main,
         "verdict": found, "reason": reason, "corrected": corrected == "ok",
-        "correct_reason": "" if corrected == "ok" else _reason(corrected), "example": example(row), "cells": cells,
+        "correct_reason": "" if corrected == "ok" else _reason(corrected),
+        "example": example(row, found), "cells": cells,
     }  # fmt: skip
 
 
@@ -98,13 +99,16 @@ def _within(seconds: int, work: Any) -> dict[str, str]:
         signal.signal(signal.SIGALRM, before)
 
 
-def example(row: Any) -> str:
-    """One line of Python that steers a model of this class."""
+def example(row: Any, found: str) -> str:
+    """One line of Python that steers a model of this class, or draws the best of n; empty where it is refused."""
+    if found == "refused":
+        return ""
     given = {name: name for name, value in row.arguments.items() if not isinstance(value, str | int | float)}
     given |= {name: repr(row.arguments[name]) for name in row.shown}
     inputs = ", ".join(f'"{name}": {value}' for name, value in given.items())
     prompts = "" if row.prompts is None else ", prompts"
-    extra = f", pipeline_kwargs={{{inputs}}}" if inputs else ""
+    extra = ', potential="terminal"' if found == "best of n" else ""
+    extra += f", pipeline_kwargs={{{inputs}}}" if inputs else ""
     return f'fklit.steer({row.pipeline}.from_pretrained("{row.example}"){prompts}, reward=reward{extra})'
 
 

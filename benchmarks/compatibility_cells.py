@@ -8,8 +8,9 @@ import functools
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,12 @@ from torch import Tensor
 import fklit
 from fklit.feynman_kac import group_generators
 from fklit.pipelines.call import build_call
+from fklit.pipelines.call_rows import shares_encoding
 from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.flow.steps import stochastic_steps
+from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
 from fklit.pipelines.interception import Interception
+from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.sampler import Sampler, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
 from fklit.steering.run import SteeringRun
@@ -38,11 +42,12 @@ class WrongError(AssertionError):
     """A comparison that must hold does not."""
 
 
-def run_cells(row: Any) -> dict[str, str]:
-    """Return the answers of all cells of a row by name.
+def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
+    """Return the answers of the cells of a row by name.
 
     Args:
         row: a `tiny_families.row.Row`.
+        only: the cells to run; None for all.
     """
     made: list[Any] = []
 
@@ -50,23 +55,34 @@ def run_cells(row: Any) -> dict[str, str]:
         made[:] = made or [row.make()[0]]
         return made[0]
 
-    own = functools.cache(lambda: plain(row, pipeline(), row.given()))
+    single = _single(row)
+    own = functools.cache(lambda: plain(single, pipeline(), row.given()))
     cells: dict[str, Callable[[], str]] = {
-        "scale 0": lambda: _plain_samples(row, pipeline(), own, reward_scale=0.0),
-        "terminal": lambda: _plain_samples(row, pipeline(), own, reward_scale=1e5, potential="terminal"),
+        "scale 0": lambda: _plain_samples(single, pipeline(), own, reward_scale=0.0),
+        "terminal": lambda: _plain_samples(single, pipeline(), own, reward_scale=1e5, potential="terminal"),
         "steer": lambda: _steers(row, pipeline()),
-        "idle": lambda: _idle(row, pipeline()),
+        "idle": lambda: _idle(single, pipeline()),
         "previews": lambda: _previews(row, pipeline()),
         "clone": lambda: _clone(row, pipeline()),
+        "alone": lambda: _alone(row, pipeline()),
         "correct": lambda: _corrects(row, pipeline()),
     }
     answers: dict[str, str] = {}
     for name, cell in cells.items():
-        if name in ("idle", "previews", "clone") and answers["steer"].startswith("refused"):
+        if only is not None and name not in only:
+            continue
+        if name in ("idle", "previews", "clone", "alone") and answers["steer"].startswith("refused"):
             answers[name] = "not asked: steering is refused"
             continue
         answers[name] = answer(cell)
     return answers
+
+
+def _single(row: Any) -> Any:
+    """The row with one prompt where the plain pipeline draws one encoding of a picture for all prompts."""
+    if row.prompts is None or not shares_encoding(row.make()[0], row.arguments):
+        return row
+    return replace(row, prompts=row.prompts[:1])
 
 
 def answer(cell: Callable[[], str]) -> str:
@@ -294,26 +310,47 @@ def _clone(row: Any, pipeline: Any) -> str:
     return "ok"
 
 
-def _corrects(row: Any, pipeline: Any) -> str:
-    """Guidance of scale 2; with one particle the samples are the plain pipeline's at that scale."""
-
-    def given() -> dict[str, Any]:
-        return {name: value for name, value in row.given().items() if name != "guidance_scale"}
-
-    prompts = [""] if row.prompts is None else list(row.prompts)
+def _alone(row: Any, pipeline: Any) -> str:
+    """The samples of the last prompt do not depend on its neighbors, but for rounding by the size of the batch."""
+    count = _groups(row)
+    if count == 1 or row.prompts is None:
+        return "not asked: one prompt"
+    together = _steer(row, pipeline, reward_scale=1e-12)
+    own = row.given()
+    for name in row.per_sample:
+        if not isinstance(own[name], str | int) and len(own[name]) == count:
+            own[name] = own[name][-1:]
     torch.manual_seed(SEED)
-    result = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given(), seed=SEED
-    )
-    if not bool(result.samples.isfinite().all() and result.log_weight_std.isfinite().all()):
-        raise WrongError("samples or weights are not finite")
-    if float(result.log_weight_std.max()) == 0:
-        raise WrongError("no step was weighed")
-    torch.manual_seed(SEED)
-    idle = fklit.correct(
-        pipeline, prompts, guidance_scale=2.0, num_particles=PARTICLES, pipeline_kwargs=given(), seed=SEED,
-        correction=0.0,
+    alone = fklit.steer(
+        pipeline, list(row.prompts[-1:]), prompt_indices=[count - 1], num_particles=PARTICLES, reward=reward,
+        reward_schedule=fklit.Schedule(0.0, 1.0), pipeline_kwargs=own, seed=SEED, reward_scale=1e-12,
     )  # fmt: skip
-    reference = row.given() | {"guidance_scale": 2.0}
-    _require_equal(idle.samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
+    difference = float((alone.samples[0] - together.samples[-1]).abs().max())
+    if difference > 1e-2:
+        raise WrongError(f"the samples of a prompt differ by {difference:.1e} from those of a call with another prompt")
+    return "ok"
+
+
+def _corrects(row: Any, pipeline: Any) -> str:
+    """Guidance of scale 3; without correction the samples are the plain pipeline's at that scale."""
+    scale_name = guidance_argument(as_pipeline(pipeline), row.given())
+    prompts = [""] if row.prompts is None else list(row.prompts)
+    found = []
+    for correction in (1.0, 0.0):
+        given = {name: value for name, value in row.given().items() if name != scale_name}
+        torch.manual_seed(SEED)
+        found.append(
+            fklit.correct(
+                pipeline, prompts, guidance_scale=3.0, num_particles=PARTICLES, pipeline_kwargs=given, seed=SEED,
+                correction=correction,
+            )
+        )  # fmt: skip
+        if correction and not bool(found[0].samples.isfinite().all() and found[0].log_weight_std.isfinite().all()):
+            raise WrongError("samples or weights are not finite")
+        if correction and float(found[0].log_weight_std.max()) == 0:
+            raise WrongError("no step was weighed")
+    if shares_encoding(pipeline, row.arguments):
+        return "ok"
+    reference = row.given() | {scale_name: guidance_value(pipeline, 3.0)}
+    _require_equal(found[1].samples, plain(row, pipeline, reference), "at correction 0 against the plain pipeline")
     return "ok"

@@ -21,10 +21,11 @@ random weights; nothing on it is a guess. Find the class of your model: its name
 
 **Steered** means, for two prompts with three particles each and forced resampling: at `reward_scale=0` the samples are
 the plain pipeline's, bit for bit; so are those of a run under fklit's sampler in which no weight parts, against the
-plain pipeline under that sampler; and a clone continues exactly as its parent would under the same noise. **Best of n**
+plain pipeline under that sampler; what rewards see at the last step is what the pipeline returns; and a clone continues
+exactly as its parent would under the same noise (to 2e-5 where attention rounds by the place of a row). **Best of n**
 means that resampling on the way is refused, for the reason given, while `potential="terminal"` draws and weighs the
 pipeline's own samples. **Refused** means that neither is possible. **Guidance** says whether `fklit.correct` weighs the
-classifier-free guidance of the class.
+classifier-free guidance of the class. The class of a family that is used most is in bold.
 
 In the examples `prompts` are texts, `reward` is a [reward](steering.md) and other names are your inputs.
 """
@@ -55,7 +56,8 @@ def _table(entries: Iterable[Mapping[str, Any]]) -> str:
         name = f"**`{entry['pipeline']}`**" if entry["main"] else f"`{entry['pipeline']}`"
         verdict = f"**{entry['verdict']}**" + (f": {_cell(entry['reason'])}" if entry["reason"] else "")
         guidance = "yes" if entry["corrected"] else f"no: {_cell(entry['correct_reason'])}"
-        lines.append(f"| {entry['family']} | {name} | {verdict} | {guidance} | `{entry['example']}` |")
+        example = f"`{entry['example']}`" if entry["example"] else ""
+        lines.append(f"| {entry['family']} | {name} | {verdict} | {guidance} | {example} |")
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fklit.pipelines.call_rows import (
     TEXT,
+    draws_globally,
     is_embedding,
     makes_one_sample,
     needs_negative_prompts,
@@ -125,8 +126,13 @@ def build_call(
             f"{type(pipeline).__name__} makes one sample a call, got {total} to make (prompts x num_particles), so "
             "there are no particles to choose among; call it yourself with several seeds."
         )
+    if count > 1 and draws_globally(pipeline):
+        raise ValueError(
+            f"{type(pipeline).__name__} expected one prompt a call, as it draws the encoding of its picture by the "
+            f"global generator, for all prompts at once, got {count}; steer one prompt a call (batch_size=1)."
+        )
     _check_latents(given, total)
-    spread = pictures_a_sample(pipeline, given)
+    spread = pictures_a_sample(pipeline, given, count)
     given |= spread
     rows = {name: rows_of_argument(pipeline, name, value) for name, value in given.items()}
     batched = {name: number for name, number in rows.items() if number is not None}

@@ -19,14 +19,20 @@ _VIDEOS = frozenset({"video", "control_video"})
 # Their list of images is of references, or of pages, that belong to every prompt.
 _SHARED_LISTS = ("Flux2", "QwenImageEditPlus", "OmniGen", "JoyImageEditPlus", "BriaFibo2", "VisualCloze")
 
-# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own. Or
-# they encode it once, by the generator of the first sample, on which the other prompts would then depend (FLUX).
+# They spread one picture neither over prompts nor over the samples of a prompt: each sample wants one of its own.
 _PICTURE_A_SAMPLE = (
-    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "FluxImg2Img", "HunyuanSkyreelsImageToVideo",
+    "AnimateDiffVideoToVideo", "CogVideoX", "Cosmos2VideoToWorld", "HunyuanSkyreelsImageToVideo",
     "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
     "KandinskyV22Img2ImgPipeline", "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
     "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
     "StableDiffusionXLAdapter",
+)  # fmt: skip
+
+# They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
+# sample gets it, and the particles of a prompt share one draw (`fklit.pipelines.shared_encoding`).
+_SHARES_ENCODING = (
+    "ChromaImg2Img", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
+    "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.
@@ -37,6 +43,8 @@ _RAW_TENSORS = (
     "KandinskyV22", "PRXPixel",
 )  # fmt: skip
 _ONE_PROMPT = ("DreamLite", "QwenImageEditPlus")
+# They draw the encoding of their picture by the global generator, all samples of a call at once.
+_GLOBAL_DRAW = ("CogView4Control",)
 # They put the prompt into a sentence as it is, a list of one with its brackets.
 _ONE_TEXT = ("DreamLite", "WanVACE")
 # They encode one empty text where no negative prompt is given, whatever the number of prompts.
@@ -68,6 +76,14 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
     return len(value)
 
 
+def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a call has one picture, of which each prompt's particles share one encoding."""
+    if not type(pipeline).__name__.startswith(_SHARES_ENCODING):
+        return False
+    counts = [rows_of_argument(pipeline, name, given[name]) for name in _PICTURES & given.keys()]
+    return all(count in (None, 1) for count in counts)
+
+
 def returns_raw_tensors(pipeline: Any) -> bool:
     """Whether the pipeline's tensors are not in [0, 1], while its arrays are."""
     return type(pipeline).__name__.startswith(_RAW_TENSORS)
@@ -76,6 +92,11 @@ def returns_raw_tensors(pipeline: Any) -> bool:
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
     return type(pipeline).__name__.startswith(_ONE_PROMPT)
+
+
+def draws_globally(pipeline: Any) -> bool:
+    """Whether the samples of a prompt depend on the others of the call by the global generator."""
+    return type(pipeline).__name__.startswith(_GLOBAL_DRAW)
 
 
 def takes_bare_text(pipeline: Any) -> bool:
@@ -93,14 +114,17 @@ def needs_negative_prompts(pipeline: Any) -> bool:
     return type(pipeline).__name__.startswith(_NEGATIVE_A_PROMPT)
 
 
-def pictures_a_sample(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def pictures_a_sample(pipeline: Any, given: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Return the pictures of a call that the pipeline does not spread itself, each with an axis or list of rows.
 
     Args:
         pipeline: a diffusers pipeline.
         given: arguments of its call.
+        count: B, prompts of the call.
     """
-    if not type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE):
+    # With one prompt the pipeline's own way is right, and rounds by the batch of one that it encodes.
+    shares = count > 1 and shares_encoding(pipeline, given)
+    if not (shares or type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE)):
         return {}
     found = {}
     for name in (_PICTURES | _VIDEOS) & given.keys():

@@ -171,6 +171,7 @@ def _ddim_at(scheduler: Any) -> Any:
     sibling = _ddim(scheduler)
     sibling.alphas_cumprod = scheduler.alphas_cumprod.clone()
     sibling.final_alpha_cumprod = scheduler.final_alpha_cumprod.clone()
+    sibling.register_to_config(clip_sample=False)  # an option that its step ignores, though it is on by default
     return sibling
 
 

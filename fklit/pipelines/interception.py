@@ -27,6 +27,7 @@ from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, is_list_of_tensors, rows_of
 from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
+from fklit.pipelines.shared_encoding import shared_encodings
 from fklit.pipelines.stochasticity import noisy_calls
 
 _MARK = "_fklit_intercepted"
@@ -105,6 +106,7 @@ class Interception:
         decode_batch: most rows that the decoder gets at once; None for `max_batch`.
         group_size: particles of one prompt, whose rows lie side by side; what differs between them in the denoiser's
             arguments moves with the particles. None compares nothing.
+        shares_encoding: whether the particles of a prompt share one encoding of a picture.
         resamples: whether the hook may resample.
         may_edit: whether the pipeline may edit latents between steps, as inpainting does: then nothing may depend on
             the law of a step.
@@ -132,6 +134,7 @@ class Interception:
         max_batch: int | None = None,
         decode_batch: int | None = None,
         group_size: int | None = None,
+        shares_encoding: bool = False,
         resamples: bool = True,
         may_edit: bool = False,
     ) -> None:
@@ -151,6 +154,7 @@ class Interception:
         self._eta = eta
         self._max_batch = max_batch
         self._stack = ExitStack()
+        self._shares_encoding = shares_encoding
         self._resamples = resamples
         self._may_edit = may_edit
         self._conditioning: PerParticleConditioning | None = None
@@ -186,6 +190,8 @@ class Interception:
                 self._stack.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
                 pipeline.scheduler = self._scheduler
             self._stack.enter_context(self.decoder.installed())
+            if self._shares_encoding:
+                self._stack.enter_context(shared_encodings(pipeline))
             for module in denoisers:
                 self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
             control = getattr(pipeline, "controlnet", None)

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,6 +15,7 @@ from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.randomness import group_generators
 from fklit.feynman_kac.resampling import get_resampler
+from fklit.pipelines.call_rows import shares_encoding
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.interception import Interception, StepCall, StepChange
 from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
@@ -42,6 +43,7 @@ class SamplingRun(ABC):
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
         weighs_steps: whether weights come from the law of each step, as those of corrected guidance do.
         eta: the `eta` the pipeline will be called with, or None.
+        pipeline_kwargs: further arguments of its call.
 
     Attributes:
         generators: what to call the pipeline with.
@@ -59,6 +61,7 @@ class SamplingRun(ABC):
         resamples: bool,
         weighs_steps: bool,
         eta: float | None,
+        pipeline_kwargs: Mapping[str, Any],
     ) -> None:
         self.prompts = list(prompts)
         self.prompt_indices = list(prompt_indices)
@@ -96,6 +99,7 @@ class SamplingRun(ABC):
             max_batch=particles.max_batch,
             decode_batch=particles.decode_batch,
             group_size=particles.num_particles,
+            shares_encoding=shares_encoding(pipeline, pipeline_kwargs),
             resamples=self._resamples,
             may_edit=not (self._resamples or weighs_steps),
         )

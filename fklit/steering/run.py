@@ -90,6 +90,7 @@ class SteeringRun(SamplingRun):
             resamples=term.steers and term.schedule.resample_at != (),
             weighs_steps=False,
             eta=None if eta is None else float(eta),
+            pipeline_kwargs=self._kwargs,
         )
         self._term = term
         self._previews: list[Tensor] | None = [] if settings.previews else None

@@ -236,6 +236,13 @@ def test_the_law_of_a_zero_snr_model_is_right_as_steps_become_small(name, step_e
     assert abs(float(x.std()) - STD) < 3 * STD / 200 / 2**0.5 + step_error  # and the error of a thousand steps
 
 
+def test_the_sibling_of_a_scheduler_that_ignores_its_clip_does_not_clip():
+    assert diffusers.CogVideoXDDIMScheduler().config.clip_sample
+    sibling, eta, _ = stochastic_sibling(diffusers.CogVideoXDDIMScheduler())
+    assert not sibling.config.clip_sample and eta == 1.0
+    assert torch.equal(sibling.alphas_cumprod, diffusers.CogVideoXDDIMScheduler().alphas_cumprod)
+
+
 def _step(scheduler, x, t, eta, generator):
     levels = scheduler.alphas_cumprod.double()
     low = int(t)

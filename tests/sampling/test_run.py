@@ -39,7 +39,14 @@ class Scripted(SamplingRun):
         given = {"prompts": prompts, "prompt_indices": range(len(prompts)), "generators": generators}
         term = None if reward is None else RewardTerm(pipeline, prompts, reward, particles)
         super().__init__(
-            pipeline, **given, particles=particles, reward=term, resamples=resamples, weighs_steps=weighs, eta=eta
+            pipeline,
+            **given,
+            particles=particles,
+            reward=term,
+            resamples=resamples,
+            weighs_steps=weighs,
+            eta=eta,
+            pipeline_kwargs={},
         )
         self.script, self.seen = script, []
 

@@ -32,6 +32,6 @@ def _control() -> Any:
 
 ROWS = [
     Row("CogView3PlusPipeline", "CogView3", _plus, "THUDM/CogView3-Plus-3B", main=True, arguments=_GIVEN),
-    Row("CogView4ControlPipeline", "CogView4", _control, "THUDM/CogView4-6B-Control",
+    Row("CogView4ControlPipeline", "CogView4", _control, "THUDM/CogView4-6B-Control", prompts=("a cat",),
         arguments={**_GIVEN, "control_image": picture()}),
 ]  # fmt: skip

@@ -38,7 +38,8 @@ def _control(name: str) -> Any:
 
 ROWS = [
     Row("FluxPipeline", _FAMILY, lambda: _flux("FluxPipeline"), _DEV, main=True, arguments=_SQUARE),
-    Row("FluxImg2ImgPipeline", _FAMILY, lambda: _flux("FluxImg2ImgPipeline"), _DEV, arguments={**_SQUARE, **_EDITED}),
+    Row("FluxImg2ImgPipeline", _FAMILY, lambda: _flux("FluxImg2ImgPipeline"), _DEV,
+        per_sample=("image",), arguments={**_SQUARE, **_EDITED}),
     Row("FluxInpaintPipeline", _FAMILY, lambda: _flux("FluxInpaintPipeline"), _DEV,
         arguments={**_SQUARE, **_EDITED, "mask_image": MASK}),
     Row("FluxKontextPipeline", _FAMILY, lambda: _flux("FluxKontextPipeline"),

@@ -111,6 +111,7 @@ class GuidanceRun(SamplingRun):
             resamples=(self._weighs or steers) and self._resample_schedule.indices != (),
             weighs_steps=self._weighs or self._replaces_output,
             eta=None if eta is None else float(eta),
+            pipeline_kwargs=self._kwargs,
         )
         self.texts = layout.texts
         self.call_scale = layout.call_scale
