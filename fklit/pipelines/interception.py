@@ -101,6 +101,7 @@ class Interception:
         self._max_batch = max_batch
         self._stack = ExitStack()
         self._shares_encoding = shares_encoding
+        self._group_size = group_size or 1
         self._resamples = resamples
         self._may_edit = may_edit
         self._conditioning: PerParticleConditioning | None = None
@@ -137,7 +138,7 @@ class Interception:
                 pipeline.scheduler = self._scheduler
             self._stack.enter_context(self.decoder.installed())
             if self._shares_encoding:
-                self._stack.enter_context(shared_encodings(pipeline))
+                self._stack.enter_context(shared_encodings(pipeline, self._group_size))
             for module in denoisers:
                 self._stack.enter_context(intercept_call(module, functools.partial(self._denoise, module)))
             control = getattr(pipeline, "controlnet", None)

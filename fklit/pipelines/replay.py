@@ -141,10 +141,9 @@ class PipelineReplay:
         scheduler = copied_without_noise(self._pipeline.scheduler)
         scheduler.__dict__["step"] = _staying(type(scheduler))
         # Pipelines multiply latents that they are given by the scale of the first noise; these are no noise.
-        members: dict[str, Any] = {"init_noise_sigma": _Unscaled()}
-        if not hasattr(scheduler, "scale_model_input"):  # Bria asks for it of any class but the Euler scheduler's own
-            members["scale_model_input"] = lambda self, sample, timestep=None: sample
-        scheduler.__class__ = type(type(scheduler).__name__, (type(scheduler),), members)
+        if hasattr(scheduler, "init_noise_sigma"):
+            kind = type(scheduler)
+            scheduler.__class__ = type(kind.__name__, (kind,), {"init_noise_sigma": _Unscaled()})
         replaced: dict[str, Any] = {"scheduler": scheduler, "maybe_free_model_hooks": lambda: None}
         for name in _STUBBED:
             network = getattr(self._pipeline, name, None)

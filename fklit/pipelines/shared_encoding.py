@@ -8,6 +8,7 @@ of a prompt are then those of the pipeline's own call with this prompt alone and
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,21 +18,23 @@ from fklit.pipelines.decode import restore_attribute
 
 
 @contextmanager
-def shared_encodings(pipeline: Any) -> Iterator[None]:
+def shared_encodings(pipeline: Any, group_size: int) -> Iterator[None]:
     """Let draws from equal posteriors by one generator be one draw, within the context.
 
     Args:
         pipeline: a diffusers pipeline with an autoencoder as `vae`.
+        group_size: K, rows that share a draw; the next of that posterior is a draw of its own, as a second picture may
+            be equal to the first.
     """
     vae = pipeline.vae
     original, own = vae.encode, vae.__dict__.get("encode")
-    drawn: list[tuple[torch.Generator, Tensor, Tensor]] = []
+    drawn: list[_Draw] = []
 
     def encode(*args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
         posterior = getattr(output, "latent_dist", None)
         if posterior is not None:
-            output.latent_dist = _SharedPosterior(posterior, drawn)
+            output.latent_dist = _SharedPosterior(posterior, drawn, group_size)
         return output
 
     vae.encode = encode
@@ -42,11 +45,21 @@ def shared_encodings(pipeline: Any) -> Iterator[None]:
             restore_attribute(vae, "encode", own)
 
 
+@dataclass
+class _Draw:
+    """A draw, by which generator from which posterior, and for how many more rows it stands."""
+
+    generator: torch.Generator
+    mean: Tensor
+    value: Tensor
+    rows_left: int
+
+
 class _SharedPosterior:
     """A posterior that draws once for each generator and mean; all else is its own."""
 
-    def __init__(self, posterior: Any, drawn: list[tuple[torch.Generator, Tensor, Tensor]]) -> None:
-        self._posterior, self._drawn = posterior, drawn
+    def __init__(self, posterior: Any, drawn: list[_Draw], group_size: int) -> None:
+        self._posterior, self._drawn, self._group_size = posterior, drawn, group_size
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._posterior, name)
@@ -57,13 +70,16 @@ class _SharedPosterior:
             parameters = self._posterior.parameters
             rows = [type(self._posterior)(parameters[i : i + 1]) for i in range(mean.shape[0])]
             draws = [
-                _SharedPosterior(row, self._drawn).sample(source) for row, source in zip(rows, generator, strict=True)
+                _SharedPosterior(row, self._drawn, self._group_size).sample(source)
+                for row, source in zip(rows, generator, strict=True)
             ]
             return torch.cat(draws)
-        for source, known, draw in self._drawn:
-            if source is generator and known.shape == mean.shape and torch.equal(known, mean):
-                return draw.clone()
+        for draw in self._drawn:
+            same = draw.generator is generator and draw.mean.shape == mean.shape
+            if same and draw.rows_left > 0 and torch.equal(draw.mean, mean):
+                draw.rows_left -= 1
+                return draw.value.clone()
         found: Tensor = self._posterior.sample(generator)
         if isinstance(generator, torch.Generator):
-            self._drawn.append((generator, mean, found.clone()))
+            self._drawn.append(_Draw(generator, mean, found.clone(), self._group_size - 1))
         return found

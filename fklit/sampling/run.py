@@ -100,7 +100,7 @@ class SamplingRun(ABC):
             max_batch=particles.max_batch,
             decode_batch=particles.decode_batch,
             group_size=particles.num_particles,
-            shares_encoding=shares_encoding(pipeline, pipeline_kwargs),
+            shares_encoding=len(self.prompts) > 1 and shares_encoding(pipeline, pipeline_kwargs),
             resamples=self._resamples,
             may_edit=not (self._resamples or weighs_steps),
         )

@@ -57,10 +57,12 @@ def test_equal_posteriors_are_drawn_once_for_each_generator():
     pipeline, _ = rows()["FluxImg2ImgPipeline"].make()
     first, second = (torch.Generator().manual_seed(i) for i in range(2))
     picture = torch.rand(1, 3, 16, 16) * 2 - 1
-    with shared_encodings(pipeline):
+    with shared_encodings(pipeline, 2):
         draws = [pipeline.vae.encode(picture).latent_dist.sample(source) for source in (first, first, second)]
         other = pipeline.vae.encode(-picture).latent_dist.sample(first)
+        again = pipeline.vae.encode(picture).latent_dist.sample(first)
         assert pipeline.vae.encode(picture).latent_dist.mean.shape == draws[0].shape
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     assert torch.equal(draws[0], pipeline.vae.encode(picture).latent_dist.sample(torch.Generator().manual_seed(0)))
     assert not torch.equal(draws[0], other)
+    assert not torch.equal(draws[0], again), "a second picture that is equal is a draw of its own"

@@ -83,7 +83,7 @@ def _plain(pipeline, arguments, kernel=None):
     if shares:  # one picture would be encoded by the first prompt's noise
         settings["image"] = settings["image"].repeat(6, 1, 1, 1)
     with (
-        shared_encodings(pipeline) if shares else nullcontext(),
+        shared_encodings(pipeline, 3) if shares else nullcontext(),
         stochastic_steps(pipeline.scheduler, kernel or get_flow_kernel(noise_level=0.0), sources),
     ):
         output = pipeline(prompt=prompts, generator=sources, **settings)
