@@ -25,7 +25,7 @@ _PICTURE_A_SAMPLE = (
     "HunyuanVideoImageToVideo", "Kandinsky3Img2Img", "KandinskyImg2ImgPipeline", "KandinskyV22ControlnetImg2Img",
     "KandinskyV22Img2ImgPipeline", "LTX2ImageToVideo", "LTXImageToVideo", "LucyEdit", "StableDiffusion3Img2Img",
     "StableDiffusion3PAGImg2Img", "StableDiffusionAdapter", "StableDiffusionLatentUpscale", "StableDiffusionUpscale",
-    "StableDiffusionXLAdapter",
+    "StableDiffusionXLAdapter", "StableUnCLIPImg2Img",
 )  # fmt: skip
 
 # They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each

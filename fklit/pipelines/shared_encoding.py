@@ -29,12 +29,14 @@ def shared_encodings(pipeline: Any, group_size: int) -> Iterator[None]:
     vae = pipeline.vae
     original, own = vae.encode, vae.__dict__.get("encode")
     drawn: list[_Draw] = []
+    # FLUX Fill hands over all generators at once; others do so for control images, which they give each sample anyway.
+    lists = type(pipeline).__name__.startswith("FluxFill")
 
     def encode(*args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
         posterior = getattr(output, "latent_dist", None)
         if posterior is not None:
-            output.latent_dist = _SharedPosterior(posterior, drawn, group_size)
+            output.latent_dist = _SharedPosterior(posterior, drawn, group_size, lists)
         return output
 
     vae.encode = encode
@@ -58,19 +60,19 @@ class _Draw:
 class _SharedPosterior:
     """A posterior that draws once for each generator and mean; all else is its own."""
 
-    def __init__(self, posterior: Any, drawn: list[_Draw], group_size: int) -> None:
-        self._posterior, self._drawn, self._group_size = posterior, drawn, group_size
+    def __init__(self, posterior: Any, drawn: list[_Draw], group_size: int, lists: bool) -> None:
+        self._posterior, self._drawn, self._group_size, self._lists = posterior, drawn, group_size, lists
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._posterior, name)
 
     def sample(self, generator: Any = None) -> Tensor:
         mean: Tensor = self._posterior.mean
-        if isinstance(generator, list) and len(generator) == mean.shape[0]:
+        if self._lists and isinstance(generator, list) and len(generator) == mean.shape[0]:
             parameters = self._posterior.parameters
             rows = [type(self._posterior)(parameters[i : i + 1]) for i in range(mean.shape[0])]
             draws = [
-                _SharedPosterior(row, self._drawn, self._group_size).sample(source)
+                _SharedPosterior(row, self._drawn, self._group_size, lists=False).sample(source)
                 for row, source in zip(rows, generator, strict=True)
             ]
             return torch.cat(draws)
