@@ -49,11 +49,12 @@ def run_cells(row: Any, only: Collection[str] | None = None) -> dict[str, str]:
         row: a `tiny_families.row.Row`.
         only: the cells to run; None for all.
     """
-    made: list[Any] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that diffusers itself deprecates
+        built = row.make()[0]
 
     def pipeline() -> Any:
-        made[:] = made or [row.make()[0]]
-        return made[0]
+        return built
 
     single = _single(row, pipeline())
     own = functools.cache(lambda: plain(single, pipeline(), row.given()))
