@@ -14,7 +14,6 @@ import fklit
 ROOT = Path(__file__).parents[2]
 QUICK = (
     "DDPMPipeline", "FluxControlNetPipeline", "FluxInpaintPipeline", "MarigoldDepthPipeline",
-    "StableDiffusion3Img2ImgPipeline", "StableDiffusionXLAdapterPipeline",
 )  # fmt: skip
 
 

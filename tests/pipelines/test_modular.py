@@ -18,7 +18,7 @@ from fklit.pipelines.stochasticity import SchedulerSwapWarning
 
 STEPS = 4
 PROMPTS = ["a cat", "a dog"]
-QUICK = ("sdxl", "sd3", "flux")
+QUICK = ("sd3",)
 # Their attention rounds by the place of a row in the batch.
 LOOSE = 2e-5
 

@@ -30,7 +30,10 @@ def loudness(waveforms, prompts=None):
     return waveforms.square().mean((1, 2))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "stable_audio" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+)
 def model(request):
     build, *rest = MODELS[request.param]
     return build(), *rest

@@ -37,7 +37,9 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=[name if name == "wan" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def model(request):
     build, frames = MODELS[request.param]
     return *build(), frames
@@ -104,6 +106,7 @@ def test_a_whole_video_is_given_to_a_function(model):
     assert {shape[1:3] for shape in shapes} == {(frames, 3)}
 
 
+@pytest.mark.slow
 def test_videos_are_decoded_one_at_a_time_on_the_way(monkeypatch):
     pipeline, arguments = flow("wan", 5)
     sizes = []

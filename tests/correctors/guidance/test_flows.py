@@ -21,7 +21,7 @@ GUIDED = {
     "sana": ("guidance_scale", 0.0), "cogview4": ("guidance_scale", 0.0), "z-image": ("guidance_scale", 1.0),
     "wan": ("guidance_scale", 0.0), "ltx": ("guidance_scale", 0.0),
 }  # fmt: skip
-QUICK = ("sd3", "qwen-image", "wan", "z-image")
+QUICK = ("sd3", "qwen-image")
 
 
 def _make(name, scale_name="guidance_scale"):

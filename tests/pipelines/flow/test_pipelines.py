@@ -24,12 +24,14 @@ SCHEDULE = fklit.Schedule(0, 3)
 LOOSE = {"wan"}
 
 
-QUICK = ("sd3", "flux-dev", "wan", "z-image")
+FAMILIES = ("sd3", "wan", "flux-dev", "z-image")
+QUICK = FAMILIES[:2]
 
 
 @pytest.fixture(
     scope="module",
-    params=QUICK,  # the others are rows of the compatibility table, whose cells ask the same
+    # The others are rows of the compatibility table, whose cells ask the same.
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
 def family(request):
     return request.param, *make(request.param)

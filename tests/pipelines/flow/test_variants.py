@@ -68,6 +68,7 @@ def test_bfloat16_is_steered_and_at_scale_0_the_pipelines_own(family):
     assert torch.equal(_steer(pipeline, arguments, reward_scale=0.0).samples.reshape(own.shape), own)
 
 
+@pytest.mark.slow
 def test_wan_2_2_is_steered_over_both_transformers():
     from diffusers import WanPipeline
 
