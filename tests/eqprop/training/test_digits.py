@@ -1,13 +1,15 @@
 """Trainings on digits: what the homeostatic loss is for, and which order of updates converges."""
 
 import csv
+import json
+import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from equilibria import relative
+from filelock import FileLock
 from lightning.pytorch import Trainer
 
 from fklit.cli import main
@@ -36,14 +38,19 @@ def train(folder, monkeypatch, *extra):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Runs of the configuration by seed and whether the loss is there; each is run once, when it is asked for."""
+    """Runs of the configuration by seed and whether the loss is there; each is run once, by one of the processes."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # of this session
 
-    @cache
     def run(seed, homeostasis):
-        folder = tmp_path_factory.mktemp("digits")
-        with pytest.MonkeyPatch.context() as patch:
-            off = [] if homeostasis else ["--model.homeostasis=null"]
-            return train(folder, patch, f"--seed_everything={seed}", *off)
+        path = shared / f"digits-{seed}-{homeostasis}.json"
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():
+                with pytest.MonkeyPatch.context() as patch:
+                    off = [] if homeostasis else ["--model.homeostasis=null"]
+                    rows = train(tmp_path_factory.mktemp("digits"), patch, f"--seed_everything={seed}", *off)
+                path.write_text(json.dumps(rows))
+            return json.loads(path.read_text())
 
     return run
 
