@@ -30,9 +30,9 @@ _PICTURE_A_SAMPLE = (
 
 # They encode one picture once, by the generator of the first sample, on which the other prompts would then depend: each
 # sample gets it, and the particles of a prompt share one draw (`fklit.pipelines.shared_encoding`).
-_SHARES_ENCODING = ("ZImageImg2Img",
-    "ChromaImg2Img", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img",
-    "QwenImageImg2Img", "StableDiffusionInpaint", "StableDiffusionXLInpaint",
+_SHARES_ENCODING = (
+    "ChromaImg2Img", "FluxControlImg2Img", "FluxControlNetImg2Img", "FluxFill", "FluxImg2Img", "QwenImageImg2Img",
+    "StableDiffusionInpaint", "StableDiffusionXLInpaint", "ZImageImg2Img",
 )  # fmt: skip
 
 # Neither several prompts nor several samples of one: AnimateDiff spreads control frames in another order.

@@ -17,28 +17,6 @@ def _image_encoder() -> Any:
     )  # fmt: skip
 
 
-def _image_encoder() -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224,
-            patch_size=56, projection_dim=16,
-        )
-    )  # fmt: skip
-
-
-def _image_encoder() -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224,
-            patch_size=56, projection_dim=16,
-        )
-    )  # fmt: skip
-
-
 def _svd() -> Any:
     from diffusers import EulerDiscreteScheduler
     from transformers import CLIPImageProcessor
