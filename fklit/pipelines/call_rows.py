@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fklit.pipelines.named import is_one_of
+
 TEXT = re.compile(r"(negative_)?prompt(_[2-9])?")
 _EMBEDDING = re.compile(
     r"(?!ip_adapter|negative_ip_adapter)(\w*embeds\w*|image_embeddings|\w*prompt\w*_mask\w*|class_labels)"
@@ -78,7 +80,7 @@ def rows_of_argument(pipeline: Any, name: str, value: Any) -> int | None:
 
 def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
     """Whether a call has one picture, of which each prompt's particles share one encoding."""
-    if not type(pipeline).__name__.startswith(_SHARES_ENCODING):
+    if not is_one_of(pipeline, _SHARES_ENCODING):
         return False
     counts = [rows_of_argument(pipeline, name, given[name]) for name in _PICTURES & given.keys()]
     return all(count in (None, 1) for count in counts)
@@ -86,32 +88,32 @@ def shares_encoding(pipeline: Any, given: Mapping[str, Any]) -> bool:
 
 def returns_raw_tensors(pipeline: Any) -> bool:
     """Whether the pipeline's tensors are not in [0, 1], while its arrays are."""
-    return type(pipeline).__name__.startswith(_RAW_TENSORS)
+    return is_one_of(pipeline, _RAW_TENSORS)
 
 
 def takes_one_prompt(pipeline: Any) -> bool:
     """Whether a call of the pipeline may have one prompt only."""
-    return type(pipeline).__name__.startswith(_ONE_PROMPT)
+    return is_one_of(pipeline, _ONE_PROMPT)
 
 
 def draws_globally(pipeline: Any) -> bool:
     """Whether the samples of a prompt depend on the others of the call by the global generator."""
-    return type(pipeline).__name__.startswith(_GLOBAL_DRAW)
+    return is_one_of(pipeline, _GLOBAL_DRAW)
 
 
 def takes_bare_text(pipeline: Any) -> bool:
     """Whether the pipeline takes its one prompt as a text only, not in a list."""
-    return type(pipeline).__name__.startswith(_ONE_TEXT)
+    return is_one_of(pipeline, _ONE_TEXT)
 
 
 def makes_one_sample(pipeline: Any) -> bool:
     """Whether a call of the pipeline makes one sample only."""
-    return type(pipeline).__name__.startswith(_ONE_SAMPLE)
+    return is_one_of(pipeline, _ONE_SAMPLE)
 
 
 def needs_negative_prompts(pipeline: Any) -> bool:
     """Whether the pipeline wants a negative prompt for each prompt, and makes none itself."""
-    return type(pipeline).__name__.startswith(_NEGATIVE_A_PROMPT)
+    return is_one_of(pipeline, _NEGATIVE_A_PROMPT)
 
 
 def pictures_a_sample(pipeline: Any, given: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def pictures_a_sample(pipeline: Any, given: Mapping[str, Any], count: int) -> di
     """
     # With one prompt the pipeline's own way is right, and rounds by the batch of one that it encodes.
     shares = count > 1 and shares_encoding(pipeline, given)
-    if not (shares or type(pipeline).__name__.startswith(_PICTURE_A_SAMPLE)):
+    if not (shares or is_one_of(pipeline, _PICTURE_A_SAMPLE)):
         return {}
     found = {}
     for name in (_PICTURES | _VIDEOS) & given.keys():
@@ -181,7 +183,7 @@ def wrong_number(name: str, rows: int, count: int, num_particles: int) -> ValueE
 
 
 def _is_shared_list(pipeline: Any, name: str, value: list[Any] | tuple[Any, ...]) -> bool:
-    if type(pipeline).__name__.startswith(_SHARED_LISTS):
+    if is_one_of(pipeline, _SHARED_LISTS):
         return True
     several = getattr(getattr(pipeline, "controlnet", None), "nets", None) or getattr(
         getattr(pipeline, "adapter", None), "adapters", None

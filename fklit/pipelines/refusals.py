@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.named import is_one_of
 
 _PARTS = "makes a video part by part, each with a denoising of its own that starts from the parts before"
 _TWICE = "calls its scheduler twice a step, of which the first only denoises, so its steps cannot be told apart"
@@ -36,7 +37,7 @@ def check_task(pipeline: Any) -> None:
     """
     name = type(pipeline).__name__
     for start, reason in _OTHER_TASKS.items():
-        if name.startswith(start):
+        if is_one_of(pipeline, start):
             raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")
 
 
@@ -53,13 +54,13 @@ def check_samples(pipeline: Any, given: Mapping[str, Any], total: int, default: 
         UnsupportedPipelineError: with the fix.
     """
     name = type(pipeline).__name__
-    if name.startswith(_ONE_SAMPLE) and total > 1:
+    if is_one_of(pipeline, _ONE_SAMPLE) and total > 1:
         raise UnsupportedPipelineError(
             f"{name} expected one sample a call, as diffusers gives its network the size of one picture, got {total}; "
             "use num_particles=1 with one prompt, or another model."
         )
     scale = given.get("guidance_scale", default)
-    if name.startswith(_GUIDE_ONE_SAMPLE) and scale > 1 and total > 1:
+    if is_one_of(pipeline, _GUIDE_ONE_SAMPLE) and scale > 1 and total > 1:
         raise UnsupportedPipelineError(
             f"{name} expected guidance_scale=1 for {total} samples a call, as under guidance diffusers gives its "
             f"network two timesteps whatever their number, got {scale:g}; set guidance_scale=1 in pipeline_kwargs."

@@ -14,6 +14,7 @@ from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
 from fklit.pipelines.flow.steps import UnsupportedFlowError, check_flow_scheduler
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.named import is_one_of
 from fklit.pipelines.refusals import check_task
 
 _OTHERWISE: dict[str | None, str] = {
@@ -137,9 +138,9 @@ def _hidden_conditions(pipeline: Any) -> str | None:
     network = getattr(pipeline, "transformer", None)
     if "Inpaint" in name and network is not None and network.config.get("in_channels") != 33:  # masks as channels
         return "mixes the picture outside of the mask, noised once a particle, into the samples between steps"
-    if name.startswith(("LTX2", "Kandinsky6")):
+    if is_one_of(pipeline, ("LTX2", "Kandinsky6")):
         return "steps the sound by a copy of its scheduler"
-    if name.startswith(("LTXImageToVideo", "LTXI2V")):
+    if is_one_of(pipeline, ("LTXImageToVideo", "LTXI2V")):
         return "joins a first frame, drawn once a particle, to the sample"
     return None
 
