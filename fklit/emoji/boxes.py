@@ -67,7 +67,7 @@ class BoxDataset(Dataset[BoxItem]):
             self._scatter(canvas, objects, taken, rng)
         if rng.random() < self.distractor_share:
             for _ in range(int(rng.integers(1, 3))):
-                free = _free_box(rng, taken, int(rng.integers(16, 35)))
+                free = free_box(rng, taken, int(rng.integers(16, 35)))
                 if free is not None:
                     self._paint(canvas, distractor(rng, self.art, free[2] - free[0]), free)
                     taken.append(free)
@@ -83,7 +83,7 @@ class BoxDataset(Dataset[BoxItem]):
     ) -> None:
         style, mixed = STYLES[int(rng.integers(len(STYLES)))], rng.random() < 0.3
         for _ in range(int(rng.integers(0, 6))):
-            box = _free_box(rng, taken, int(rng.integers(22, 35)))
+            box = free_box(rng, taken, int(rng.integers(22, 35)))
             if box is None:
                 return
             # A repeated look now and then: counting is about equal objects side by side.
@@ -115,7 +115,7 @@ class BoxDataset(Dataset[BoxItem]):
         canvas[top:bottom, left:right] = alpha * patch[..., :3] + (1 - alpha) * canvas[top:bottom, left:right]
 
 
-def _free_box(rng: np.random.Generator, taken: list[Box], size: int) -> Box | None:
+def free_box(rng: np.random.Generator, taken: list[Box], size: int) -> Box | None:
     """A box that overlaps none of `taken` by more than two pixels, or None after 20 tries."""
     for _ in range(20):
         left, top = (int(v) for v in rng.integers(0, IMAGE_SIZE - size + 1, 2))
