@@ -11,12 +11,14 @@ from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
 from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
+from fklit.rewards.hps import HPSv2
 
 __all__ = [
     "CLIPScore",
     "Clipped",
     "Frames",
     "Function",
+    "HPSv2",
     "InconsistentRewardWarning",
     "Min",
     "Reward",
