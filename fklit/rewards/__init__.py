@@ -12,6 +12,7 @@ from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
 from fklit.rewards.hps import HPSv2
+from fklit.rewards.pick_score import PickScore
 
 __all__ = [
     "CLIPScore",
@@ -21,6 +22,7 @@ __all__ = [
     "HPSv2",
     "InconsistentRewardWarning",
     "Min",
+    "PickScore",
     "Reward",
     "RewardError",
     "Standardized",
