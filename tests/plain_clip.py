@@ -1,5 +1,7 @@
 """CLIP's two encoders read a second time, from the papers, in plain functions of a state dict with open_clip's keys."""
 
+import math
+
 import torch
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -109,6 +111,7 @@ def random_weights(shapes, seed=0):
     weights = {}
     for name, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
+        inputs = math.prod(shape[1:]) if len(shape) > 1 else 4
         is_scale = name.endswith("weight") and len(shape) == 1
-        weights[name] = 1 + 0.2 * noise if is_scale else noise * (0.5 / max(shape[-1:] or [1]) ** 0.5 if shape else 1)
+        weights[name] = 1 + 0.2 * noise if is_scale else noise * 1.5 / inputs**0.5
     return weights

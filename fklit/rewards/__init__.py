@@ -5,6 +5,7 @@ Importing this package imports torch, and no model library: weights are built wh
 
 from typing import TYPE_CHECKING, NoReturn
 
+from fklit.rewards.aesthetic import AestheticScore
 from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
@@ -15,6 +16,7 @@ from fklit.rewards.hps import HPSv2
 from fklit.rewards.pick_score import PickScore
 
 __all__ = [
+    "AestheticScore",
     "CLIPScore",
     "Clipped",
     "Frames",
