@@ -22,13 +22,13 @@ def norm(x, weights, name, eps=1e-5):
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def transformer(x, weights, prefix, heads, act, causal):
+def transformer(x, weights, prefix, heads, act, causal, eps=1e-5):
     """Pre-norm blocks (Radford et al. 2021): x (n, t, d)."""
     count, length, width = x.shape
     layer = 0
     while f"{prefix}.{layer}.ln_1.weight" in weights:
         block = f"{prefix}.{layer}"
-        mixed = norm(x, weights, f"{block}.ln_1")
+        mixed = norm(x, weights, f"{block}.ln_1", eps)
         mixed = mixed @ weights[f"{block}.attn.in_proj_weight"].T + weights[f"{block}.attn.in_proj_bias"]
         q, k, v = (part.view(count, length, heads, -1).transpose(1, 2) for part in mixed.split(width, -1))
         logits = q @ k.transpose(-1, -2) / (width / heads) ** 0.5
@@ -36,7 +36,7 @@ def transformer(x, weights, prefix, heads, act, causal):
             logits = logits.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
         mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(count, length, width)
         x = x + mixed @ weights[f"{block}.attn.out_proj.weight"].T + weights[f"{block}.attn.out_proj.bias"]
-        hidden = norm(x, weights, f"{block}.ln_2") @ weights[f"{block}.mlp.c_fc.weight"].T
+        hidden = norm(x, weights, f"{block}.ln_2", eps) @ weights[f"{block}.mlp.c_fc.weight"].T
         hidden = act(hidden + weights[f"{block}.mlp.c_fc.bias"])
         x = x + hidden @ weights[f"{block}.mlp.c_proj.weight"].T + weights[f"{block}.mlp.c_proj.bias"]
         layer += 1
