@@ -22,8 +22,8 @@ class HPSv2(ImageTextCosine):
     The published `hpsv2` package returns the plain cosine, its tables 100 times that, as this does. Images of today's
     models score 20 to 33; averages over a benchmark of v2.0 are 23.6 (GLIDE) to 27.9. Numbers of v2.0 and v2.1 do not
     compare, nor do those of different prompts. The model was trained so that `softmax(t * cosine)` is the
-    probability that an image is preferred (section 4), with the temperature `t` of 100 that is part of its weights:
-    so `reward_scale` 1 is the exponent that it believes in, and is suggested.
+    probability that an image is preferred (section 4), with an inverse temperature `t` of about 100 that is part of its
+    weights: so `reward_scale` `t / 100` is the exponent that it believes in, and is suggested.
 
     The longer side of an image is resized to 224 and the rest filled with black, as in the package; values that bicubic
     resizing brings out of [0, 1] stay, as there. Prompts are cut to 77 tokens. Embeddings are computed in float32
@@ -91,6 +91,7 @@ class HPSv2(ImageTextCosine):
         found = read_weights(path, owner="HPSv2")
         self.model = self.network()
         fit_weights(self.model, found.get("state_dict", found), owner="HPSv2", source=path)
+        self.suggested_scale = float(self.model.logit_scale.detach().exp()) / self.scale
         self._tokenize = open_clip.get_tokenizer(self.architecture)
         for name, values in (("_mean", open_clip.OPENAI_DATASET_MEAN), ("_std", open_clip.OPENAI_DATASET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)

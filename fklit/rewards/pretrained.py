@@ -74,6 +74,8 @@ def load_part(kind: Any, source: str, *, owner: str, **settings: Any) -> Any:
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 
+    if kind.__name__.startswith("Auto"):
+        settings["trust_remote_code"] = False  # say so at once; transformers would ask, and wait for an answer
     try:
         return kind.from_pretrained(source, **settings)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, HfHubHTTPError, SafetensorError) as error:

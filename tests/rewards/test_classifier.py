@@ -146,6 +146,9 @@ def test_models_that_do_not_classify_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a classifier with two labels or more, got .* problem type 'regression'"):
         ImageClassifier(str(tmp_path), 0).load()
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "x", "auto_map": {"AutoConfig": "x.Y"}}))
+    with pytest.raises(OSError, match=r"AutoModelForImageClassification to load .*, got ValueError"):
+        ImageClassifier(str(tmp_path), 0).load()  # code of the repository is not run, and nobody is asked
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "clip_text_model"}))
     with pytest.raises(OSError, match="ImageClassifier expected AutoModelForImageClassification to load"):
         ImageClassifier(str(tmp_path), 0).load()

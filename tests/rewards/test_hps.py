@@ -1,6 +1,7 @@
 """HPSv2 against a second reading of the network and of the published preprocessing, on the published layout."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -88,6 +89,12 @@ def test_scores_and_gradients_equal_a_second_reading(folder, weights):
     (mine,) = torch.autograd.grad(scores.sum(), ours)
     (other,) = torch.autograd.grad(expected.sum(), theirs)
     assert (mine - other).abs().max() < 1e-4 * other.abs().max()
+
+
+def test_the_learned_temperature_is_the_suggested_scale(tmp_path, weights):
+    torch.save({"state_dict": weights | {"logit_scale": torch.tensor(4.6)}}, tmp_path / "HPS_v2.1_compressed.pt")
+    assert HPSv2().suggested_scale == 1
+    assert TinyHPS(weights=str(tmp_path)).load().suggested_scale == pytest.approx(math.exp(4.6) / 100)
 
 
 def test_versions_are_files(folder):
