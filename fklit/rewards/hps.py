@@ -46,7 +46,6 @@ class HPSv2(ImageTextCosine):
     """
 
     typical_range = (20.0, 33.0)
-    suggested_scale = 1.0
     architecture: ClassVar[str] = "ViT-H-14"
 
     model: Any
