@@ -5,22 +5,35 @@ Importing this package imports torch, and no model library: weights are built wh
 
 from typing import TYPE_CHECKING, NoReturn
 
+from fklit.rewards.aesthetic import AestheticScore
 from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.classifier import ImageClassifier
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
+from fklit.rewards.compressibility import JPEGCompressibility, JPEGIncompressibility
 from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
+from fklit.rewards.hps import HPSv2
+from fklit.rewards.pick_score import PickScore
+from fklit.rewards.safety import SafetyPenalty
 
 __all__ = [
+    "AestheticScore",
     "CLIPScore",
     "Clipped",
     "Frames",
     "Function",
+    "HPSv2",
+    "ImageClassifier",
     "InconsistentRewardWarning",
+    "JPEGCompressibility",
+    "JPEGIncompressibility",
     "Min",
+    "PickScore",
     "Reward",
     "RewardError",
+    "SafetyPenalty",
     "Standardized",
     "WeightedSum",
 ]

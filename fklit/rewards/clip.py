@@ -2,24 +2,19 @@
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Self
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from fklit import assets
-from fklit.rewards.base import Reward
+from fklit.rewards.image_text_cosine import ImageTextCosine
 from fklit.rewards.preprocess import ClipPreprocess
 
-_MAX_CACHED_PROMPTS = 10_000  # at 1,024 floats each: 40 MB
 
-
-class CLIPScore(Reward):
+class CLIPScore(ImageTextCosine):
     """`scale` times the cosine between open_clip's image and text embeddings (a **cosine**, not 100 times it).
 
     A CLIP model is trained so that `exp(t * cosine)` is proportional to `p(image, text) / (p(image) p(text))`,
@@ -48,8 +43,6 @@ class CLIPScore(Reward):
         ValueError: `scale` is not above 0, or the weights are not determined by name and `pretrained`.
     """
 
-    accepts = "image"
-
     def __init__(
         self,
         model_name: str,
@@ -60,7 +53,7 @@ class CLIPScore(Reward):
         max_batch: int | None = None,
         pad: bool = False,
     ) -> None:
-        super().__init__(max_batch=max_batch, pad=pad)
+        super().__init__(scale=scale, max_batch=max_batch, pad=pad)
         if not scale > 0:
             raise ValueError(f"expected scale above 0, got {scale}; give 1 for a cosine or 100 for the usual score.")
         self.model_name = _locate(model_name)
@@ -76,10 +69,8 @@ class CLIPScore(Reward):
                 )
             )
         self.pretrained = pretrained
-        self.scale = scale
         self.cache_dir = cache_dir
         self.typical_range = (0.1 * scale, 0.4 * scale)
-        self._texts: dict[str, Tensor] = {}
         self._tokenize: Callable[[list[str]], Tensor] | None = None
 
     def build(self) -> None:
@@ -131,46 +122,14 @@ class CLIPScore(Reward):
             fix = f"did you mean {near[0]!r}?" if near else "open_clip.list_pretrained() lists models and weights."
             raise ValueError(f"CLIPScore expected a {name} that open_clip knows, got {given!r}; {fix}")
 
-    def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Unit embeddings of images (n, 3, H, W) or (n, 1, H, W) in [0, 1]; loads the model if need be."""
-        self.load()
-        images = images.to(self.device)
-        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        return _unit(self.model.encode_image(self.preprocess(images)))
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Embeddings (n, d) of images (n, 3, H, W) in [0, 1]."""
+        return self.model.encode_image(self.preprocess(images))  # type: ignore[no-any-return]
 
-    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scaled cosines (n,).
-
-        Args:
-            samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
-            prompts: One prompt a sample.
-
-        Returns:
-            Scores (n,), float32 unless the module was made float64.
-        """
-        texts = torch.stack([self._embed(prompt) for prompt in prompts])
-        return self.scale * (self.embed_images(samples) * texts).sum(-1)
-
-    @torch.no_grad()
-    def _embed(self, prompt: str) -> Tensor:
-        if prompt not in self._texts:
-            assert self._tokenize is not None
-            if len(self._texts) >= _MAX_CACHED_PROMPTS:
-                self._texts.clear()
-            with torch.inference_mode(False):  # a tensor made in inference mode could not be used with gradients later
-                tokens = self._tokenize([prompt]).to(self.device)
-                self._texts[prompt] = _unit(self.model.encode_text(tokens))[0]
-        return self._texts[prompt]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._texts.clear()  # moved or cast: the kept embeddings are no longer those of this model
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-
-def _unit(features: Tensor) -> Tensor:
-    features = features if features.dtype in (torch.float32, torch.float64) else features.float()
-    return F.normalize(features, dim=-1)
+    def encode_text(self, prompt: str) -> Tensor:
+        """Embedding (1, d) of a prompt, cut to the context length of the model (77 tokens for most)."""
+        assert self._tokenize is not None
+        return self.model.encode_text(self._tokenize([prompt]).to(self.device))  # type: ignore[no-any-return]
 
 
 def _locate(name: str) -> str:

@@ -77,10 +77,11 @@ class ClipPreprocess(nn.Module):
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.resize_mode == "squash":
             return self.size
+        if self.resize_mode == "shortest" and self.size[0] == self.size[1]:  # torchvision.Resize truncates, in this
+            short = min(height, width)  # order of operations: 225 of 100 become 108 of 48, not 107
+            return int(self.size[0] * height / short), int(self.size[0] * width / short)
         ratios = (height / self.size[0], width / self.size[1])
         ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
-        if self.resize_mode == "shortest" and self.size[0] == self.size[1]:  # torchvision.Resize truncates,
-            return int(height / ratio), int(width / ratio)
         return round(height / ratio), round(width / ratio)  # open_clip's ResizeKeepRatio rounds
 
     def _center(self, images: Tensor) -> Tensor:

@@ -114,6 +114,14 @@ def test_preprocessing_equals_open_clips(resize_mode):
         assert (ours - expected).abs().max() < 2.5 / 255 / 0.26  # PIL rounds to bytes twice
 
 
+def test_resized_shapes_equal_torchvisions_on_every_ratio():
+    from torchvision.transforms.functional import _compute_resized_output_size
+
+    preprocess = ClipPreprocess(48, (0.5,), std=(0.5,))
+    for height, width in itertools.product(range(40, 400, 5), (40, 100, 150, 212, 333)):
+        assert list(preprocess._resized(height, width)) == _compute_resized_output_size((height, width), [48])
+
+
 def test_preprocessing_refuses_unknown_modes():
     with pytest.raises(ValueError, match="interpolation"):
         ClipPreprocess(32, (0.5,), std=(0.5,), interpolation="nearest")
