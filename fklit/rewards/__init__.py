@@ -6,21 +6,29 @@ Importing this package imports torch, and no model library: weights are built wh
 from typing import TYPE_CHECKING, NoReturn
 
 from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.chat import ChatReward
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
 from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
+from fklit.rewards.http_client import RewardServiceWarning
+from fklit.rewards.http_score import HTTPReward
+from fklit.rewards.server import RewardServer
 
 __all__ = [
     "CLIPScore",
+    "ChatReward",
     "Clipped",
     "Frames",
     "Function",
+    "HTTPReward",
     "InconsistentRewardWarning",
     "Min",
     "Reward",
     "RewardError",
+    "RewardServer",
+    "RewardServiceWarning",
     "Standardized",
     "WeightedSum",
 ]

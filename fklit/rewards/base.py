@@ -164,9 +164,13 @@ class Reward(nn.Module, ABC):
             return torch.zeros(0, device=self.device)
         if isinstance(samples, Tensor):
             samples = samples.to(self.device)
-        size = self.max_batch or count
+        size = self._at_once(count)
         chunks = [slice(start, start + size) for start in range(0, count, size)]
         return torch.cat([self._score_chunk(samples[chunk], names[chunk], known[chunk]) for chunk in chunks])
+
+    def _at_once(self, count: int) -> int:
+        """How many of `count` samples `score` gets at once."""
+        return self.max_batch or count
 
     def _score_chunk(self, samples: Any, prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
         count = len(prompts)
