@@ -15,6 +15,7 @@ from fklit.rewards.function import Function
 from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
 from fklit.rewards.server import RewardServer
+from fklit.rewards.soft_tifa import SoftTIFA
 from fklit.rewards.vqa_score import VQAScore
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RewardError",
     "RewardServer",
     "RewardServiceWarning",
+    "SoftTIFA",
     "Standardized",
     "VQAScore",
     "WeightedSum",
