@@ -14,6 +14,7 @@ from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
 from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
+from fklit.rewards.product import Product
 from fklit.rewards.server import RewardServer
 from fklit.rewards.soft_tifa import SoftTIFA
 from fklit.rewards.vqa_score import VQAScore
@@ -27,6 +28,7 @@ __all__ = [
     "HTTPReward",
     "InconsistentRewardWarning",
     "Min",
+    "Product",
     "Reward",
     "RewardError",
     "RewardServer",

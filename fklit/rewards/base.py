@@ -123,6 +123,13 @@ class Reward(nn.Module, ABC):
         """Return the part of this reward that cannot score samples of a modality; None if all can."""
         return None if self.accepts in (modality, "any") else self
 
+    def terms(self) -> dict[str, Tensor]:
+        """The parts of the scores of the last call by name, (N,) each; of rewards without parts there are none.
+
+        Runs ask for them after each call, so that records and TensorBoard show every part of a composite.
+        """
+        return {}
+
     @abstractmethod
     def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
         """Scores one micro-batch; with `uses_metadata` a third argument `metadata=None` gets n mappings.
