@@ -130,12 +130,42 @@ class ChatReward(RemoteReward):
 
     def ask(self, images: Tensor, prompts: Sequence[str], metadata: Metadata) -> list[Scored]:
         """One call for one image; see the class."""
-        (image,), (prompt,) = images, prompts
+        told = self._told(images[0], self.question.replace("{prompt}", prompts[0]))
+        if isinstance(told, NoAnswer):
+            return [(math.nan, told.reason)]
+        yes, no = self._probability(told, [self.yes]), self._probability(told, [self.no])
+        if yes is None:
+            return [(math.nan, _missing(told, self.yes))]
+        if self.output == "log_probability":
+            return [(math.log(yes), None)]
+        if self.output == "probability":
+            return [(yes, None)]
+        return [(math.nan, _missing(told, self.no)) if no is None else (yes / (yes + no), None)]
+
+    def answer_log_probability(
+        self, images: Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]
+    ) -> Tensor:
+        """Return the log probability of answers to questions of one's own, (n,), one call each; for `SoftTIFA`.
+
+        Args:
+            images: One a question, (n, C, H, W) in [0, 1].
+            questions: n texts.
+            answers: What counts as right, n lists of words.
+        """
+
+        def ask(rows: list[int]) -> list[Scored]:
+            told = self._told(images[rows[0]].detach().cpu(), questions[rows[0]])
+            if isinstance(told, NoAnswer):
+                return [(math.nan, told.reason)]
+            found = self._probability(told, answers[rows[0]])
+            return [(math.nan, _missing(told, answers[rows[0]][0])) if found is None else (math.log(found), None)]
+
+        return self._collected(images, ask)
+
+    def _told(self, image: Tensor, question: str) -> list[tuple[str, Any]] | NoAnswer:
+        """The most likely first words of the answer, with what the service gives as their log probabilities."""
         address = f"data:image/png;base64,{to_png_base64(image)}"
-        content = [
-            {"type": "image_url", "image_url": {"url": address}},
-            {"type": "text", "text": self.question.replace("{prompt}", prompt)},
-        ]
+        content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": question}]
         answer = self.client.post(
             "/chat/completions",
             {
@@ -149,40 +179,29 @@ class ChatReward(RemoteReward):
             },
         )
         if isinstance(answer, NoAnswer):
-            return [(math.nan, answer.reason)]
-        return [self._read(answer)]
-
-    def _read(self, answer: Any) -> Scored:
+            return answer
         try:
             tokens = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            known = [(_word(entry["token"]), entry["logprob"]) for entry in tokens]
+            return [(_word(entry["token"]), entry["logprob"]) for entry in tokens]
         except (KeyError, IndexError, TypeError, AttributeError):
-            return math.nan, "an answer without log probabilities of its first token"
-        # Of null, text and NaN no probability can be made; of tokens that do not count none is needed.
-        yes, no = (self._probability(known, word) for word in (self.yes, self.no))
-        for word, probability in ((self.yes, yes), (self.no, no)):
-            if probability is None and (word == self.yes or self.output == "normalized"):
-                told = ", ".join(f"{token!r}" for token, _ in known[:5])
-                return math.nan, f"no probability of {word!r} (among the most likely words: {told})"
-        assert yes is not None
-        if self.output == "log_probability":
-            return math.log(yes), None
-        if self.output == "probability":
-            return yes, None
-        assert no is not None
-        return yes / (yes + no), None
+            return NoAnswer("an answer without log probabilities of its first token")
 
     @staticmethod
-    def _probability(known: Sequence[tuple[str, Any]], word: str) -> float | None:
-        """Sum over the spellings of a word; None if there is none, or if one of them is no probability."""
-        total = 0.0
-        for token, value in known:
-            if token != _word(word):
+    def _probability(told: Sequence[tuple[str, Any]], words: Sequence[str]) -> float | None:
+        """Sum over the spellings of some words; None if there is none, or if one of them is no probability."""
+        total, wanted = 0.0, {_word(word) for word in words}
+        for token, value in told:
+            if token not in wanted:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _TOLERANCE:
                 return None
             total += math.exp(value) if value > _UNKNOWN else 0.0
         return min(total, 1.0) if 0 < total <= 1 + 2 * _TOLERANCE else None
+
+
+def _missing(told: Sequence[tuple[str, Any]], word: str) -> str:
+    likely = ", ".join(f"{token!r}" for token, _ in told[:5])
+    return f"no probability of {word!r} (among the most likely words: {likely})"
 
 
 def _word(token: str) -> str:

@@ -71,27 +71,36 @@ class RemoteReward(Reward):
     def score(self, samples: Tensor, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """Scores (n,) of the service; NaN where there is none. No gradients."""
         known: Metadata = [{"prompt": prompt} for prompt in prompts] if metadata is None else metadata
-        # A byte cannot hold NaN: such a picture would arrive as another one.
-        sent = torch.isfinite(samples).flatten(1).all(1).nonzero().flatten().tolist()
-        size = self.max_batch or max(len(sent), 1)
-        calls = [sent[start : start + size] for start in range(0, len(sent), size)]
 
-        def one(rows: list[int]) -> list[Scored]:
+        def ask(rows: list[int]) -> list[Scored]:
             return self.ask(samples[rows].detach().cpu(), [prompts[i] for i in rows], [known[i] for i in rows])
 
-        scores, reasons = [math.nan] * len(prompts), []
-        for rows, scored in zip(calls, _in_threads(one, calls, self.concurrency), strict=True):
+        return self._collected(samples, ask)
+
+    def _collected(self, images: Tensor, ask: Callable[[list[int]], list[Scored]]) -> Tensor:
+        """Numbers (n,) that `ask` gives for rows of images, called for at most `max_batch` of them; NaN with a warning.
+
+        Args:
+            images: (n, C, H, W).
+            ask: Scores some rows in one call; may run in several threads at once.
+        """
+        # A byte cannot hold NaN: such a picture would arrive as another one.
+        sent = torch.isfinite(images).flatten(1).all(1).nonzero().flatten().tolist()
+        size = self.max_batch or max(len(sent), 1)
+        calls = [sent[start : start + size] for start in range(0, len(sent), size)]
+        scores, reasons = [math.nan] * images.shape[0], []
+        for rows, scored in zip(calls, _in_threads(ask, calls, self.concurrency), strict=True):
             for row, (value, reason) in zip(rows, scored, strict=True):
                 scores[row] = value
                 reasons += [] if reason is None else [reason]
         for reason in dict.fromkeys(reasons):
             warnings.warn(
                 f"{self.display_name} expected scores from {self.client.url}, got {reason}, so {reasons.count(reason)} "
-                f"of {len(prompts)} sample(s) score NaN; see to the service, or set on_nan='drop' to go on.",
+                f"of {len(scores)} sample(s) score NaN; see to the service, or set on_nan='drop' to go on.",
                 RewardServiceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return torch.tensor(scores, dtype=torch.float64).to(self._dtype())
+        return torch.tensor(scores, dtype=self._dtype(), device=self.device)
 
     def _dtype(self) -> torch.dtype:
         return torch.float64 if self.device.type != "mps" else torch.float32

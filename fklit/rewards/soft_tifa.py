@@ -16,7 +16,7 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 @runtime_checkable
 class AnswersQuestions(Protocol):
-    """A reward that can say how likely an answer is, such as `VQAScore`."""
+    """A reward that can say how likely an answer is: `VQAScore` and `ChatReward`."""
 
     def answer_log_probability(
         self, images: Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]
@@ -45,7 +45,7 @@ class SoftTIFA(Reward):
     Its data are under CC BY-NC 4.0 and are not part of fklit: name your copy as the prompt file.
 
     Args:
-        vqa: What answers, such as `VQAScore`; of it only the model counts, not its template.
+        vqa: What answers, `VQAScore` or `ChatReward`; of it only the model counts, not its question.
         mean: "geometric" or "arithmetic".
         suffix: What is said behind each question; the default is that of the benchmark.
         key: Where the questions stand in the metadata.
@@ -71,7 +71,8 @@ class SoftTIFA(Reward):
         super().__init__()
         if not isinstance(vqa, Reward) or not isinstance(vqa, AnswersQuestions):
             raise TypeError(
-                f"expected a reward that answers questions as vqa, got a {type(vqa).__name__}; give a VQAScore."
+                f"expected a reward that answers questions as vqa, got a {type(vqa).__name__}; give a VQAScore or a "
+                "ChatReward."
             )
         check_choice("mean", mean, ("geometric", "arithmetic"))
         self.vqa = vqa

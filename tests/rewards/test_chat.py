@@ -10,7 +10,7 @@ import torch
 from fake_service import Drop, serving
 from PIL import Image
 
-from fklit.rewards import ChatReward, Frames, RewardError, RewardServiceWarning
+from fklit.rewards import ChatReward, Frames, RewardError, RewardServiceWarning, SoftTIFA
 
 IMAGES = torch.randint(0, 256, (2, 3, 4, 6), generator=torch.Generator().manual_seed(0)) / 255
 PROMPTS = ["a {red} heart", "a cat"]
@@ -106,6 +106,21 @@ def test_nothing_becomes_a_number(answer, said):
 def test_of_p_yes_alone_no_other_word_is_needed():
     with serving([completion(("Yes", math.log(0.25)), ("Maybe", -1.0))]) as service:
         assert make(service, output="probability")(IMAGES, PROMPTS).tolist() == pytest.approx([0.25] * 2)
+
+
+def test_it_answers_the_questions_of_soft_tifa():
+    told = {
+        "How many? Answer in one word.": completion((" Four", math.log(0.25)), ("4", math.log(0.5)), ("Six", -2.0)),
+        "Red? Answer in one word.": completion(("yes", math.log(0.3)), ("No", math.log(0.7))),
+        "Odd? Answer in one word.": completion(("No", math.log(0.7))),
+    }
+    known = [{"vqa_list": [["How many?", "four"], ["Red?", "Yes"]]}, {"vqa_list": [["Odd?", "Yes"], ["Red?", "Yes"]]}]
+    with serving(lambda body: told[body["messages"][0]["content"][1]["text"]]) as service:
+        with pytest.warns(RewardServiceWarning, match=r"no probability of 'Yes' .*, so 1 of 4 sample"):
+            found = SoftTIFA(make(service))(IMAGES, PROMPTS, known)
+    assert float(found[0]) == pytest.approx(math.sqrt(0.75 * 0.3))
+    assert found[1].isnan()
+    assert len(service.requests) == 4
 
 
 def test_a_wrong_model_is_raised_at_once():
