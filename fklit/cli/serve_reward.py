@@ -76,8 +76,9 @@ def run(words: Sequence[str]) -> None:
         stops = (signal.SIGTERM, signal.SIGINT)
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            # From another thread: `shutdown` waits for the loop that this signal interrupts.
-            threading.Thread(target=server.shutdown, daemon=True).start()
+            # From another thread, as `shutdown` waits for the loop that this signal interrupts. Not a daemon: one that
+            # outlives the interpreter aborts the process.
+            threading.Thread(target=server.shutdown).start()
 
         before = {number: signal.signal(number, stop) for number in stops}
         try:

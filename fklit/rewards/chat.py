@@ -38,8 +38,8 @@ class ChatReward(RemoteReward):
         url: The API, up to and with the version, such as "http://localhost:8000/v1".
         model: Name of the model there.
         question: What is asked; `{prompt}` stands for the prompt.
-        yes: The answer that is right.
-        no: The answer that is wrong.
+        yes: The answer that is right; in YAML in quotes, as a bare Yes is true there.
+        no: The answer that is wrong, likewise.
         output: "normalized" (see above), "probability" (`P(yes)`) or "log_probability" (`log P(yes)`).
         top_logprobs: Tokens that the service tells, 1 to 20.
         body: Further entries of each request, such as `{"chat_template_kwargs": {"enable_thinking": False}}` for

@@ -46,7 +46,7 @@ class HttpClient:
         timeout: Seconds that one try may take, above 0.
         retries: Further tries after time-outs, broken connections and the statuses 408, 425, 429 and 5xx.
         backoff: Seconds before the first of them, doubled each time, times a random factor of 0.5 to 1.5; a
-            `Retry-After` of the service counts if it is longer. At most 60.
+            `Retry-After` of the service counts if it is longer. At most 60, before the factor.
         max_calls: Most POST requests, retries included, over the life of this object; None for no limit.
         price_per_call: What a request costs, in any currency.
         max_cost: Most that all requests may cost, in that currency; None for no limit.
@@ -130,8 +130,9 @@ class HttpClient:
         reason = ""
         wait = 0.0
         for attempt in range(self._retries + 1):
-            time.sleep(wait)
-            wait = min(self._backoff * 2**attempt, _MAX_WAIT) * self._random.uniform(0.5, 1.5)
+            if attempt:
+                time.sleep(wait)
+            wait = min(self._backoff * 2.0**attempt, _MAX_WAIT) * self._random.uniform(0.5, 1.5)
             if body is not None:
                 self._count()
             try:
@@ -141,7 +142,7 @@ class HttpClient:
                 continue
             if status in _RETRIED or status >= 500:
                 reason = self._said(status, content)
-                wait = min(max(wait, _retry_after(headers)), _MAX_WAIT)
+                wait = max(wait, min(_retry_after(headers), _MAX_WAIT))
                 continue
             if status == 404 and body is None:
                 return NoAnswer(self._said(status, content))

@@ -34,7 +34,8 @@ class VQAScore(Reward):
     Args:
         model: Hub id, or a folder.
         template: The question; `{prompt}` stands for the prompt. The default is that of the paper.
-        answers: The answer, or several whose probabilities are added. Each must be one token.
+        answers: The answer, or several whose probabilities are added. Each must be one token. In
+            YAML they need quotes: a bare Yes is true there.
         output: "probability", in [0, 1], or "log_probability", at most 0.
         dtype: Precision of the weights, "auto" for that of the checkpoint. `.half()`, `.bfloat16()` and `.double()`
             win.

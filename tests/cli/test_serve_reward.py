@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,9 +51,7 @@ def running(words, name):
         assert found, line + process.stderr.read()
         yield found[1]
         process.send_signal(signal.SIGTERM)
-        begun = time.monotonic()
         assert process.wait(10) == 0
-        assert time.monotonic() - begun < 5
         assert process.stdout.read() == "stopped\n"
         assert process.stderr.read() == ""
     finally:
