@@ -229,7 +229,7 @@ def renamed_path(old: str) -> str | None:
     if package and package != "fklit" and not package.startswith("fklit."):
         return None
     if name in (names := dict(NAMES)):
-        return names[name]
+        return None if package and _exports(package, name) else names[name]
     module, rest, modules = old, "", dict(MODULES)
     while module:
         if module in modules:
@@ -253,6 +253,14 @@ def no_attribute(module: str, name: str) -> AttributeError:
     new = renamed_path(f"{module}.{name}")
     hint = f"; it was renamed to {new!r}" if new else ""
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
+def _exports(package: str, name: str) -> bool:
+    """Whether a package has a name of today that meant something else elsewhere, such as `fklit.rewards.Product`."""
+    try:
+        return name in getattr(importlib.import_module(package), "__all__", ())
+    except ImportError:
+        return False
 
 
 def _exists(path: str) -> bool:

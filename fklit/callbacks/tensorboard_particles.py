@@ -19,7 +19,9 @@ class TensorBoardParticles(L.Callback):
     `reward/mean`, `reward/max`; of corrected guidance `log_weight_std`, the standard deviation of the step's log
     weights. Over prompts (tags `prompts/...`, the step is the prompt index): `ess`, `final_log_weight_std` (standard
     deviation of the log weights of living particles at the end), `log_z`, `unique_roots`, `seconds`; with a reward
-    `reward_mean` (by weight) and `reward_best`; of corrected guidance `log_weight_std`, the mean over steps.
+    `reward_mean` (by weight) and `reward_best`, of one that is made of others also `terms/NAME/mean` and
+    `terms/NAME/best` (that of the sample whose whole reward is highest); of corrected guidance
+    `log_weight_std`, the mean over steps.
 
     Args:
         max_prompts: prompts that each process draws in full; of later ones only the scalars over prompts are kept.

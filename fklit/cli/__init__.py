@@ -20,8 +20,8 @@ def main(args: Sequence[str] | dict[str, Any] | None = None) -> Any:
         args: words of the command line without the program's name; `sys.argv` where it is not given.
 
     Returns:
-        The `LightningCLI` (its `trainer`, `model` and `datamodule`), for use from Python; None for `--version` and
-        `fklit configs`.
+        The `LightningCLI` (its `trainer`, `model` and `datamodule`), for use from Python; None for `--version`,
+        `fklit configs` and `fklit serve-reward`.
 
     Raises:
         SystemExit: the words could not be understood (2); on the real command line, also what a user can fix, in
@@ -55,6 +55,11 @@ def _run(words: Any, args: Sequence[str] | dict[str, Any] | None) -> Any:
             from fklit.cli.configs import run
 
             run(words[1:])
+            return None
+        if words[:1] == ["serve-reward"]:
+            from fklit.cli.serve_reward import run as serve
+
+            serve(words[1:])
             return None
         from fklit.cli.preflight import check_words
 

@@ -29,7 +29,8 @@ def check_words(words: Sequence[str]) -> None:
     if any(word in ("-h", "--help") or word.startswith(("--help=", "--print_config")) for word in given):
         return
     if not given:
-        raise UsageError(f"expected a subcommand ({', '.join(SUBCOMMANDS)} or configs), got none; write {_EXAMPLE}.")
+        names = ", ".join((*SUBCOMMANDS, "configs"))
+        raise UsageError(f"expected a subcommand ({names} or serve-reward), got none; write {_EXAMPLE}.")
     if given[0].startswith("-"):
         later = next((word for word in given if word in SUBCOMMANDS), None)
         rest = " ".join(word for word in given if word != later)

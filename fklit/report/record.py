@@ -49,6 +49,7 @@ class PromptRecord:
         log_z: log of the estimated normalizing constant; NaN where it is unknown.
         correction: share of the log weights that counted, of corrected guidance; NaN for steering.
         budget: numbers under `BUDGET_KEYS`; missing ones are None.
+        terms: parts of the rewards by name, each `(K,)`, of a reward that is made of others.
         scores: further scores of the samples by name, each `(K,)`, from `scores.json` (never seen by the run).
         modality: what the samples are: "image", "video" or "audio".
         strip_frames: frames side by side in the picture of a sample, 1 for images and audio.
@@ -75,6 +76,7 @@ class PromptRecord:
     log_z: float
     correction: float
     budget: Mapping[str, float | None]
+    terms: Mapping[str, Floats]
     scores: Mapping[str, Floats]
     modality: str
     strip_frames: int
@@ -205,6 +207,7 @@ def parse_record(raw: Mapping[str, Any], folder: Path = Path()) -> PromptRecord:
         log_z=float(floats(raw.get("log_z"))),
         correction=float(floats(raw.get("correction"))),
         budget={key: budget.get(key) for key in BUDGET_KEYS},
+        terms={str(name): floats(values) for name, values in (raw.get("terms") or {}).items()},
         scores={},
         modality=str(raw.get("modality", "image")),
         strip_frames=int(raw.get("strip_frames", 1)),

@@ -1,6 +1,7 @@
 """What a steered or corrected call returned, as scalars, pictures and histograms of TensorBoard."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -66,6 +67,10 @@ def log_result(writer: SummaryWriter, result: Result, *, drawn: int | None = Non
         if record.rewards is not None:
             over_prompts["reward_mean"] = record.weighted_mean(record.rewards)
             over_prompts["reward_best"] = float(record.rewards[record.chosen])
+        for name, values in record.terms.items():
+            tag = re.sub(r"[^\w.-]+", "_", name).strip("_")
+            over_prompts[f"terms/{tag}/mean"] = record.weighted_mean(values)
+            over_prompts[f"terms/{tag}/best"] = float(values[record.chosen])
         if record.log_weight_std is not None:
             over_prompts["log_weight_std"] = float(record.log_weight_std.mean())
         for name, value in over_prompts.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fklit.rewards.aesthetic import AestheticScore
 from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.chat import ChatReward
 from fklit.rewards.classifier import ImageClassifier
 from fklit.rewards.clip import CLIPScore
 from fklit.rewards.compose import Clipped, Min, Standardized, WeightedSum
@@ -15,26 +16,39 @@ from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
 from fklit.rewards.hps import HPSv2
+from fklit.rewards.http_client import RewardServiceWarning
+from fklit.rewards.http_score import HTTPReward
 from fklit.rewards.pick_score import PickScore
+from fklit.rewards.product import Product
 from fklit.rewards.safety import SafetyPenalty
+from fklit.rewards.server import RewardServer
+from fklit.rewards.soft_tifa import SoftTIFA
+from fklit.rewards.vqa_score import VQAScore
 
 __all__ = [
     "AestheticScore",
     "CLIPScore",
+    "ChatReward",
     "Clipped",
     "Frames",
     "Function",
     "HPSv2",
+    "HTTPReward",
     "ImageClassifier",
     "InconsistentRewardWarning",
     "JPEGCompressibility",
     "JPEGIncompressibility",
     "Min",
     "PickScore",
+    "Product",
     "Reward",
     "RewardError",
+    "RewardServer",
+    "RewardServiceWarning",
     "SafetyPenalty",
+    "SoftTIFA",
     "Standardized",
+    "VQAScore",
     "WeightedSum",
 ]
 

@@ -123,6 +123,13 @@ class Reward(nn.Module, ABC):
         """Return the part of this reward that cannot score samples of a modality; None if all can."""
         return None if self.accepts in (modality, "any") else self
 
+    def terms(self) -> dict[str, Tensor]:
+        """The parts of the scores of the last call by name, (N,) each; of rewards without parts there are none.
+
+        Runs ask for them after each call, so that records and TensorBoard show every part of a composite.
+        """
+        return {}
+
     @abstractmethod
     def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
         """Scores one micro-batch; with `uses_metadata` a third argument `metadata=None` gets n mappings.
@@ -164,9 +171,13 @@ class Reward(nn.Module, ABC):
             return torch.zeros(0, device=self.device)
         if isinstance(samples, Tensor):
             samples = samples.to(self.device)
-        size = self.max_batch or count
+        size = self._at_once(count)
         chunks = [slice(start, start + size) for start in range(0, count, size)]
         return torch.cat([self._score_chunk(samples[chunk], names[chunk], known[chunk]) for chunk in chunks])
+
+    def _at_once(self, count: int) -> int:
+        """How many of `count` samples `score` gets at once."""
+        return self.max_batch or count
 
     def _score_chunk(self, samples: Any, prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
         count = len(prompts)

@@ -2,49 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fklit.rewards.base import Accepts, Metadata, Reward
-
-
-class _Composite(Reward):
-    """Common part: hands samples, prompts and metadata on, so that every part checks and batches them by itself."""
-
-    accepts = "any"
-    needs_prompts = False  # each part refuses missing prompts by itself
-    uses_metadata = True  # and reads what it wants
-
-    def __init__(self, rewards: Sequence[Reward]) -> None:
-        super().__init__()
-        if not rewards or not all(isinstance(reward, Reward) for reward in rewards):
-            kinds = [type(reward).__name__ for reward in rewards]
-            raise ValueError(f"expected at least one Reward and nothing else, got {kinds}; wrap functions in Function.")
-        self.rewards = nn.ModuleList(rewards)
-
-    def build(self) -> None:
-        """Loads the parts."""
-        for reward in self.rewards:
-            assert isinstance(reward, Reward)
-            reward.load()
-
-    def refused(self, modality: Accepts) -> Reward | None:
-        """Return the first part that cannot score samples of a modality; None if all can."""
-        parts = (reward.refused(modality) for reward in self.rewards if isinstance(reward, Reward))
-        return next((part for part in parts if part is not None), None)
-
-    def _parts(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None) -> list[Tensor]:
-        scores = [reward(samples, prompts, metadata) for reward in self.rewards]
-        return [score.to(self.device) for score in scores]
-
-    def _ranges(self) -> list[tuple[float, float]] | None:
-        ranges = [reward.typical_range for reward in self.rewards]
-        return None if None in ranges else ranges  # type: ignore[return-value]
+from fklit.rewards.base import Metadata, Reward, Samples
+from fklit.rewards.composite import Composite
 
 
-class WeightedSum(_Composite):
+class WeightedSum(Composite):
     """`sum_i weights[i] * rewards[i](x)`.
 
     Args:
@@ -77,7 +44,7 @@ class WeightedSum(_Composite):
         return torch.stack(terms).sum(0) if terms else torch.zeros_like(parts[0])
 
 
-class Min(_Composite):
+class Min(Composite):
     """`min_i rewards[i](x)`: good only if every part is; bring the parts to one unit first (`Standardized`).
 
     Args:
@@ -95,10 +62,11 @@ class Min(_Composite):
         return torch.stack(self._parts(samples, prompts, metadata)).amin(0)
 
 
-class Standardized(_Composite):
+class Standardized(Composite):
     """`(reward(x) - mean) / std` with fixed numbers, so that rewards of different units can be added.
 
     The numbers are arguments and are not estimated from the batch: a score must not depend on its neighbors.
+    `from_samples` estimates them once, from samples of your choice.
 
     Args:
         reward: The reward.
@@ -122,12 +90,52 @@ class Standardized(_Composite):
             low, high = reward.typical_range
             self.typical_range = ((low - mean) / std, (high - mean) / std)
 
+    @classmethod
+    def from_samples(
+        cls, reward: Reward, samples: Samples, *, prompts: Sequence[str] | None = None, metadata: Metadata | None = None
+    ) -> Self:
+        """Standardize by the mean and the standard deviation over reference samples, which are fixed from then on.
+
+        Take samples as the base model makes them, of prompts as yours: a few dozen. The numbers are in `mean` and
+        `std`, to write into a configuration.
+
+        Args:
+            reward: The reward.
+            samples: At least two samples, as the reward takes them.
+            prompts: One a sample; None if the reward does not read them.
+            metadata: What is known about each of the prompts.
+
+        Raises:
+            ValueError: There are fewer than two samples, a score is not finite, or all scores are equal.
+        """
+        with torch.no_grad():
+            scores = reward(samples, prompts, metadata).double()
+        if scores.numel() < 2:
+            raise ValueError(f"expected at least 2 samples, got {scores.numel()}; give a few dozen.")
+        broken = ~torch.isfinite(scores)
+        if bool(broken.any()):
+            raise ValueError(
+                f"expected finite scores of {reward.display_name}, got {float(scores[broken][0])} "
+                f"({int(broken.sum())} of {scores.numel()} are not finite); leave such samples out."
+            )
+        if float(scores.std()) <= 1e-12 * float(scores.abs().max()):
+            raise ValueError(
+                f"expected scores of {reward.display_name} that differ, got {float(scores[0]):g} for all "
+                f"{scores.numel()} samples; give other samples."
+            )
+        return cls(reward, mean=float(scores.mean()), std=float(scores.std()))
+
+    @property
+    def display_name(self) -> str:
+        """With the name of what is standardized."""
+        return f"Standardized({self.rewards[0].display_name})"
+
     def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The standardized reward (n,)."""
         return (self._parts(samples, prompts, metadata)[0] - self.mean) / self.std
 
 
-class Clipped(_Composite):
+class Clipped(Composite):
     """`min(max(reward(x), low), high)`: bounds what one reward may contribute, against over-optimization.
 
     Args:
@@ -151,6 +159,11 @@ class Clipped(_Composite):
         if reward.typical_range is not None:
             bottom, top = (min(max(end, bottom), top) for end in reward.typical_range)
         self.typical_range = (bottom, top) if math.isfinite(top - bottom) else None
+
+    @property
+    def display_name(self) -> str:
+        """With the name of what is clipped."""
+        return f"Clipped({self.rewards[0].display_name})"
 
     def score(self, samples: Any, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """The clipped reward (n,); NaN stays NaN."""

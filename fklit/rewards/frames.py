@@ -56,6 +56,7 @@ class Frames(Reward):
         self.every = check_count("every", every)
         check_choice("reduce", reduce, tuple(_REDUCTIONS))
         self.reward = reward
+        self._count = 0  # videos of the last call
         self.reduce = reduce
         self.typical_range = reward.typical_range
         self.suggested_scale = reward.suggested_scale
@@ -75,11 +76,17 @@ class Frames(Reward):
         """The reduced score (n,) of videos (n, F, C, H, W)."""
         chosen = samples[:, :: self.every]
         count, frames = chosen.shape[:2]
+        self._count = count
         # The frames of a sample lie side by side, each with the prompt of its sample.
         repeated = [prompt for prompt in prompts for _ in range(frames)]
         known = None if metadata is None else [item for item in metadata for _ in range(frames)]
         scores = self.reward(chosen.flatten(0, 1), repeated, known)
         return _REDUCTIONS[self.reduce](scores.reshape(count, frames))
+
+    def terms(self) -> dict[str, Tensor]:
+        """Parts of the reward of pictures, each reduced over the frames by itself."""
+        reduced = _REDUCTIONS[self.reduce]
+        return {name: reduced(values.reshape(self._count, -1)) for name, values in self.reward.terms().items()}
 
     def refused(self, modality: Accepts) -> Reward | None:
         """Takes pictures, too: videos of one frame."""

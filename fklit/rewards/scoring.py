@@ -64,6 +64,7 @@ class Scorer:
 
     Attributes:
         reward_calls: Images scored so far (without padding).
+        terms: Parts of the last scores by name, (B, K) float64 each; empty for rewards without parts.
         reward_checks: Images scored once more, alone: the first of a run of several, see `ConsistencyCheck`.
     """
 
@@ -80,6 +81,7 @@ class Scorer:
         self.reward = reward
         self.reward_calls = 0
         self.reward_checks = 0
+        self.terms: dict[str, Tensor] = {}
         self._prompts = list(prompts)
         self._flat = [prompt for prompt in prompts for _ in range(num_particles)]
         known = [{"prompt": prompt} for prompt in prompts] if metadata is None else metadata
@@ -108,14 +110,20 @@ class Scorer:
         """
         rows = images.shape[0]
         size = self._max_batch or rows
-        scores = []
+        scores, parts = [], []
         for start in range(0, rows, size):
             index = torch.arange(start, start + size).clamp(max=rows - 1)
             try:
                 scored = self._score(images, index)
             except RewardError as error:
                 raise RewardError(f"{where}: {error}") from error
-            scores.append(scored[: rows - start].double() if scored.device.type != "mps" else scored.cpu().double())
+            scores.append(_double(scored[: rows - start]))
+            parts.append({name: _double(values[: rows - start]) for name, values in self.reward.terms().items()})
+        whole = [name for name in parts[0] if all(name in part for part in parts)]
+        self.terms = {
+            name: torch.cat([part[name] for part in parts]).reshape(len(self._prompts), self._num_particles)
+            for name in whole
+        }
         first, self.reward_calls = self.reward_calls == 0, self.reward_calls + rows
         rewards = torch.cat(scores)
         self._check(rewards.reshape(len(self._prompts), self._num_particles), where)
@@ -149,6 +157,10 @@ class Scorer:
             f"{k} of prompt {self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
             "finite numbers, or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double() if values.device.type != "mps" else values.cpu().double()
 
 
 def _warn(message: str | None) -> None:

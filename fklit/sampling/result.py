@@ -1,9 +1,9 @@
 """What a call of a pipeline with weighted particles returns, whatever the method."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class PipelineResult(ParticleResult[Tensor]):
             None without a reward.
         previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions; None if not kept.
         sampling_rate: samples a second of waveforms; None for images and videos.
+        terms: parts of `rewards` by name, (B, K) float64 each in their own units, of a reward that is made of others.
         flagged: what the pipeline's safety checker said of each image, B lists of K; None without a checker.
         settings: what the run was made with, JSON-able.
     """
@@ -39,6 +40,7 @@ class PipelineResult(ParticleResult[Tensor]):
     reward_path: Tensor | None = None
     previews: Tensor | None = None
     sampling_rate: int | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
     flagged: list[list[bool]] | None = None
     settings: dict[str, Any]
 
@@ -103,6 +105,10 @@ class PipelineResult(ParticleResult[Tensor]):
         drawn = self.sample_index(n, seed=seed).tolist()
         return [[row[slot] for slot in slots] for row, slots in zip(self.items, drawn, strict=True)]
 
+    def to(self, device: torch.device | str) -> Self:
+        """Return the result with all its tensors on `device`."""
+        return replace(super().to(device), terms={name: values.to(device) for name, values in self.terms.items()})
+
     def record(self, b: int) -> dict[str, Any]:
         """Return everything about prompt b except for pictures, JSON-able."""
         return {
@@ -116,6 +122,7 @@ class PipelineResult(ParticleResult[Tensor]):
             "scored_steps": list(self.scored_steps),
             "ancestors": self.ancestors[:, b].tolist() if isinstance(self.ancestors, Tensor) else None,
             "reward_path": None if self.reward_path is None else json_numbers(self.reward_path[:, b]),
+            "terms": {name: json_numbers(values[b]) for name, values in self.terms.items()},
             "flagged": None if self.flagged is None else self.flagged[b],
         }
 

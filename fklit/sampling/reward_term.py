@@ -47,6 +47,7 @@ class RewardTerm:
         replay: decodes what only the pipeline itself can.
         path: reward histories; known once the run has begun.
         decodes: rows that `decode` got so far.
+        terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RewardTerm:
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
         self.decodes = 0
+        self.terms: dict[str, Tensor] = {}
         self.replay = PipelineReplay(pipeline)
         self._path: RewardPath | None = None
         self._pipeline = pipeline
@@ -193,6 +195,8 @@ class RewardTerm:
         """
         rewards = self._finite_only(samples, broken, where="at the finished samples")
         self._scorer.finish()
+        rows = broken.reshape(self._shape).cpu()
+        self.terms = {name: part.cpu().masked_fill(rows, math.nan) for name, part in self._scorer.terms.items()}
         return rewards, self.path.terminal(rewards, self.reward_scale)
 
     def _finite_only(self, samples: Tensor, broken: Bool[Tensor, " N"], *, where: str) -> Float64[Tensor, "B K"]:

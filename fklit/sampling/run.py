@@ -245,6 +245,7 @@ class SamplingRun(ABC):
             "dropped": system.dropped.cpu(),
             "num_steps": int(self._interception.num_steps or 0),
             "settings": self._settings,
+            "terms": {} if reward is None else reward.terms,
             "budget": Budget(
                 denoiser_calls=self._interception.denoiser_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),

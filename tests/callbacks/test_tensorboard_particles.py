@@ -79,6 +79,20 @@ def test_logs_pictures_and_scalars(tmp_path):
     assert events.Scalars("prompts/seconds")[0].value == pytest.approx(1.0)
 
 
+def test_logs_the_parts_of_the_reward(tmp_path):
+    parts = {"Standardized(my.red)": torch.tensor([[1.0, 2.0, 4.0], [math.nan, 1.0, 1.0]]).double()}
+    result = dataclasses.replace(_result(), terms=parts)
+    _run(TensorBoardParticles(), [result], tmp_path)
+    events = _read(tmp_path)
+    means = events.Scalars("prompts/terms/Standardized_my.red/mean")
+    assert [event.step for event in means] == [4, 9]
+    expected = float((result.log_weights[0].exp() * parts["Standardized(my.red)"][0]).sum())
+    assert means[0].value == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(means[1].value)
+    best = events.Scalars("prompts/terms/Standardized_my.red/best")[0].value
+    assert best == float(parts["Standardized(my.red)"][0, result.rewards[0].argmax()])
+
+
 @pytest.mark.parametrize("rewarded", [False, True])
 def test_logs_corrected_guidance_and_its_reward_if_there_is_one(tmp_path, rewarded):
     steps, particles = 4, 3

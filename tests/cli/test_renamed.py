@@ -35,7 +35,9 @@ def test_every_new_name_exists():
 def test_no_old_name_exists():
     packages = [resolve(f"fklit.{name}") for name in fklit._MODULES]
     exported = {name for package in packages for name in getattr(package, "__all__", ())} | set(fklit.__all__)
-    assert not exported & set(dict(NAMES))
+    assert exported & set(dict(NAMES)) == {"Product"}, "of rewards today; of targets before"
+    assert renamed_path("fklit.Product") == renamed_path("fklit.correctors.Product") == "fklit.Target.product"
+    assert renamed_path("fklit.rewards.Product") is None
 
 
 def test_paths_of_moved_modules_are_found():

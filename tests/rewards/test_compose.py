@@ -93,3 +93,31 @@ def test_nan_is_not_clipped_away():
 def test_wrong_arguments_are_refused(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_standardized_from_samples_is_fixed_from_then_on():
+    reward = Standardized.from_samples(make(red), IMAGES)
+    scores = red(IMAGES)
+    assert reward.mean == pytest.approx(float(scores.mean()), rel=1e-6)
+    assert reward.std == pytest.approx(float(scores.std()), rel=1e-6)  # of a sample: over n - 1
+    found = reward(IMAGES)
+    assert float(found.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(found.std()) == pytest.approx(1.0, rel=1e-5)
+    assert torch.equal(reward(IMAGES[:1]), found[:1])  # not estimated again
+    lengths = Function(lambda images, prompts: [float(len(prompt)) for prompt in prompts])
+    assert Standardized.from_samples(lengths, IMAGES, prompts=["a", "abc", "a", "abc"]).mean == 2.0
+
+
+@pytest.mark.parametrize(
+    ("reward", "count", "words"),
+    [
+        (make(red), 1, "expected at least 2 samples, got 1"),
+        (Function(lambda images: torch.zeros(len(images))), 4, "that differ, got 0 for all 4 samples"),
+        (Function(lambda images: torch.full((len(images),), 0.1)), 4, "that differ, got 0.1 for all 4 samples"),
+        (Function(lambda images: [1.0, None, 2.0, None]), 4, r"got nan \(2 of 4 are not finite\)"),
+        (Function(lambda images: [1.0, 3.0, 2.0, -torch.inf]), 4, r"got -inf \(1 of 4 are not finite\)"),
+    ],
+)
+def test_samples_without_a_spread_are_refused(reward, count, words):
+    with pytest.raises(ValueError, match=words):
+        Standardized.from_samples(reward, IMAGES[:count])

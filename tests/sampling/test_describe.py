@@ -107,3 +107,19 @@ def test_loading_a_reward_does_not_change_it():
 
 def test_the_hash_does_not_depend_on_the_order_of_keys():
     assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1}) != settings_hash({"a": 1, "b": [3]})
+
+
+def test_rewards_that_ask_elsewhere_are_told_apart_by_what_they_ask():
+    """Not by how calls are made: more patience does not change a score."""
+    from fklit.rewards import ChatReward, HTTPReward, Product, SoftTIFA, VQAScore
+
+    first = HTTPReward("http://localhost:1", "clip", api_key_env="KEY")
+    assert describe(first) == describe(HTTPReward("http://localhost:1/score", "clip", timeout=3.0, max_calls=7))
+    assert describe(first) != describe(HTTPReward("http://localhost:2", "clip"))
+    assert describe(first) != describe(HTTPReward("http://localhost:1", "clip", metric="MQ"))
+    chat = ChatReward("http://localhost:1/v1", "qwen", body={"seed": 1})
+    assert describe(chat) == describe(ChatReward("http://localhost:1/v1", "qwen", body={"seed": 1}, concurrency=9))
+    assert describe(chat) != describe(ChatReward("http://localhost:1/v1", "qwen", body={"seed": 2}))
+    kinds = [(dtype, mean) for dtype in ("auto", "float32") for mean in ("geometric", "arithmetic")]
+    judges = [SoftTIFA(VQAScore("owner/name", dtype=dtype), mean=mean) for dtype, mean in kinds]
+    assert len({settings_hash(describe(Product([judge, first]))) for judge in judges}) == 4
