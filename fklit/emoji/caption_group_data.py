@@ -1,7 +1,7 @@
 """The groups of pictures and captions as a LightningDataModule."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -86,8 +86,8 @@ class CaptionGroupsDataModule(LightningDataModule):
         tokens, places = caption_tokens(self._tokenizer, flat, self.max_length)
         return CaptionGroupBatch(
             pictures=torch.stack([group.pictures for group in groups]),
-            tokens=tokens.unflatten(0, (len(groups), 2)),
-            places=places.unflatten(0, (len(groups), 2)),
+            tokens=tokens.view(len(groups), 2, -1),
+            places=places.view(len(groups), 2, 2),
             captions=[(first.text, second.text) for first, second in captions],
             only_relation=torch.tensor([_only_relation(*pair) for pair in captions]),
             truth=torch.stack([group.truth for group in groups]),

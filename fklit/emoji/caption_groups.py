@@ -57,7 +57,8 @@ class CaptionGroupDataset(Dataset[CaptionGroup]):
 
     The first picture shows the first caption, the second one the other caption, the third one is the first or
     second with one change (swapped places, an object missing, doubled, added, replaced or recolored), and in the
-    fourth an object is spoiled. A third of the objects are warped a little, by up to 6 % of their size, as generators do.
+    fourth an object is spoiled. A third of the objects are warped a little, by up to 6 % of their size, as generators
+    do.
 
     Args:
         art: The sprites.
@@ -117,7 +118,7 @@ class CaptionGroupDataset(Dataset[CaptionGroup]):
 
 
 def other_caption(prompt: ScenePrompt, rng: np.random.Generator) -> ScenePrompt:
-    """A caption that differs in one thing; of a relation mostly in the relation: the opposite, or the places swapped."""
+    """A caption that differs in one thing; with a relation mostly the opposite one, or the places swapped."""
     if prompt.relation is not None and rng.random() < 0.7:
         if rng.random() < 0.5:
             return replace(prompt, wanted=prompt.wanted[::-1])

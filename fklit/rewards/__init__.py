@@ -18,6 +18,7 @@ from fklit.rewards.function import Function
 from fklit.rewards.hps import HPSv2
 from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
+from fklit.rewards.image_reward import ImageReward
 from fklit.rewards.pick_score import PickScore
 from fklit.rewards.product import Product
 from fklit.rewards.safety import SafetyPenalty
@@ -35,6 +36,7 @@ __all__ = [
     "HPSv2",
     "HTTPReward",
     "ImageClassifier",
+    "ImageReward",
     "InconsistentRewardWarning",
     "JPEGCompressibility",
     "JPEGIncompressibility",

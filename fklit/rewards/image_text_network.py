@@ -1,6 +1,7 @@
 """The network of ImageReward: BLIP's image and text encoders with cross-attention, and a small head on the text."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ class ImageTextNetwork(nn.Module):
         sizes = (text_config.hidden_size, *head, 1)
         drops = (0.2, 0.2, 0.1)  # after the first three layers, as published
         layers: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
             layers.append(nn.Linear(inputs, outputs))
             if index < len(drops) and index < len(sizes) - 2:
                 layers.append(nn.Dropout(drops[index]))

@@ -11,9 +11,9 @@ from fklit.atomic import write_json_atomically
 from fklit.emoji.caption_groups import CAPTIONS, NOTHING, PICTURES, SPOILED
 from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
+from fklit.emoji.training.match_losses import grounding_loss, match_loss, patch_loss
 from fklit.emoji.training.regenerate import Regenerate
 from fklit.emoji.training.relabel import relabel
-from fklit.emoji.training.match_losses import grounding_loss, match_loss, patch_loss
 from fklit.emoji.training.word_tokenizer import scene_vocabulary, word_tokenizer
 from fklit.hyperparameters import save_hyperparameters
 from fklit.learning_rate import warmup_cosine
@@ -161,11 +161,11 @@ class ImageRewardTask(LightningModule):
             pictures = self.denoised(pictures, captions)
         seen = self.see(pictures)
         side = labels.shape[-1]
-        patches = self.patch_head(seen[:, 1:]).float().transpose(1, 2).unflatten(2, (side, side))
+        patches = self.patch_head(seen[:, 1:]).float().transpose(1, 2).reshape(len(labels), -1, side, side)
         losses = {"patch": patch_loss(patches, labels, nothing=NOTHING)}
         if self.global_step >= self.vision_steps:
             losses |= self._match_losses(
-                seen.unflatten(0, (groups, PICTURES)), {**batch, "truth": truth, "known": known}
+                seen.view(groups, PICTURES, *seen.shape[1:]), {**batch, "truth": truth, "known": known}
             )
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()})
         return torch.stack([*losses.values()]).sum()
@@ -186,14 +186,15 @@ class ImageRewardTask(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Logs how often a caption prefers its own picture.
 
-        To that of the other caption: `val/other`, and of a relation: `val/relation`; to all the wrong ones of its group:
-        `val/best`; to the spoiled one: `val/spoiled`. Pictures go through the autoencoder, if there is one.
+        To that of the other caption: `val/other`, and of a relation: `val/relation`; to all the wrong ones of its
+        group: `val/best`; to the spoiled one: `val/spoiled`. Pictures go through the autoencoder, if there is one.
         """
         pictures = batch["pictures"].flatten(0, 1).float() / 255
         if self.degrade.vae_folder is not None:
             pictures = self.degrade.reconstruct(pictures)
         groups = len(batch["tokens"])
-        logits, _ = self.match(self.see(pictures).unflatten(0, (groups, PICTURES)), batch["tokens"])
+        seen = self.see(pictures)
+        logits, _ = self.match(seen.view(groups, PICTURES, *seen.shape[1:]), batch["tokens"])
         truth = batch["truth"]
         own = torch.stack([logits[:, 0, 0], logits[:, 1, 1]], 1)
         other = torch.stack([logits[:, 1, 0], logits[:, 0, 1]], 1)
@@ -235,5 +236,12 @@ class ImageRewardTask(LightningModule):
         self.tokenizer.save_pretrained(target)
         weights = {name: value.detach().half().cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(weights, target / "model.safetensors")
-        settings = {**self.model_config, "pixels": _PIXELS, "max_length": self.max_length, "output": "log_probability"}
+        settings = {
+            **self.model_config,
+            "pixels": _PIXELS,
+            "max_length": self.max_length,
+            "output": "log_probability",
+            "typical_range": [-10.0, 0.0],
+            "suggested_scale": 8.0,
+        }
         write_json_atomically(target / "config.json", settings, indent=1)

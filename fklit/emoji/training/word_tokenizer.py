@@ -26,7 +26,8 @@ def word_tokenizer(vocabulary: dict[str, int]) -> Any:
     """A `transformers` tokenizer that splits at spaces and ends a text with `<end>`.
 
     Args:
-        vocabulary: Number of each word, `<pad>`, `<unknown>` and `<end>` among them; with `<start>` texts begin with it.
+        vocabulary: Number of each word, `<pad>`, `<unknown>` and `<end>` among them; with `<start>`, texts begin
+            with it.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
