@@ -1,6 +1,6 @@
 """FK steering against best-of-n and the base on prompts of emoji scenes: paired differences with 95 % intervals.
 
-    python benchmarks/steering.py            # at least 64 test prompts, K = 4 and 8, 3 seeds; resumes where it stopped
+    python benchmarks/steering.py            # 64 test prompts, K = 4 and 8, 5 seeds; resumes where it stopped
     python benchmarks/steering.py --tune     # compares scales and schedules on prompts that the benchmark does not use
     python benchmarks/steering.py --quick    # a few prompts and steps, to see that it runs
 
@@ -37,15 +37,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fklit import steer
+from fklit import assets, steer
 from fklit.emoji.prompts import ScenePrompt, test_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.report.charts import bootstrap_interval
 from fklit.sampling.describe import settings_hash
 
-SAMPLES_PER_CALL = 48  # every call of every arm has about as many rows, so that seconds compare
-# Chosen with --tune: from 22 to 600 the reward of the chosen sample grows, and at 600 only one ancestor is left.
-POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD = "difference", 300.0, (0.2, 0.9, 0.1), 0.5
+# Chosen with --tune, on prompts that the benchmark does not use.
+POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD = "difference", 8.0, (0.3, 0.8, 0.1), 0.5
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ class Plan:
     pipeline: str
     reward: str
     judge: str
+    device: str = "cpu"
+    rows: int = 48  # every call of every arm has about as many samples, so that seconds compare
 
     @property
     def digest(self) -> str:
@@ -81,13 +82,13 @@ class Plan:
 
     def units(self) -> list[tuple[int, tuple[int, ...]]]:
         """Seeds and groups of prompts, the grain at which work is shared: all arms of a unit run after one another."""
-        group = range(0, len(self.prompts), 12)
-        return [(s, tuple(range(i, min(i + 12, len(self.prompts))))) for s in self.seeds for i in group]
+        size = max(12, self.rows // 4)
+        group = range(0, len(self.prompts), size)
+        return [(s, tuple(range(i, min(i + size, len(self.prompts))))) for s in self.seeds for i in group]
 
 
 def fingerprints(plan: Plan) -> dict[str, Any]:
     """Contents of the models, so that retrained ones are measured anew."""
-    from fklit import assets
     from fklit.fingerprint import fingerprint
 
     names = (plan.pipeline, plan.reward, plan.judge)
@@ -139,7 +140,7 @@ def run_cells(plan: Plan, folder: Path, *, models: tuple[Any, Any, Any], shard: 
     for seed, indices in plan.units()[shard::shards]:
         for arm in plan.arms:
             todo = [i for i in indices if key(arm, plan.prompts[i].text, seed) not in done]
-            size = max(1, SAMPLES_PER_CALL // arm.k)
+            size = max(1, plan.rows // arm.k)
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]
                 append(folder / f"cells.{shard}.jsonl", _call(plan, arm, seed, batch, pipeline, reward, judge))
@@ -243,6 +244,21 @@ def seconds_per_sample(cells: list[dict[str, Any]]) -> float:
     return float(np.median([cell["seconds"] / cell["k"] for cell in cells]))
 
 
+def best_of_n(pool: list[dict[str, Any]]) -> dict[str, Any]:
+    """Judge of best-of-n for growing n, and what searching four times as much as n = 8 changes."""
+    values = {
+        n: {(cell["prompt"], cell["seed"]): pool_values(cell, n) for cell in pool}
+        for n in (1, 2, 4, 8, 16, 32)
+        if pool and n <= pool[0]["k"]
+    }
+    found: dict[str, Any] = {
+        "judge": {str(n): float(np.mean([v["judge"] for v in at.values()])) for n, at in values.items()}
+    }
+    if 32 in values:
+        found["judge, 32 less 8"] = difference(values[32], values[8], "judge")
+    return found
+
+
 def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Means of every arm and paired differences of the steered arms."""
     by_arm: dict[Arm, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
@@ -301,7 +317,21 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 }
         rows.append(row)
     costs = {f"{arm.name}, K={arm.k}": seconds_per_sample(found) for arm, found in by_arm.items() if found}
-    return {"rows": rows, "seconds_per_sample": costs, "cells": sum(len(found) for found in by_arm.values())}
+    headline = {
+        f"K{row['arm']['k']}": {
+            figure: [row["fk - best_of_n, equal denoiser calls"][name][end] for end in ("mean", "low", "high")]
+            for figure, name in (("judge", "judge"), ("reward", "reward_best"))
+        }
+        for row in rows
+        if row["arm"]["name"] == "fk"
+    }
+    summary = {"fk_less_best_of_n": headline, "best_of_n": best_of_n(by_arm[main_pool])}
+    return {
+        "summary": summary,
+        "rows": rows,
+        "seconds_per_sample": costs,
+        "cells": sum(len(found) for found in by_arm.values()),
+    }
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
@@ -363,7 +393,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
         pairs = test_prompts(half, held_out=True, tags=("position", "two_object", "color_attr"))
         prompts = [*test_prompts(given.prompts - half, held_out=False), *pairs]
         arms = [Arm("unsteered", given.pool), Arm("unsteered_eta0", max(given.particles), 0.0)]
-        arms += [Arm("fk", k, 1.0, SCALE) for k in given.particles]
+        arms += [Arm("fk", k, 1.0, given.scale) for k in given.particles]
         seeds = range(given.seeds)
     return Plan(
         tuple(arms),
@@ -374,6 +404,8 @@ def make_plan(given: argparse.Namespace) -> Plan:
         given.pipeline,
         given.reward,
         given.judge,
+        given.device,
+        given.rows,
     )
 
 
@@ -381,10 +413,13 @@ def load_models(plan: Plan) -> tuple[Any, Any, Any]:
     """Pipeline, reward and judge."""
     from fklit.metrics.detector import Judge
     from fklit.pipelines.source import PipelineSource
-    from fklit.rewards.clip import CLIPScore
+    from fklit.rewards import CLIPScore, ImageReward
 
-    judge = Judge(None if plan.judge.startswith("fklit:") else plan.judge)
-    return PipelineSource(plan.pipeline).pipeline, CLIPScore(plan.reward), judge
+    judge = Judge(None if plan.judge.startswith("fklit:") else plan.judge).to(plan.device)
+    # The folders of open_clip have another configuration file.
+    folder = assets.shipped(plan.reward) or Path(plan.reward)
+    kind = CLIPScore if (folder / "open_clip_config.json").is_file() else ImageReward
+    return PipelineSource(plan.pipeline).load().to(plan.device).pipeline, kind(plan.reward).to(plan.device), judge
 
 
 def _wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], console: Console) -> None:
@@ -415,17 +450,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="compare settings on the tune prompts")
     parser.add_argument("--quick", action="store_true", help="four prompts, one seed, six steps")
     parser.add_argument("--prompts", type=int, default=None, help="prompts (64; 24 with --tune)")
-    parser.add_argument("--seeds", type=int, default=None, help="seeds of each prompt (3; 2 with --tune)")
+    parser.add_argument("--seeds", type=int, default=None, help="seeds of each prompt (5; 2 with --tune)")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="values of K (4 8; 4 with --tune)")
-    parser.add_argument("--pool", type=int, default=16, help="unsteered samples of each prompt")
+    parser.add_argument("--pool", type=int, default=32, help="unsteered samples of each prompt")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=1.0, help="1 samples the model's own p(x | prompt)")
-    parser.add_argument("--scales", default="22,60,150,300,600", help="--tune: reward scales")
-    parser.add_argument("--schedules", default="0.2:0.9:0.1,0.2:0.9:0.05", help="--tune: start:stop:every, ...")
+    parser.add_argument("--scale", type=float, default=SCALE, help="reward scale of the benchmark")
+    parser.add_argument("--scales", default="2,4,8,16", help="--tune: reward scales")
+    parser.add_argument("--schedules", default="0.3:0.8:0.1,0.3:0.6:0.1", help="--tune: start:stop:every, ...")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="--tune: ESS thresholds")
     parser.add_argument("--potentials", nargs="+", default=["difference"], help="--tune: potentials")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes")
-    parser.add_argument("--reward", default="fklit:emoji_clip")
+    parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")
+    parser.add_argument("--device", default="cpu", help="cuda, cpu, ...; one process is enough for a GPU")
+    parser.add_argument("--rows", type=int, default=48, help="samples in a call; some thousand on a GPU")
     parser.add_argument("--judge", default="fklit:emoji_judge")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/steering"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
@@ -434,7 +472,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if given.quick:
         given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 12
     given.prompts = given.prompts or (24 if given.tune else 64)
-    given.seeds = given.seeds or (2 if given.tune else 3)
+    given.seeds = given.seeds or (2 if given.tune else 5)
     given.particles = given.particles or ([4] if given.tune else [4, 8])
     given.processes = max(1, min(given.processes, given.seeds * math.ceil(given.prompts / 12)))
     return given
@@ -456,11 +494,18 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     summary = summarize(plan, read_cells(folder))
     summary |= {
         "settings": {
-            **{name: str(getattr(given, name)) for name in ("steps", "guidance", "prompts", "seeds", "processes")}
+            **{
+                name: str(getattr(given, name))
+                for name in ("steps", "guidance", "prompts", "seeds", "processes", "device", "rows")
+            }
         },
         "models": fingerprints(plan),
         "prompts": [{"prompt": p.text, "tag": p.tag, "held_out": p.held_out} for p in plan.prompts],
-        "hardware": {"system": platform.platform(), "cores": os.cpu_count()},
+        "hardware": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device,
+        },
         "versions": {name: version(name) for name in ("fklit", "torch", "diffusers", "open-clip-torch")},
     }
     target = given.output / ("tune.json" if given.tune else "quick.json" if given.quick else "steering.json")

@@ -141,4 +141,5 @@ class ImageReward(Reward):
         if self._notes.get("output") == "log_probability":
             log_probability: Tensor = F.logsigmoid(raw)
             return log_probability
-        return (raw - float(self._notes["mean"])) / float(self._notes["std"])
+        standardized: Tensor = (raw - float(self._notes["mean"])) / float(self._notes["std"])
+        return standardized
