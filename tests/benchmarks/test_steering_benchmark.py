@@ -101,4 +101,4 @@ def test_plans_never_tune_on_test_prompts(bench):
     assert len(test.prompts) == 64 and sum(prompt.held_out for prompt in test.prompts) == 32
     assert not {p.text for p in test.prompts} & {p.text for p in tune.prompts}
     assert {p.split for p in tune.prompts} == {"tune"} and {p.split for p in test.prompts} == {"test"}
-    assert {arm.k for arm in test.arms if arm.scale is not None} == {4, 8} and len(test.seeds) == 3
+    assert {arm.k for arm in test.arms if arm.scale is not None} == {4, 8} and len(test.seeds) == 5
