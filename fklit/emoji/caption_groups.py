@@ -32,9 +32,9 @@ class CaptionGroup(NamedTuple):
     """Four pictures, two captions and what is known about them.
 
     `pictures` is uint8 (4, 3, 64, 64); `truth` bool (4, 2): the picture shows what the caption says and nothing else;
-    `patches` int64 (4, 8, 8): the object in each patch, `NOTHING` or `SPOILED`; `centers` float32 (4, 2, 2, 2): for
-    each picture, caption and of it the first two things it asks for, the center (x, y) in [0, 1] of the only object
-    that fits, NaN where there is none or more than one.
+    `patches` int64 (4, 8, 8): the object whose box holds the middle of each patch, `NOTHING` or `SPOILED`; `centers`
+    float32 (4, 2, 2, 2): for each picture, caption and of it the first two things it asks for, the center (x, y) in
+    [0, 1] of the only object that fits, NaN where there is none or more than one.
     """
 
     pictures: torch.Tensor
@@ -173,7 +173,7 @@ def _put(canvas: Pixels, patch: Pixels, box: tuple[int, int, int, int]) -> None:
 
 
 def _label_patches(picture: _Picture) -> np.ndarray:
-    """What the middle of each patch shows; what is painted later is on top."""
+    """In whose box the middle of each patch is; what is painted later is on top."""
     labels = np.full((PATCHES, PATCHES), NOTHING, dtype=np.int64)
     side = IMAGE_SIZE / PATCHES
     middle = (np.arange(PATCHES) + 0.5) * side

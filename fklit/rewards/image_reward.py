@@ -136,7 +136,7 @@ class ImageReward(Reward):
             list(prompts), padding="max_length", truncation=True, max_length=self._notes["max_length"]
         ).input_ids
         seen = self.network.encode_images(self.preprocess(images))
-        raw = self.network(torch.tensor(tokens, device=seen.device), seen)
+        raw: Tensor = self.network(torch.tensor(tokens, device=seen.device), seen)
         raw = raw if raw.dtype == torch.float64 else raw.float()
         if self._notes.get("output") == "log_probability":
             log_probability: Tensor = F.logsigmoid(raw)

@@ -105,6 +105,8 @@ class ImageTextNetwork(nn.Module):
         """Hidden state of each token of n captions, each having attended to its own image's `seen`."""
         hidden: Tensor = self.text(
             input_ids=tokens,
+            # not from the model's buffer of integers, which averaging of weights would round down
+            position_ids=torch.arange(tokens.shape[1], device=tokens.device)[None],
             attention_mask=(tokens != self.pad_token).long(),
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),

@@ -32,8 +32,8 @@ class ImageRewardTask(LightningModule):
     noun is (Zeng et al. 2022, arXiv:2111.08276): without the second, relations stay at chance.
 
     Args:
-        width: Size of the hidden states of both encoders, a multiple of 32.
-        stem: Widths of the convolutional stem; the last is `width`.
+        width: Size of the hidden states of both encoders, a multiple of 8 and of `heads`.
+        stem: Widths of the convolutional stem, multiples of 8; the last is `width`.
         vision_layers: Layers of the image encoder.
         text_layers: Layers of the text encoder.
         heads: Attention heads of both.
@@ -82,6 +82,13 @@ class ImageRewardTask(LightningModule):
                 f"expected learning_rate above 0, word_dropout in [0, 1) and vision_steps of at least 0, got "
                 f"{learning_rate}, {word_dropout} and {vision_steps}; change the one that is outside."
             )
+        if heads < 1 or width < 1 or width % heads or min(vision_layers, text_layers) < 1:
+            raise ValueError(
+                f"expected width as a multiple of heads and at least one layer in each encoder, got width {width}, "
+                f"heads {heads}, vision_layers {vision_layers} and text_layers {text_layers}; change the one outside."
+            )
+        if max_length < 3:
+            raise ValueError(f"expected max_length of at least 3, got {max_length}; captions of scenes take up to 10.")
         self.degrade = degrade or Degrade()
         self.denoised, self.regenerate = denoised, regenerate
         self.vision_steps, self.word_dropout = vision_steps, word_dropout
@@ -134,9 +141,17 @@ class ImageRewardTask(LightningModule):
 
         Args:
             seen: Image tokens of the pictures, (g, 4, p, width).
-            tokens: Of the captions, (g, 2, l).
+            tokens: Of the captions, (g, 2, l), l at most `max_length`.
+
+        Raises:
+            ValueError: The captions are longer than `max_length`.
         """
         groups = len(tokens)
+        if tokens.shape[-1] > self.max_length:
+            raise ValueError(
+                f"expected captions of at most {self.max_length} tokens, got {tokens.shape[-1]}; give the data module "
+                "the max_length of the task."
+            )
         pairs = seen[:, :, None].expand(-1, -1, CAPTIONS, -1, -1).flatten(0, 2)
         words = tokens[:, None].expand(-1, PICTURES, -1, -1).flatten(0, 2)
         hidden = self.network.read(words, pairs)

@@ -33,12 +33,14 @@ def patch_loss(logits: Float[Tensor, "n k h w"], labels: Int[Tensor, "n h w"], *
 
     Args:
         logits: Of k labels.
-        labels: The right ones; -100 where none is known.
+        labels: The right ones; -100 where none is known, which counts nothing.
         nothing: The label of the background.
     """
     weight = torch.ones(logits.shape[1], device=logits.device, dtype=logits.dtype)
     weight[nothing] = 0.2
-    return F.cross_entropy(logits, labels, weight=weight)
+    total = torch.where(labels >= 0, weight[labels.clamp(min=0)], 0.0).sum()
+    # the mean over what is known; where nothing is, the sum is zero
+    return F.cross_entropy(logits, labels, weight=weight, reduction="sum") / total.masked_fill(total == 0, 1.0)
 
 
 def grounding_loss(predicted: Float[Tensor, "n 2 2"], centers: Float[Tensor, "n 2 2"]) -> Tensor:

@@ -20,9 +20,9 @@ def relabel(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels after `Regenerate`.
 
-    A picture whose largest change is below `SAME` keeps its labels. With a change above `OTHER` it no longer shows
-    the captions that it showed; whether it shows the caption it was drawn under is unknown, and what it did not show it
-    still does not. Between the two, what it showed is unknown. Patches that changed have no label.
+    A picture whose largest change is at most `SAME` keeps its labels. Above, whether it shows the caption it was drawn
+    under is unknown, and what else it did not show it still does not. What else it showed is unknown up to `OTHER`, and
+    above it shows it no longer. Patches that changed by more than `SAME` have no label.
 
     Args:
         truth: Whether each picture matches each caption; picture `i` of group `j` is number `j * p + i`.
