@@ -11,6 +11,8 @@ from plain_vit import logits, published_config, published_shapes, write_classifi
 from fklit.rewards import ImageClassifier, RewardError
 from fklit.rewards.testing import RewardTests
 
+pytestmark = pytest.mark.slow  # the quick tests have HPSv2 and ImageReward
+
 LABELS = ["tabby, tabby cat", "crane, bird", "crane, machine", "Hot_Dog", "dog"]
 SPOTS = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1))
 IMAGES = torch.nn.functional.interpolate(SPOTS, size=(28, 28))

@@ -13,6 +13,8 @@ from tiny_transformers_clip import config_of, to_transformers, write_processor, 
 from fklit.rewards import PickScore
 from fklit.rewards.testing import RewardTests
 
+pytestmark = pytest.mark.slow  # the quick tests have HPSv2 and ImageReward
+
 SHAPES = expected_shapes(32, 2, 7, 28, 24, text_width=16, text_layers=2)
 CONFIG = config_of(32, 2, 2, 7, 28, 24, text_width=16, text_layers=2, text_heads=2)
 PROMPTS = ["a red heart", "a cat left of a dog", "word " * 100]

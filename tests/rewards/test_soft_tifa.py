@@ -10,6 +10,8 @@ from fklit.rewards import Function, RewardError, SoftTIFA, VQAScore
 from fklit.rewards.soft_tifa import spellings
 from fklit.rewards.testing import RewardTests
 
+pytestmark = pytest.mark.slow  # the quick tests have HPSv2 and ImageReward
+
 IMAGES = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
 PROMPTS = ["four hearts", "four hearts", "a red heart"]
 FOUR = {"prompt": "four hearts", "vqa_list": [["How many hearts are in the image?", "four"], ["Any hearts?", "Yes"]]}

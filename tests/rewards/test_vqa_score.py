@@ -14,6 +14,8 @@ from tiny_vlm import write_tiny_idefics, write_tiny_llava, write_tiny_qwen
 from fklit.rewards import Frames, RewardError, VQAScore
 from fklit.rewards.testing import RewardTests
 
+pytestmark = pytest.mark.slow  # the quick tests have HPSv2 and ImageReward
+
 SHAPES = ((40, 56), (16, 16), (24, 50), (90, 30))  # enlarged to the least size, and shrunk to the largest
 PROMPTS = ["a red heart", "a cat {left} of a dog"]
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'

@@ -162,6 +162,7 @@ def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir)
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_a_relation(art_dir):
     """A fixed group whose captions name the same things: each caption comes to prefer its own picture."""
     data = CaptionGroupsDataModule(art_dir, num_groups=20)
