@@ -80,6 +80,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
                 assert "#" in line, f"no comment: {line}"
 
 
+@pytest.mark.slow
 def test_the_debug_twin_runs_as_it_is(tmp_path):
     main(["predict", "--config", "configs/debug/steering.yaml", "--trainer.enable_progress_bar", "false"])
     found = read_run(tmp_path / "outputs" / "debug" / "steering")

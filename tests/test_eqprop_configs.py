@@ -41,6 +41,7 @@ def fit(name, *words):
 
 
 @pytest.mark.parametrize("name", TWINS)
+@pytest.mark.slow
 def test_debug_twins_run_as_they_are(name):
     _, found = fit(f"debug/{name}")
     hidden = next(key for key in found if key.startswith("alignment/error/"))

@@ -44,6 +44,7 @@ def test_output_dir_reaches_everything_wherever_it_stands_and_the_results_are_na
     assert "1 prompt: runs/a\nreport: runs/a/report.html\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_output_dir_in_yaml_and_the_command_line_wins(monkeypatch):
     monkeypatch.setenv("PLACE", "from_environment")
     Path("more.yaml").write_text("output_dir: ${oc.env:PLACE}/x\n")

@@ -219,6 +219,7 @@ def in_a_copy(tmp_path, monkeypatch, folder):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_smoke_test_configs_run_as_they_are(in_a_copy):
     quiet = ("--trainer.enable_progress_bar", "false")
     main(["predict", "--config", "configs/debug/correctors_mixtures.yaml", *quiet])

@@ -158,6 +158,7 @@ def test_small_helpers():
     assert math.isnan(bootstrap_interval(np.array([1.0]))[0])
 
 
+@pytest.mark.slow
 def test_the_page_limits_its_size(tmp_path):
     prompts = [f"a green heart {i}" for i in range(12)]
     run = write_run(tmp_path / "run", prompts)

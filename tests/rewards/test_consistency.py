@@ -99,6 +99,7 @@ def test_equal_pictures_and_a_score_that_differs_once_are_no_constant_reward():
     dropped.finish()
 
 
+@pytest.mark.slow
 def test_a_run_warns_once_and_counts_what_it_spent():
     from tiny import tiny_stable_diffusion
 

@@ -40,6 +40,7 @@ def test_guidance_is_corrected_and_the_heuristic_is_not():
     assert corrected.log_z.mean().abs() < 0.15
 
 
+@pytest.mark.slow
 def test_a_control_keeps_annealing_alive_without_resampling():
     target = Target.annealed(FIRST, 2.5)
     exact = truth(target)

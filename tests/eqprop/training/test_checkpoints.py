@@ -141,6 +141,7 @@ def test_the_baseline(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["eqprop_digits", "eqprop_conv"])
+@pytest.mark.slow
 def test_a_task_built_by_the_command_line(tmp_path, monkeypatch, name):
     monkeypatch.setattr(sys, "argv", ["fklit"])
     monkeypatch.chdir(tmp_path)
