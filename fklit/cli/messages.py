@@ -180,5 +180,9 @@ def nearest(given: str, accepted: list[str], cutoff: float = 0.5) -> str:
         accepted: What it might have been.
         cutoff: Similarity from which on a word is near, 0 to 1.
     """
-    near = difflib.get_close_matches(given, accepted, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else ""
+    same = [word for word in accepted if word.lower() == given.lower()]
+    near = difflib.get_close_matches(given, accepted, n=10, cutoff=cutoff)
+    # Capitals count least: ClipScore is CLIPScore and not PickScore.
+    near.sort(key=lambda word: -difflib.SequenceMatcher(None, given.lower(), word.lower()).ratio())
+    found = [*same, *near]
+    return f"did you mean {found[0]!r}?" if found else ""
