@@ -36,7 +36,8 @@ class ImageReward(Reward):
     cropped; prompts are cut to 35 tokens. Its weights (Apache-2.0) are 1.8 GB in float32.
 
     `ImageReward("fklit:emoji_reward")` is the small model that ships: the log probability, at most 0, that a picture
-    of the emoji scenes shows what its caption says and nothing else. It sees relations and counts.
+    of the emoji scenes shows what its caption says and nothing else. It sees relations and counts. It knows
+    the words of these captions only, reads all others as one unknown word, and cuts captions to 16.
 
     Args:
         model_name: "owner/name" of the hub or a local file or folder with `ImageReward.pt`; or "fklit:emoji_reward", or

@@ -1,13 +1,12 @@
 """The network of ImageReward against a second reading of the published one, on its published layout."""
 
-import re
-
 import pytest
 import torch
 from plain_blip import published_shapes, raw_reward, read, see
 from plain_clip import random_weights
 
-module = pytest.importorskip("fklit.rewards.image_text_network")
+from fklit.rewards.image_reward_layout import rename_weights
+from fklit.rewards.image_text_network import ImageTextNetwork
 
 SIZES = {"vision": 32, "layers": 2, "patch": 8, "size": 32, "text": 24, "text_layers": 2, "inner": 48, "words": 60}
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -15,7 +14,7 @@ TOKENS = torch.tensor([[7, 3, 9, 4, 5, 8], [7, 5, 2, 8, 0, 0], [7, 8, 0, 0, 0, 0
 
 
 def build(vision, layers, patch, size, text, text_layers, inner, words, *, heads, text_heads, places=512):
-    return module.ImageTextNetwork(
+    return ImageTextNetwork(
         {
             "hidden_size": vision,
             "intermediate_size": 4 * vision,
@@ -37,37 +36,6 @@ def build(vision, layers, patch, size, text, text_layers, inner, words, *, heads
     )
 
 
-RENAMED = [
-    (r"blip\.visual_encoder\.cls_token", "vision.embeddings.class_embedding"),
-    (r"blip\.visual_encoder\.pos_embed", "vision.embeddings.position_embedding"),
-    (r"blip\.visual_encoder\.patch_embed\.proj", "vision.embeddings.patch_embedding"),
-    (r"blip\.visual_encoder\.blocks\.(\d+)\.norm([12])", r"vision.encoder.layers.\1.layer_norm\2"),
-    (r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.qkv", r"vision.encoder.layers.\1.self_attn.qkv"),
-    (r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.proj", r"vision.encoder.layers.\1.self_attn.projection"),
-    (r"blip\.visual_encoder\.blocks\.(\d+)\.mlp", r"vision.encoder.layers.\1.mlp"),
-    (r"blip\.visual_encoder\.norm", "vision.post_layernorm"),
-    (r"blip\.text_encoder\.", "text."),
-    (r"mlp\.layers", "head"),
-]
-UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.|.*position_ids$")
-
-
-def renamed(weights):
-    """Published weights under the names of the network."""
-    found = {}
-    for name, tensor in weights.items():
-        if UNUSED.match(name):
-            continue
-        for pattern, replacement in RENAMED:
-            new, count = re.subn(f"^{pattern}", replacement, name)
-            if count:
-                found[new] = tensor
-                break
-        else:
-            raise AssertionError(f"{name} is nowhere in the network")
-    return found
-
-
 @pytest.fixture(scope="module")
 def weights():
     return random_weights(published_shapes(**SIZES))
@@ -76,7 +44,7 @@ def weights():
 @pytest.fixture(scope="module")
 def network(weights):
     network = build(**SIZES, heads=4, text_heads=3).eval().requires_grad_(False)
-    network.load_state_dict(renamed(weights))
+    network.load_state_dict(rename_weights(weights))
     return network
 
 
@@ -113,4 +81,4 @@ def test_the_full_network_has_the_keys_and_shapes_of_the_published_file():
         network = build(**sizes, **texts, heads=16, text_heads=12)
         published = {name: torch.empty(shape) for name, shape in published_shapes().items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if "position_ids" not in name}
-    assert shapes == {name: tuple(tensor.shape) for name, tensor in renamed(published).items()}
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in rename_weights(published).items()}
