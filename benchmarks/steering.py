@@ -40,11 +40,12 @@ from rich.table import Table
 from fklit import assets, steer
 from fklit.emoji.prompts import ScenePrompt, test_prompts
 from fklit.feynman_kac.schedule import Schedule
+from fklit.feynman_kac.tempering import Linear
 from fklit.report.charts import bootstrap_interval
 from fklit.sampling.describe import settings_hash
 
 # Chosen with --tune, on prompts that the benchmark does not use.
-POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD = "difference", 8.0, (0.3, 0.8, 0.1), 0.5
+POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD, FIRST = "difference", 8.0, (0.3, 0.8, 0.1), 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Arm:
     schedule: tuple[float, float, float] = SCHEDULE
     potential: str = POTENTIAL
     ess_threshold: float = ESS_THRESHOLD
+    first: float = FIRST  # share of the scale at which its line to the full one starts; 1 for a constant scale
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _call(
         reward_scale=1.0 if arm.scale is None else arm.scale,
         reward_schedule=Schedule(start=start, stop=stop, every=every),
         ess_threshold=arm.ess_threshold,
+        tempering=Linear(arm.first),
         seed=seed,
         # Noise follows from the prompt, not from its place in a list that another run may order otherwise.
         prompt_indices=[zlib.crc32(prompt.text.encode()) for prompt in prompts],
@@ -382,11 +385,12 @@ def make_plan(given: argparse.Namespace) -> Plan:
         scales = [float(s) for s in given.scales.split(",")]
         schedules = [tuple(float(x) for x in s.split(":")) for s in given.schedules.split(",")]
         arms = [Arm("unsteered", given.pool)]
-        for potential, scale, window, threshold in itertools.product(
-            given.potentials, scales, schedules, given.thresholds
+        for potential, scale, window, threshold, first in itertools.product(
+            given.potentials, scales, schedules, given.thresholds, given.firsts
         ):
-            name = f"{potential} x {scale:g}, steps {':'.join(f'{x:g}' for x in window)}, ess {threshold:g}"
-            arms.append(Arm(name, given.particles[0], 1.0, scale, window, potential, threshold))
+            steps = ":".join(f"{x:g}" for x in window)
+            name = f"{potential} x {scale:g} from {first:g}, steps {steps}, ess {threshold:g}"
+            arms.append(Arm(name, given.particles[0], 1.0, scale, window, potential, threshold, first))
         seeds = range(100, 100 + given.seeds)
     else:
         half = given.prompts // 2
@@ -459,6 +463,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scales", default="2,4,8,16", help="--tune: reward scales")
     parser.add_argument("--schedules", default="0.3:0.8:0.1,0.3:0.6:0.1", help="--tune: start:stop:every, ...")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="--tune: ESS thresholds")
+    parser.add_argument("--firsts", type=float, nargs="+", default=[FIRST], help="--tune: shares the scale starts from")
     parser.add_argument("--potentials", nargs="+", default=["difference"], help="--tune: potentials")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes")
     parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")

@@ -15,6 +15,7 @@ from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
 from fklit.emoji.training.image_reward import ImageRewardTask
 from fklit.emoji.training.regenerate import Regenerate
+from fklit.emoji.training.trajectories import Trajectories
 from fklit.rewards import ImageReward
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -148,6 +149,7 @@ def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir)
     task = ImageRewardTask(
         denoised=DenoisedMeans("fklit:emoji_scenes", 0.25),
         regenerate=Regenerate("fklit:emoji_scenes", 1.0, lowest=0.6, steps=3),
+        trajectories=Trajectories("fklit:emoji_scenes", 2, 2, steps=3, kept=2, first=0.0, last=1.0),
         vision_steps=0, **SMALL,
     )  # fmt: skip
     logged = {}
@@ -156,10 +158,30 @@ def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir)
     data.setup("fit")
     loss = task.training_step(data.collate([data.train_set[index] for index in range(2)]), 0)
     loss.backward()
-    assert set(logged) == {"train/patch", "train/match", "train/choice", "train/grounding"}
+    assert set(logged) == {"train/patch", "train/match", "train/choice", "train/grounding", "train/trajectory"}
     assert loss.item() == pytest.approx(sum(value.item() for value in logged.values()), rel=1e-5)
     for name, parameter in task.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+def test_what_is_foreseen_is_the_score_of_the_final_picture_of_the_same_run(art_dir):
+    """The loss by hand, from the same draws: no gradient through the target, and no dropout in it."""
+    trajectories = Trajectories("fklit:emoji_scenes", 2, 2, steps=3, kept=2, first=0.0, last=1.0)
+    task = ImageRewardTask(trajectories=trajectories, vision_steps=0, **SMALL).eval()
+    data = CaptionGroupsDataModule(art_dir, num_groups=3)
+    data.setup("fit")
+    batch = data.collate([data.train_set[index] for index in range(3)])
+    torch.manual_seed(3)
+    loss = task._trajectory_loss(batch, trajectories)
+    loss.backward()
+    assert not task.training and any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.network.parameters())
+    torch.manual_seed(3)
+    prompts = [batch["captions"][group][0] for group in (0, 0, 1, 1)]
+    final, means = trajectories(prompts, torch.device("cpu"))
+    chance = score(task, final, prompts).exp()
+    foreseen = torch.stack([score(task, means[:, step], prompts).exp() for step in range(2)], 1)
+    expected = -(chance[:, None] * foreseen.log() + (1 - chance[:, None]) * (1 - foreseen).log()).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.slow
