@@ -1,6 +1,7 @@
 """How well rewards order generated pictures of one prompt, by the verdicts of a judge that never guides.
 
     python benchmarks/reward_auc.py --output docs/results/reward_auc.json
+    python benchmarks/reward_auc.py --split tune --reward FOLDER    # to choose between trainings
 
 The area under the curve within a prompt is the chance that a picture that the judge finds right scores above one that
 it finds wrong, averaged over prompts that have both. Samples are the shipped pipeline's own (30 DDIM steps, eta 1, no
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 import fklit
-from fklit.emoji.prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import ScenePrompt, Split, test_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.metrics import Judge
 from fklit.report.charts import bootstrap_interval
@@ -26,8 +27,10 @@ from fklit.report.charts import bootstrap_interval
 PAIRS = ("position", "two_object", "color_attr")
 
 
-def choose_prompts(number: int) -> list[ScenePrompt]:
-    """Prompts in equal parts of counting and of pairs, held-out ones for half of the pairs and more."""
+def choose_prompts(number: int, split: Split = "test") -> list[ScenePrompt]:
+    """Prompts in equal parts of counting and of pairs; of the test's, half of all and more are held-out pairs."""
+    if split == "tune":
+        return test_prompts(number, split="tune", tags=("counting", *PAIRS))
     counting = test_prompts(number // 4, tags=("counting",))
     rest = number - len(counting)
     held_out = test_prompts(rest * 2 // 3, held_out=True, tags=PAIRS)
@@ -62,14 +65,16 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Sample, score, judge, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--split", choices=("test", "tune"), default="test", help="tune has prompts of its own")
+    parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")
     parser.add_argument("--samples", type=int, default=8, help="of each prompt")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=48, help="samples in a call")
     parser.add_argument("--seed", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/reward_auc.json"))
     given = parser.parse_args(words)
-    prompts = choose_prompts(given.prompts)
-    reward = fklit.rewards.ImageReward("fklit:emoji_reward").to(given.device)
+    prompts = choose_prompts(given.prompts, given.split)
+    reward = fklit.rewards.ImageReward(given.reward).to(given.device)
     clip = fklit.rewards.CLIPScore("fklit:emoji_clip").to(given.device)
     judge = Judge().to(given.device)
     pipeline = fklit.PipelineSource("fklit:emoji_scenes").load().to(given.device).pipeline
@@ -119,6 +124,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         "prompts": len(prompts),
         "held_out": sum(prompt.held_out for prompt in prompts),
         "samples": given.samples,
+        "split": given.split,
         "seed": given.seed,
         "device": given.device,
     }

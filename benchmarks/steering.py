@@ -45,7 +45,7 @@ from fklit.report.charts import bootstrap_interval
 from fklit.sampling.describe import settings_hash
 
 # Chosen with --tune, on prompts that the benchmark does not use.
-POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD, FIRST = "difference", 8.0, (0.3, 0.8, 0.1), 0.5, 1.0
+POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD, FIRST = "difference", 8.0, (0.2, 0.8, 0.1), 0.5, 1.0
 
 
 @dataclass(frozen=True)

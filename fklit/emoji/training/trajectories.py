@@ -87,5 +87,5 @@ class Trajectories(FrozenPipeline):
                 means.append(denoised(scheduler, output, timestep, sample))
             sample = scheduler.step(output, timestep, sample, eta=1.0).prev_sample
         decoded: Tensor = self.decode(pipeline, torch.cat([sample, *means])).float()
-        runs = decoded.unflatten(0, (1 + self.kept, len(texts)))
+        runs = decoded.view(1 + self.kept, len(texts), *decoded.shape[1:])
         return runs[0], runs[1:].transpose(0, 1)
