@@ -19,22 +19,10 @@ import torch
 from torch import Tensor
 
 import fklit
-from fklit.emoji.prompts import ScenePrompt, Split, test_prompts
+from fklit.emoji.prompts import compositional_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.metrics import Judge
 from fklit.report.charts import bootstrap_interval
-
-PAIRS = ("position", "two_object", "color_attr")
-
-
-def choose_prompts(number: int, split: Split = "test") -> list[ScenePrompt]:
-    """Prompts in equal parts of counting and of pairs; of the test's, half of all and more are held-out pairs."""
-    if split == "tune":
-        return test_prompts(number, split="tune", tags=("counting", *PAIRS))
-    counting = test_prompts(number // 4, tags=("counting",))
-    rest = number - len(counting)
-    held_out = test_prompts(rest * 2 // 3, held_out=True, tags=PAIRS)
-    return [*counting, *held_out, *test_prompts(rest - len(held_out), held_out=False, tags=PAIRS)]
 
 
 def within_prompt_auc(scores: Tensor, right: Tensor) -> float | None:
@@ -73,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/reward_auc.json"))
     given = parser.parse_args(words)
-    prompts = choose_prompts(given.prompts, given.split)
+    prompts = compositional_prompts(given.prompts, given.split)
     reward = fklit.rewards.ImageReward(given.reward).to(given.device)
     clip = fklit.rewards.CLIPScore("fklit:emoji_clip").to(given.device)
     judge = Judge().to(given.device)

@@ -4,6 +4,9 @@
     python benchmarks/steering.py --tune     # compares scales and schedules on prompts that the benchmark does not use
     python benchmarks/steering.py --quick    # a few prompts and steps, to see that it runs
 
+Prompts are those of GenEval's tasks that the base fails at (counting, positions, two objects, two colors), half of them
+pairs of objects that no training showed together: single objects are nearly always right, with nothing left to gain.
+
 What is measured. An *arm* is a way to sample; each (prompt, arm, K, seed) is one cell, one line of JSON, and a cell
 that is on disk is not computed again. The unsteered arm is a pool of N samples with the same sampler and eta as FK
 steering. The base is a random one of them, best-of-n the best of a random n of them: their figures are exact means over
@@ -38,7 +41,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fklit import assets, steer
-from fklit.emoji.prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import ScenePrompt, compositional_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Linear
 from fklit.report.charts import bootstrap_interval
@@ -381,7 +384,7 @@ def show_tuning(summary: dict[str, Any], console: Console) -> None:
 def make_plan(given: argparse.Namespace) -> Plan:
     """The plan that the command line asks for."""
     if given.tune:
-        prompts = test_prompts(given.prompts, split="tune", tags=("position", "two_object", "color_attr", "counting"))
+        prompts = compositional_prompts(given.prompts, "tune")
         scales = [float(s) for s in given.scales.split(",")]
         schedules = [tuple(float(x) for x in s.split(":")) for s in given.schedules.split(",")]
         arms = [Arm("unsteered", given.pool)]
@@ -393,9 +396,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
             arms.append(Arm(name, given.particles[0], 1.0, scale, window, potential, threshold, first))
         seeds = range(100, 100 + given.seeds)
     else:
-        half = given.prompts // 2
-        pairs = test_prompts(half, held_out=True, tags=("position", "two_object", "color_attr"))
-        prompts = [*test_prompts(given.prompts - half, held_out=False), *pairs]
+        prompts = compositional_prompts(given.prompts)
         arms = [Arm("unsteered", given.pool), Arm("unsteered_eta0", max(given.particles), 0.0)]
         arms += [Arm("fk", k, 1.0, given.scale) for k in given.particles]
         seeds = range(given.seeds)
