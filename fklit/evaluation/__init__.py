@@ -10,6 +10,7 @@ from fklit.evaluation.image_reward import ImageRewardBenchmark
 from fklit.evaluation.names import BenchmarkName, get_benchmark
 from fklit.evaluation.parti import PartiPrompts
 from fklit.evaluation.sampled import SampledPrompt
+from fklit.evaluation.seeds import SeedFigure, over_seeds
 from fklit.evaluation.writing import write_evaluation
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "ImageRewardBenchmark",
     "PartiPrompts",
     "SampledPrompt",
+    "SeedFigure",
     "get_benchmark",
+    "over_seeds",
     "write_evaluation",
 ]
