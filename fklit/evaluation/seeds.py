@@ -44,9 +44,8 @@ def over_seeds(runs: Sequence[str | Path], against: Sequence[str | Path] = ()) -
             prompt by prompt and seed by seed.
 
     Returns:
-        By name: "reward_best" of the chosen sample and "reward_mean" by weight (both missing without a reward),
-        "unique_roots", "denoiser_calls", "seconds", and what `fklit.report.reading.write_scores` has stored, of the
-        chosen sample.
+        "reward_best" of the chosen sample and "reward_mean" by weight (both missing without a reward), "unique_roots",
+        "denoiser_calls", "seconds", and what `fklit.report.reading.write_scores` has stored, of the chosen sample.
 
     Raises:
         FileNotFoundError: A folder holds no run.
