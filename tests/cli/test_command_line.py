@@ -124,8 +124,8 @@ INIT = "--model.init_args"
         ([f"{INIT}.potential", "diference"], "'terminal', got 'diference'; did you mean 'difference'?"),
         ([f"{INIT}.resampler", "sistematic"], "'birth_death', got 'sistematic'; did you mean 'systematic'?"),
         (
-            [f"{INIT}.scheduler", "automatic"],
-            "one of 'auto', 'stochastic', 'keep', got 'automatic'; did you mean 'auto'?",
+            [f"{INIT}.scheduler", "autom"],
+            "one of 'auto', 'stochastic', 'keep', got 'autom'; did you mean 'auto'?",
         ),
         ([f"{INIT}.pipeline_kwargs", "steps=3"], "expected a value of type dict, got 'steps=3'."),
         (["--data.init_args.batchsize", "2"], "of PromptDataModule, got 'batchsize'; did you mean 'batch_size'?"),
