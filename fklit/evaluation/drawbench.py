@@ -29,8 +29,8 @@ class DrawBench(Benchmark):
         return {"Prompts", "Category"} <= row.keys()
 
     def parse(self, row: dict[str, Any], where: str, *, path: Path, place: int) -> dict[str, Any]:
-        """Takes the category as the tag."""
-        return {**row, "tag": text_of(row, "Category", where, "DrawBench")}
+        """Takes the category as the tag, without the space behind "Gary Marcus et al. " of the published file."""
+        return {**row, "tag": text_of(row, "Category", where, "DrawBench").strip()}
 
     def write(self, samples: Sequence[SampledPrompt], folder: Path, *, run: str) -> None:
         """Writes `drawbench.json` and `images/RUN/00000.jpg`."""

@@ -29,7 +29,7 @@ class PartiPrompts(Benchmark):
     def parse(self, row: dict[str, Any], where: str, *, path: Path, place: int) -> dict[str, Any]:
         """Takes the category as the tag."""
         text_of(row, "Challenge", where, "PartiPrompts")
-        return {**row, "tag": text_of(row, "Category", where, "PartiPrompts")}
+        return {**row, "tag": text_of(row, "Category", where, "PartiPrompts").strip()}
 
     def write(self, samples: Sequence[SampledPrompt], folder: Path, *, run: str) -> None:
         """Writes `RUN.jsonl`."""

@@ -82,6 +82,16 @@ def choose_sampler(
     described = name if eta is None else f"{name} with eta={eta:g}"
     if own is None or not (resamples or choice == "stochastic"):
         return Sampler(None, None, described)
+    if not resamples:
+        try:
+            return choose_sampler(
+                pipeline, choice, eta=eta, resamples=True, flow_kernel=flow_kernel, noise_level=noise_level
+            )
+        except (DeterministicSamplerError, UnsupportedPipelineError) as error:
+            raise type(error)(
+                f"scheduler='stochastic' expected a sampler that draws noise, got none that serves "
+                f"({str(error).partition('; ')[0]}); set scheduler='auto', which keeps the pipeline's own here."
+            ) from error
     row = family_of(own)
     steps_by_kernel = row is not None and row.sibling == "kernel"
     _check_kernel_is_used(name, choice, steps_by_kernel, flow_kernel, noise_level)
@@ -90,9 +100,8 @@ def choose_sampler(
     try:
         sibling, forced, sampler = stochastic_sibling(own)
     except NoStochasticSiblingError as error:
-        otherwise = "potential='terminal' (best-of-n)" if resamples else "scheduler='auto' (the pipeline's own)"
         raise UnsupportedPipelineError(
-            f"{type(pipeline).__name__} cannot be resampled: {error}; use {otherwise}"
+            f"{type(pipeline).__name__} cannot be resampled: {error}; use potential='terminal' (best-of-n)"
             f"{_OTHERWISE.get(family_name(own), '')}."
         ) from error
     if type(pipeline).__name__.startswith(_READ_SIGMAS) and not hasattr(sibling, "sigmas"):

@@ -41,7 +41,7 @@ FILES = [
     ("evalscope", "eval.jsonl", [LINES, {**LINES, "id": 2, "category": "Photo"}], ["Animation", "Photo"]),
     ("hps", "concept-art.json", ["a cat", "a dog"], ["concept-art", "concept-art"]),
     ("image_reward", "benchmark-prompts.json", [{"id": "005695-0057", "prompt": "a cat"}], [None]),
-    ("drawbench", "db.csv", 'Prompts,Category\n"A red, red car.",Colors\nTwo cars.,Counting\n', ["Colors", "Counting"]),
+    ("drawbench", "db.csv", 'Prompts,Category\n"A red, red car.",Colors\nTwo cars.,Gary \n', ["Colors", "Gary"]),
     ("parti", "PartiPrompts.tsv", PARTI, ["World", "Animals"]),
 ]  # fmt: skip
 
