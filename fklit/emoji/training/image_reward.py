@@ -286,8 +286,9 @@ class ImageRewardTask(LightningModule):
             **self.model_config,
             "pixels": _PIXELS,
             "max_length": self.max_length,
-            "output": "log_probability",
-            "typical_range": [-10.0, 0.0],
-            "suggested_scale": 8.0,
+            "mean": 0.0,
+            "std": 1.0,
+            "typical_range": [-10.0, 8.0],
+            "suggested_scale": 2.0,
         }
         write_json_atomically(target / "config.json", settings, indent=1)
