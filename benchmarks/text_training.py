@@ -5,8 +5,8 @@
     python benchmarks/text_training.py causal --steps 1500
     python benchmarks/text_training.py masked --variants base wide_dropout --steps 8000 --max_time 00:00:08:00
 
-Each variant is `fklit fit` with `configs/assets/text.yaml` (or `text_guide.yaml`) and what `VARIANTS` changes in it, in a
-process and a folder of its own below `outputs/assets`. The best checkpoint of the best variant is exported to
+Each variant is `fklit fit` with `configs/assets/text.yaml` (or `text_guide.yaml`) and what `VARIANTS` changes in it, in
+a process and a folder of its own below `outputs/assets`. The best checkpoint of the best variant is exported to
 `outputs/assets/text/text_diffusion` (or `text_guide/text_guide`); a table is printed, and JSON beside the folder.
 """
 

@@ -21,6 +21,7 @@ REFERENCE = ROOT / "docs" / "reference"
 WITH_EXPORTS = (
     *("fklit", "analytic", "callbacks", "correctors", "data", "emoji", "eqprop", "feynman_kac", "metrics", "report"),
     "rewards",
+    "text",
 )
 
 SPHINX = {

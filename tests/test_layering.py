@@ -61,6 +61,7 @@ ALLOWED = {
             "rewards",
         ),
     },
+    "text": {"assets", "atomic", "checks", "data", "feynman_kac", "hyperparameters", "learning_rate"},
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "sampling"},
 }

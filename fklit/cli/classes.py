@@ -23,6 +23,7 @@ _MODULES = (
     "fklit.eqprop.training.backprop",
     "fklit.eqprop.training.task",
     "fklit.steering.task",
+    "fklit.text",
 )
 for _module in _MODULES:
     importlib.import_module(_module)

@@ -145,7 +145,8 @@ class DiffusionTransformer(nn.Module):
         Args:
             tokens: Ids.
         """
-        angles = rotary_angles(tokens.shape[1], self.settings.width // self.settings.heads).to(tokens.device)
+        width = self.settings.width // self.settings.heads
+        angles = rotary_angles(tokens.shape[1], width, device=tokens.device)
         cos, sin = angles.cos(), angles.sin()
         x: Tensor = self.embedding(tokens)
         condition = None

@@ -5,16 +5,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def rotary_angles(length: int, width: int, *, base: float = 10_000.0) -> Float[Tensor, "length half"]:
+def rotary_angles(
+    length: int, width: int, *, base: float = 10_000.0, device: torch.device | str = "cpu"
+) -> Float[Tensor, "length half"]:
     """Angles `position * base^(-2 i / width)` for the `width / 2` pairs of components, float32.
 
     Args:
         length: Positions.
         width: Components of a head; even.
         base: Wavelengths go from `2 pi` to about `2 pi base`.
+        device: Of the result.
     """
-    rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
-    return torch.arange(length, dtype=torch.float32)[:, None] * rates
+    rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    return torch.arange(length, dtype=torch.float32, device=device)[:, None] * rates
 
 
 def rotate(

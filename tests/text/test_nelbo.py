@@ -1,4 +1,4 @@
-"""The NELBO on a vocabulary and a length that can be enumerated: against quadrature over time and the exact likelihood."""
+"""The NELBO on a vocabulary and a length that can be enumerated: against quadrature and the exact likelihood."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ TEXTS = torch.tensor(list(itertools.product(range(VALUES), repeat=LENGTH)))
 
 
 class Table:
-    """Logits of each position for each of the 4^3 partly masked texts, with a logit for the mask as networks have it."""
+    """Logits of each position for each of the 4^3 partly masked texts, with a logit for the mask as networks have."""
 
     def __init__(self, logits):
         self.logits = logits  # (4, 4, 4, 3, 4) float64

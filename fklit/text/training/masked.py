@@ -25,7 +25,8 @@ class MaskedDiffusionTask(LightningModule):
         tokenizer: Folder of the tokenizer of the data; its mask token is the mask.
         network: What the network is made of; `vocab_size` is that of the tokenizer.
         schedule: Noise schedule of the training times; log-linear by default.
-        optimizer: `"muon"` for the matrices of the layers with AdamW for the rest, or `"adamw"` for all.
+        optimizer: `"muon"` for the matrices of the layers with AdamW for the rest, or `"adamw"` for all. Muon computes
+            in bfloat16, which is slow on a CPU without instructions for it.
         learning_rate: The highest, of the matrices; a cosine takes it to zero at the end of training.
         adamw_learning_rate: The highest of embedding, head and norms.
         weight_decay: Of the matrices.
