@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fklit.text.block import Activation, Norm, ScaledNorm, TransformerBlock
 from fklit.text.rotary import rotary_angles
 
+_PIECE = 64  # positions that the head predicts at once outside of training
 _FREQUENCIES = 256  # components of the embedding of a noise level
 
 
@@ -176,5 +177,12 @@ class DiffusionTransformer(nn.Module):
             Logits (n, l, v), or (m, v) in the order of `tokens[at]`.
         """
         hidden = self.hidden(tokens)
-        logits: Tensor = self.head(hidden if at is None else hidden[at])
-        return logits
+        if at is None or self.training:
+            logits: Tensor = self.head(hidden if at is None else hidden[at])
+            return logits
+        # In pieces of one size, so that a position's logits have the same bits whatever else is asked for.
+        chosen = hidden[at]
+        filled = F.pad(chosen, (0, 0, 0, -len(chosen) % _PIECE))
+        return torch.cat([self.head(piece) for piece in torch.split(filled, _PIECE)] or [self.head(chosen)])[
+            : len(chosen)
+        ]
