@@ -183,6 +183,5 @@ class DiffusionTransformer(nn.Module):
         # In pieces of one size, so that a position's logits have the same bits whatever else is asked for.
         chosen = hidden[at]
         filled = F.pad(chosen, (0, 0, 0, -len(chosen) % _PIECE))
-        return torch.cat([self.head(piece) for piece in torch.split(filled, _PIECE)] or [self.head(chosen)])[
-            : len(chosen)
-        ]
+        pieces = [self.head(piece) for piece in torch.split(filled, _PIECE)]
+        return torch.cat(pieces)[: len(chosen)]

@@ -84,7 +84,7 @@ class Denoising:
         """
         rows = at.any(dim=1).nonzero().squeeze(1)
         # Copies of one text are asked for once, with all the positions that any of them needs.
-        texts, which = torch.unique(tokens[rows], dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+        texts, which = torch.unique(tokens[rows], dim=0, return_inverse=True)
         needed = torch.zeros(texts.shape, dtype=torch.bool, device=tokens.device)
         needed.index_put_((which,), at[rows], accumulate=True)
         logits = self._logits(texts, needed)
