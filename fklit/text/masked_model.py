@@ -13,9 +13,11 @@ from fklit.feynman_kac import group_generators, run
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
 from fklit.text.folder import load_folder
+from fklit.text.masked_language_model import MaskedLanguageModel, frame
 from fklit.text.nelbo import MaskedDenoiser
 from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TokenProposal
+from fklit.text.published import load_published
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class MaskedTextModel:
         sampling: How texts are sampled by default.
         schedule: Of the noise; log-linear by default.
         proposal: Law of the tokens when steered; None for the model's own.
-        never: Tokens that are never predicted besides the mask; None for padding, the unknown and the start token,
-            as far as the tokenizer has them.
+        never: Tokens that are never predicted besides the mask; None for all special tokens of the tokenizer. As the
+            length is fixed, the end of a text is among them.
         device: Where to compute.
 
     Raises:
@@ -154,12 +156,8 @@ class MaskedTextModel:
         self.schedule: NoiseSchedule = schedule or LogLinearSchedule()
         self.proposal = proposal
         self.mask = int(tokenizer.mask_token_id)
-        excluded = (
-            [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id]
-            if never is None
-            else tokenizer.convert_tokens_to_ids(list(never))
-        )
-        self.never = tuple(sorted({int(number) for number in excluded if number is not None} - {self.mask}))
+        excluded = tokenizer.all_special_ids if never is None else tokenizer.convert_tokens_to_ids(list(never))
+        self.never = tuple(sorted({int(number) for number in excluded} - {self.mask}))
 
     @classmethod
     def from_folder(cls, folder: str | Path, **given: Any) -> Self:
@@ -171,6 +169,57 @@ class MaskedTextModel:
         """
         network, tokenizer = load_folder(folder)
         return cls(network, tokenizer, **given)
+
+    @classmethod
+    def from_published(
+        cls,
+        source: str = "kuleshov-group/mdlm-owt",
+        tokenizer: str = "gpt2",
+        *,
+        revision: str | None = None,
+        **given: Any,
+    ) -> Self:
+        """Read the published MDLM model; no code that comes with it is run.
+
+        Args:
+            source: A folder with `config.json` and `model.safetensors`, or an id on the Hugging Face hub.
+            tokenizer: Folder or id of its tokenizer, to which the mask is added as the last token.
+            revision: Of the model on the hub; None for the newest.
+            **given: Further arguments of the class.
+
+        Raises:
+            ValueError: The files are of another model, or the tokenizer is of another size.
+        """
+        from transformers import AutoTokenizer
+
+        network = load_published(source, revision=revision)
+        words = AutoTokenizer.from_pretrained(tokenizer)
+        if words.mask_token is None:
+            words.add_special_tokens({"mask_token": "[MASK]"})
+        if len(words) != network.settings.vocab_size:
+            raise ValueError(
+                f"expected a tokenizer of {network.settings.vocab_size} tokens with the mask, got {len(words)} of "
+                f"{tokenizer}; give the one that the model was trained with."
+            )
+        return cls(network, words, **given)
+
+    @classmethod
+    def from_masked_lm(cls, source: str, *, revision: str | None = None, **given: Any) -> Self:
+        """Use any masked language model of transformers (BERT, ModernBERT, ESM) as the denoiser.
+
+        It was trained to fill few masks, not all: texts are worse than those of a diffusion model of its size.
+
+        Args:
+            source: Folder or id on the Hugging Face hub.
+            revision: On the hub; None for the newest.
+            **given: Further arguments of the class.
+        """
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        before, after = frame(tokenizer)
+        model = AutoModelForMaskedLM.from_pretrained(source, revision=revision)
+        return cls(MaskedLanguageModel(model, before=before, after=after), tokenizer, **given)
 
     def encode(self, prompts: Sequence[str], length: int) -> Int64[Tensor, "B L"]:
         """Prompts followed by masks.
