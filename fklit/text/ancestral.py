@@ -116,12 +116,12 @@ class AncestralModel:
         if not bool(missing.any()):
             return state
         flat, at = state.tokens.flatten(0, 1), (masked & missing[..., None]).flatten(0, 1)
-        found = self.denoising.log_probs(flat, at)
+        found, places = self.denoising.ask(flat, at)
         # Only what is still in use is kept of the old ones.
-        used = known.place[known.place >= 0]
-        place = torch.full_like(known.place, -1)
-        place[known.place >= 0] = torch.arange(len(used), device=place.device)
-        place[at.view(masked.shape)] = len(used) + torch.arange(len(found), device=place.device)
+        old = known.place >= 0
+        used, which = torch.unique(known.place[old], return_inverse=True)
+        place = torch.where(places >= 0, places + len(used), -1).view(masked.shape)
+        place[old] = which
         return replace(state, predictions=Predictions(torch.cat([known.log_probs[used], found]), place))
 
     def log_probs(self, state: TextState) -> Float64[Tensor, "B K L V"]:

@@ -72,12 +72,18 @@ class Denoising:
         self.calls = 0
 
     @torch.no_grad()
-    def log_probs(self, tokens: Int64[Tensor, "n l"], at: Bool[Tensor, "n l"]) -> Float64[Tensor, "m v"]:
-        """Log probabilities of the m positions `tokens[at]`, float64, normalized; -inf for tokens that are excluded.
+    def ask(
+        self, tokens: Int64[Tensor, "n l"], at: Bool[Tensor, "n l"]
+    ) -> tuple[Float64[Tensor, "m v"], Int64[Tensor, "n l"]]:
+        """Log probabilities of positions, once for copies of a text.
 
         Args:
             tokens: The texts.
             at: Masked positions of them.
+
+        Returns:
+            Log probabilities (m, v) float64, normalized, -inf for tokens that are excluded; and the row of them of each
+            position (n, l), -1 where nothing was asked.
 
         Raises:
             ValueError: The denoiser returned another shape, or no number.
@@ -104,7 +110,14 @@ class Denoising:
         # From positions of different texts back to those of all rows.
         order = torch.full(texts.shape, -1, device=tokens.device)
         order[needed] = torch.arange(len(found), device=tokens.device)
-        return found[order[which][at[rows]]]
+        place = torch.full(tokens.shape, -1, device=tokens.device)
+        place[rows] = order[which].masked_fill(~at[rows], -1)
+        return found, place
+
+    def log_probs(self, tokens: Int64[Tensor, "n l"], at: Bool[Tensor, "n l"]) -> Float64[Tensor, "m v"]:
+        """Log probabilities of the m positions `tokens[at]`; see `ask`."""
+        found, place = self.ask(tokens, at)
+        return found[place[at]]
 
     def predict(self, tokens: Int64[Tensor, "B K L"]) -> Predictions:
         """Predictions at all masked positions.
@@ -114,11 +127,11 @@ class Denoising:
         """
         flat = tokens.flatten(0, 1)
         at = flat == self.mask
-        place = torch.full(flat.shape, -1, device=tokens.device)
-        place[at] = torch.arange(int(at.sum()), device=tokens.device)
         if not bool(at.any()):
-            return Predictions(torch.zeros(0, 1, dtype=torch.float64, device=tokens.device), place.view(tokens.shape))
-        return Predictions(self.log_probs(flat, at), place.view(tokens.shape))
+            nothing = torch.zeros(0, 1, dtype=torch.float64, device=tokens.device)
+            return Predictions(nothing, torch.full_like(tokens, -1))
+        found, place = self.ask(flat, at)
+        return Predictions(found, place.view(tokens.shape))
 
     def _logits(self, texts: Tensor, at: Tensor) -> Tensor:
         self.calls += len(texts)
