@@ -10,6 +10,7 @@ from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo
 from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TiltedProposal, TokenProposal
 from fklit.text.published import load_published
+from fklit.text.source import MaskedTextSource
 from fklit.text.substitution import substitute
 from fklit.text.training.causal import CausalLanguageModelTask
 from fklit.text.training.masked import MaskedDiffusionTask
@@ -27,6 +28,7 @@ __all__ = [
     "MaskedDiffusionTask",
     "MaskedLanguageModel",
     "MaskedTextModel",
+    "MaskedTextSource",
     "NoiseSchedule",
     "Predictions",
     "SteeredText",

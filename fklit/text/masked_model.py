@@ -128,7 +128,7 @@ class MaskedTextModel:
         proposal: Law of the tokens when steered; None for the model's own.
         never: Tokens that are never predicted besides the mask; None for all special tokens of the tokenizer. As the
             length is fixed, the end of a text is among them.
-        device: Where to compute.
+        device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
 
     Raises:
         ValueError: The tokenizer has no mask.
@@ -143,21 +143,30 @@ class MaskedTextModel:
         schedule: NoiseSchedule | None = None,
         proposal: TokenProposal | None = None,
         never: Sequence[str] | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
         if tokenizer.mask_token_id is None:
             raise ValueError(
                 f"expected a tokenizer with a mask, got {type(tokenizer).__name__} without; set mask_token."
             )
         if isinstance(denoiser, nn.Module):
-            denoiser.eval().requires_grad_(False).to(device)
-        self.denoiser, self.tokenizer, self.device = denoiser, tokenizer, torch.device(device)
+            denoiser.eval().requires_grad_(False)
+            if device is not None:
+                denoiser.to(device)
+        self.denoiser, self.tokenizer = denoiser, tokenizer
+        self._device = torch.device("cpu" if device is None else device)
         self.sampling = sampling or TextSampling()
         self.schedule: NoiseSchedule = schedule or LogLinearSchedule()
         self.proposal = proposal
         self.mask = int(tokenizer.mask_token_id)
         excluded = tokenizer.all_special_ids if never is None else tokenizer.convert_tokens_to_ids(list(never))
         self.never = tuple(sorted({int(number) for number in excluded} - {self.mask}))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        parameters = self.denoiser.parameters() if isinstance(self.denoiser, nn.Module) else iter(())
+        return next((parameter.device for parameter in parameters), self._device)
 
     @classmethod
     def from_folder(cls, folder: str | Path, **given: Any) -> Self:
