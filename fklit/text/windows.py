@@ -1,5 +1,6 @@
 """Windows of equally many tokens out of text files, for training of language models of both kinds."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -85,11 +86,13 @@ def _documents(path: Path, tokenizer: Path) -> Iterator[tuple[list[int], list[in
     for text, parts, encoded in zip(texts, lines, encoder.encode_batch(texts, add_special_tokens=False), strict=True):
         # The end counts the space that would follow, as every other token does.
         edges = [*(first for first, _ in encoded.offsets), len(text) + 1]
-        wanted, offset = set(), 0
+        ends, offset = [last for _, last in encoded.offsets], 0
+        starts: list[int] = []
         for part in parts:
-            wanted.add(offset)
+            # The first token that reaches into the line; with byte-level tokens it may begin with the space before.
+            starts.append(bisect_right(ends, offset))
             offset += len(part) + 1
-        yield encoded.ids, edges, [number for number, edge in enumerate(edges[:-1]) if edge in wanted]
+        yield encoded.ids, edges, sorted(set(starts))
 
 
 class TextDataModule(LightningDataModule):

@@ -117,3 +117,40 @@ def test_packages_are_fetched_once_and_compared(tmp_path):
     found.write_bytes(b"other")
     with pytest.raises(ValueError, match="expected sha256"):
         fetch_package(package, tmp_path / "data", mirror=address)
+
+
+def test_the_corpus_is_fetched_split_and_tokenized(tmp_path, monkeypatch):
+    from fklit.data.__main__ import main
+    from fklit.text import TextDataModule, corpus
+
+    module = tmp_path / "module"
+    module.mkdir()
+    chapters = [
+        entry
+        for number in range(1, 41)
+        for entry in (
+            f'<chapter osisID="Gen.{number}" sID="x{number}"/>'.encode(),
+            f"<w>God</w> said, Go{number}; and they went. They saw it.".encode(),
+        )
+    ]
+    write_module(module, "ot", [[b'<milestone subType="x-osis2mod"/>', *chapters]])
+    write_module(module, "nt", NT)
+    mirror = tmp_path / "mirror" / "pool"
+    mirror.mkdir(parents=True)
+    files = {f"./{corpus._FOLDER}/{path.name}": path.read_bytes() for path in module.iterdir()}
+    package = DebianPackage("pool/a.deb", write_package(mirror / "a.deb", files))
+    monkeypatch.setattr(corpus, "PACKAGE", package)
+    monkeypatch.setattr(corpus, "VOCABULARY_SIZE", 20)
+    fetch = corpus.fetch_package
+    monkeypatch.setattr(corpus, "fetch_package", lambda one, root: fetch(one, root, mirror=mirror.parent.as_uri()))
+    data = tmp_path / "data"
+    assert main(["fetch", "text", str(data)]) == 0
+    assert main(["verify", "text", str(data)]) == 0
+    held_out = (data / "held_out.txt").read_text().split("\n\n")
+    assert [chapter.splitlines()[0] for chapter in held_out] == ["God said, Go11;", "God said, Go31;"]
+    assert (data / "train.txt").read_text().count("\n\n") == 39 - 1
+    reading = TextDataModule(str(data), 4, length=6)
+    reading.setup("fit")
+    assert next(iter(reading.train_dataloader()))["tokens"].shape == (4, 6)
+    (data / "a.deb").write_bytes(b"")
+    assert main(["verify", "text", str(data)]) == 1

@@ -58,3 +58,25 @@ def test_odd_files_are_refused(folder):
         TextDataModule(str(folder), 9, length=5).setup("fit")
     with pytest.raises(ValueError, match="expected batch_size of at least 1"):
         TextDataModule(str(folder), 0)
+
+
+def test_byte_level_tokenizers_have_the_same_lines(folder):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    plain.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=270, show_progress=False))
+    (folder / "bytes").mkdir()
+    plain.save(str(folder / "bytes" / "tokenizer.json"))
+    windows = Windows(folder / "held_out.txt", folder / "bytes", length=4, overlapping=True)
+    text = " ".join(LINES)
+    starts = [plain.encode(text).char_to_token(text.index(line)) for line in LINES]
+    assert windows.starts.tolist() == starts
+    assert windows.characters.sum() <= len(text) + 1 + 2 * 4
+
+
+def test_lines_of_tokens_that_span_nothing_are_no_starts(folder):
+    (folder / "odd.txt").write_text("a b c d e\n   \nf g h i\n")
+    windows = Windows(folder / "odd.txt", folder / "tokenizer", length=4, overlapping=True)
+    assert texts(folder, windows) == ["a b c d", "f g h i"]
