@@ -62,6 +62,10 @@ ALLOWED = {
             "rewards",
         ),
     },
+    "text": {
+        *("assets", "atomic", "checks", "data", "feynman_kac", "fingerprint", "hyperparameters", "learning_rate"),
+        "sampling",
+    },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {
         *("atomic", "checks", "eqprop", "evaluation", "feynman_kac", "metrics", "renamed", "report"),

@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.model_source import ModelSource
 from fklit.sampling.task import SamplingTask, cost_figures
 from fklit.steering.api import steer
 from fklit.steering.result import SteeringResult
@@ -28,7 +29,7 @@ class SteeringTask(SamplingTask):
     @takes_settings(SteeringSettings)
     def __init__(
         self,
-        source: PipelineSource,
+        source: PipelineSource | ModelSource,
         *,
         metrics: dict[str, Metric] | None = None,
         num_threads: int | None = 1,
@@ -37,7 +38,7 @@ class SteeringTask(SamplingTask):
         """Check all settings.
 
         Args:
-            source: Where the pipeline comes from; loaded when the run starts.
+            source: Where the pipeline, or a model that owns its steps, comes from; loaded when the run starts.
             metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in
                 [0, 1] with a `fklit.metrics.samples.SampleBatch`: prompts, metadata and which samples were chosen.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
