@@ -123,7 +123,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=1.0, help="1 samples the model's own p(x | prompt)")
     parser.add_argument("--scale", type=float, default=SCALE, help="reward scale of the benchmark")
-    parser.add_argument("--scales", default="0.5,1,2,4", help="--tune: reward scales")
+    parser.add_argument("--scales", default="4,8,16,32", help="--tune: reward scales")
     parser.add_argument("--schedules", default="0.3:0.8:0.1,0.3:0.6:0.1", help="--tune: start:stop:every, ...")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="--tune: ESS thresholds")
     parser.add_argument("--firsts", type=float, nargs="+", default=[FIRST], help="--tune: shares the scale starts from")
