@@ -3,6 +3,7 @@
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
 from fklit.text.denoising import Denoising, Predictions
+from fklit.text.expert import TextExpert
 from fklit.text.folder import load_folder, save_folder
 from fklit.text.masked_language_model import MaskedLanguageModel
 from fklit.text.masked_model import MaskedTextModel, SteeredText, TextSampling
@@ -34,6 +35,7 @@ __all__ = [
     "SteeredText",
     "TextBatch",
     "TextDataModule",
+    "TextExpert",
     "TextSampling",
     "TextState",
     "TiltedProposal",

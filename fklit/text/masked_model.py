@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fklit.feynman_kac import group_generators, run
 from fklit.text.ancestral import AncestralModel, TextState
+from fklit.text.backbone import DiffusionTransformer
 from fklit.text.denoising import Denoising
 from fklit.text.folder import load_folder
 from fklit.text.masked_language_model import MaskedLanguageModel, frame
@@ -131,7 +132,7 @@ class MaskedTextModel:
         device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
 
     Raises:
-        ValueError: The tokenizer has no mask.
+        ValueError: The tokenizer has no mask, or more tokens than the network.
     """
 
     def __init__(
@@ -148,6 +149,12 @@ class MaskedTextModel:
         if tokenizer.mask_token_id is None:
             raise ValueError(
                 f"expected a tokenizer with a mask, got {type(tokenizer).__name__} without; set mask_token."
+            )
+        size = denoiser.settings.vocab_size if isinstance(denoiser, DiffusionTransformer) else len(tokenizer)
+        if len(tokenizer) > size:
+            raise ValueError(
+                f"expected a tokenizer of at most the network's {size} tokens, got {len(tokenizer)}; give the one that "
+                "the network was trained with."
             )
         if isinstance(denoiser, nn.Module):
             denoiser.eval().requires_grad_(False)
