@@ -22,7 +22,7 @@ from fklit.rewards.scoring import chosen_scale
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
 from fklit.steering.model_reward import SampleScorer
-from fklit.steering.own_steps import Steerable, SteeringModel, check_settings, soft_mean
+from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, soft_mean
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
@@ -37,10 +37,16 @@ class ModelSteeringResult(SteeringResult):
     Attributes:
         made: B lists of K samples as the reward takes them.
         kind: The modality.
+        predictions: Texts only: S lists of B lists of K, one of the clean texts that each particle predicted at each
+            scored step, in the slots before the step's resampling; None if not kept (`previews=False`).
+        details: B lists of what is known of each of the K samples, such as the step that unmasked each token; None if
+            the model says nothing, or with `previews=False`.
     """
 
     made: list[list[Any]] = field(repr=False)
     kind: str
+    predictions: list[list[list[str]]] | None = field(default=None, repr=False)
+    details: list[list[dict[str, Any]]] | None = field(default=None, repr=False)
 
     @property
     def modality(self) -> Any:
@@ -51,6 +57,11 @@ class ModelSteeringResult(SteeringResult):
     def items(self) -> list[list[Any]]:
         """B lists of K samples in slot order."""
         return self.made
+
+    def record(self, b: int) -> dict[str, Any]:
+        """Everything about prompt b, JSON-able; of samples that are no texts not the samples."""
+        predictions = None if self.predictions is None else [rows[b] for rows in self.predictions]
+        return {**super().record(b), "predictions": predictions}
 
 
 class _Rewarded:
@@ -67,6 +78,8 @@ class _Rewarded:
         self.reward_path: list[Tensor] = []
         self.rewards: Tensor | None = None
         self.made: Any = None
+        self.predictions: list[list[list[str]]] = []
+        self.details: list[dict[str, Any]] | None = None
         self.shown: Tensor | None = None
 
     @property
@@ -91,6 +104,8 @@ class _Rewarded:
             log_potential = log_potential + more
         if t == self.num_steps - 1:
             self.made, self.shown = self.model.finished(inner)
+            if self.settings.previews and isinstance(self.model, Describes):
+                self.details = self.model.described(inner)
             self.rewards = self.scorer(self.made, where="at the finished samples")
             log_potential = log_potential + path.terminal(self.rewards, self.scale)
         return (inner, path), log_potential
@@ -103,6 +118,9 @@ class _Rewarded:
         found = self.scorer(samples, where=f"at step {step} of {self.num_steps}")
         rewards = soft_mean(found.reshape(*path.shape, -1), self.scale)
         self.reward_path.append(rewards)
+        if self.settings.previews and isinstance(samples[0], str):
+            first = samples[:: len(samples) // rewards.numel()]
+            self.predictions.append(_by_group(first, len(rewards)))
         scale = self.tempering.scale(
             path,
             rewards,
@@ -186,7 +204,6 @@ def _result(
     traced = [found.ancestors[row] for row in rows]
     ancestors = [identity if moved is None else moved.cpu() for moved in traced]
     assert rewarded.rewards is not None and rewarded.shown is not None
-    made = list(rewarded.made)
     budget = replace(
         model.budget,
         reward_calls=rewarded.scorer.reward_calls,
@@ -195,8 +212,10 @@ def _result(
     )
     return ModelSteeringResult(
         samples=rewarded.shown.cpu(),
-        made=[made[b * particles : (b + 1) * particles] for b in range(groups)],
+        made=_by_group(list(rewarded.made), groups),
         kind=model.modality,
+        predictions=rewarded.predictions or None,
+        details=None if rewarded.details is None else _by_group(rewarded.details, groups),
         log_weights=found.log_weights.cpu(),
         log_z=found.log_z.cpu(),
         steps=steps,
@@ -230,3 +249,9 @@ def _result(
         },
         budget=budget,
     )
+
+
+def _by_group(rows: list[Any], groups: int) -> list[list[Any]]:
+    """B * K rows as B lists of K."""
+    each = len(rows) // groups
+    return [rows[b * each : (b + 1) * each] for b in range(groups)]

@@ -13,7 +13,8 @@ class SteeringSettings(SamplingSettings):
     """All settings of `fklit.steer`, of `SteeringRun` and of `SteeringTask`.
 
     Attributes:
-        previews: whether thumbnails of the denoised predictions are kept.
+        previews: whether thumbnails of the denoised predictions are kept; of texts, one predicted text of each particle
+            at each scored step, and the step that unmasked each token.
     """
 
     reward: Reward | Callable[..., Any]

@@ -21,10 +21,13 @@ class TextState:
     Attributes:
         tokens: (B, K, L) int64.
         predictions: What is known of the masked positions; None before anything was asked.
+        unmasked_at: (B, K, L) int64, the step that unmasked each position, -1 for those that are masked or were given;
+            None if nobody counts.
     """
 
     tokens: Int64[Tensor, "B K L"]
     predictions: Predictions | None = None
+    unmasked_at: Int64[Tensor, "B K L"] | None = None
 
 
 class AncestralModel:
@@ -80,7 +83,8 @@ class AncestralModel:
         if num_groups != len(self.start):
             raise ValueError(f"expected {len(self.start)} groups, one a prompt, got {num_groups}; give as many.")
         self._before = self.denoising.calls
-        return TextState(self.start[:, None].repeat(1, num_particles, 1))
+        tokens = self.start[:, None].repeat(1, num_particles, 1)
+        return TextState(tokens, unmasked_at=torch.full_like(tokens, -1))
 
     def step(
         self, state: TextState, t: int, log_weights: Tensor, generator: Generators
@@ -104,7 +108,8 @@ class AncestralModel:
             ratio = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
             ratio = ratio.masked_scatter(at, log_p - log_q).sum(dim=2)
         kept = None if state.predictions is None else state.predictions.kept(~at.any(dim=2))
-        return TextState(tokens.masked_scatter(at, values), kept), ratio
+        when = None if state.unmasked_at is None else state.unmasked_at.masked_fill(at, t)
+        return TextState(tokens.masked_scatter(at, values), kept, when), ratio
 
     def predict(self, state: TextState) -> TextState:
         """The state with predictions at all masked positions; those at hand are used again."""
