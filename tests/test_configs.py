@@ -69,7 +69,18 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     from fklit.text import MaskedTextSource
 
     text = path.read_text()
-    optional = {"tempering", "metrics", "prompts", "path", "column", "format", "pipeline_class", "revision", "variant"}
+    optional = {
+        "num_sweeps",
+        "tempering",
+        "metrics",
+        "prompts",
+        "path",
+        "column",
+        "format",
+        "pipeline_class",
+        "revision",
+        "variant",
+    }
     source = MaskedTextSource if "MaskedTextSource" in text else PipelineSource
     for kind in (SteeringTask, source, PromptDataModule):
         for name in signature(kind).parameters:

@@ -1,6 +1,7 @@
 """Ancestral sampling of masked diffusion as a model that owns its steps, for `fklit.feynman_kac.run`."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float64, Int64
@@ -28,6 +29,21 @@ class TextState:
     tokens: Int64[Tensor, "B K L"]
     predictions: Predictions | None = None
     unmasked_at: Int64[Tensor, "B K L"] | None = None
+
+    def remembered(self) -> Self:
+        """The state without predictions, which can be asked for again."""
+        return replace(self, predictions=None)
+
+    def joined(self, other: Self) -> Self:
+        """These particles followed by the other's, group by group."""
+        when = None
+        if self.unmasked_at is not None and other.unmasked_at is not None:
+            when = torch.cat([self.unmasked_at, other.unmasked_at], dim=1)
+        known = None
+        if self.predictions is not None or other.predictions is not None:
+            mine = self.predictions or Predictions.nothing(self.tokens)
+            known = mine.joined(other.predictions or Predictions.nothing(other.tokens))
+        return replace(self, tokens=torch.cat([self.tokens, other.tokens], dim=1), predictions=known, unmasked_at=when)
 
 
 class AncestralModel:
