@@ -30,6 +30,7 @@ class MaskedLikelihood(Reward):
     """
 
     accepts = "text"
+    needs_prompts = False
 
     def __init__(self, name: str = "fklit:text_diffusion", *, draws: int = 16) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class MaskedLikelihood(Reward):
         """Loads the model."""
         self.model = MaskedTextModel.from_folder(self.name)
 
-    def score(self, samples: Any, prompts: Sequence[str] | None) -> Tensor:
+    def score(self, samples: Any, prompts: Sequence[str]) -> Tensor:
         """The scores (n,)."""
         scores = []
         for text in samples:

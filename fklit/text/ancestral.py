@@ -12,7 +12,8 @@ from fklit.feynman_kac.randomness import uniforms
 from fklit.text.denoising import Denoising, Predictions
 from fklit.text.noise_schedule import NoiseSchedule
 from fklit.text.proposals import TokenProposal
-from fklit.text.unmasking import draw, places_to_unmask
+from fklit.text.twisted import StepProposal
+from fklit.text.unmasking import draw, places_to_unmask, transition_log_probs
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class AncestralModel:
         start: (B, L) int64, the tokens at the start: masks, but for those that are given (a prompt), which stay.
         num_steps: T.
         schedule: Of the noise.
-        proposal: Law of the tokens; None for the model's own.
+        proposal: Law of the tokens, or of places and tokens of a step; None for the model's own.
 
     Attributes:
         num_steps: T.
@@ -75,7 +76,7 @@ class AncestralModel:
         *,
         num_steps: int,
         schedule: NoiseSchedule,
-        proposal: TokenProposal | None = None,
+        proposal: TokenProposal | StepProposal | None = None,
     ) -> None:
         if num_steps < 1:
             raise ValueError(f"expected num_steps of at least 1, got {num_steps}; give an integer.")
@@ -106,6 +107,8 @@ class AncestralModel:
         self, state: TextState, t: int, log_weights: Tensor, generator: Generators
     ) -> tuple[TextState, Float64[Tensor, "B K"]]:
         """Unmask from the t-th time to the next; return the importance ratio."""
+        if isinstance(self.proposal, StepProposal):
+            return self._whole_step(self.proposal, state, t, generator)
         tokens, mask = state.tokens, self.denoising.mask
         points = uniforms(generator, tokens.shape, device=tokens.device)
         at, inner = places_to_unmask(tokens, points, mask=mask, unmask=self.unmask[t])
@@ -126,6 +129,22 @@ class AncestralModel:
         kept = None if state.predictions is None else state.predictions.kept(~at.any(dim=2))
         when = None if state.unmasked_at is None else state.unmasked_at.masked_fill(at, t)
         return TextState(tokens.masked_scatter(at, values), kept, when), ratio
+
+    def _whole_step(
+        self, proposal: StepProposal, state: TextState, t: int, generator: Generators
+    ) -> tuple[TextState, Float64[Tensor, "B K"]]:
+        """A step whose places and tokens are drawn together."""
+        tokens, mask = state.tokens, self.denoising.mask
+        if not bool((tokens == mask).any()):
+            return state, torch.zeros(tokens.shape[:2], dtype=torch.float64, device=tokens.device)
+        state = self.predict(state)
+        transition = transition_log_probs(self.log_probs(state), tokens, mask=mask, unmask=self.unmask[t])
+        drawn, log_q = proposal.draw(tokens, transition, t, generator)
+        log_p = transition.gather(3, drawn[..., None]).squeeze(3).sum(dim=2)
+        changed = drawn != tokens
+        when = None if state.unmasked_at is None else state.unmasked_at.masked_fill(changed, t)
+        assert state.predictions is not None
+        return TextState(drawn, state.predictions.kept(~changed.any(dim=2)), when), log_p - log_q
 
     def predict(self, state: TextState) -> TextState:
         """The state with predictions at all masked positions; those at hand are used again."""

@@ -19,6 +19,7 @@ from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TokenProposal
 from fklit.text.published import load_published
 from fklit.text.steered_text import SteeredText, TextSampling
+from fklit.text.twisted import StepProposal
 
 
 class _Settings(Protocol):
@@ -60,7 +61,7 @@ class MaskedTextModel:
         *,
         sampling: TextSampling | None = None,
         schedule: NoiseSchedule | None = None,
-        proposal: TokenProposal | None = None,
+        proposal: TokenProposal | StepProposal | None = None,
         never: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> None:

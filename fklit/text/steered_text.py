@@ -12,6 +12,7 @@ from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
 from fklit.text.noise_schedule import NoiseSchedule
 from fklit.text.proposals import TokenProposal
+from fklit.text.twisted import StepProposal
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class SteeredText(AncestralModel):
         tokenizer: Any,
         sampling: TextSampling,
         schedule: NoiseSchedule,
-        proposal: TokenProposal | None,
+        proposal: TokenProposal | StepProposal | None,
     ) -> None:
         super().__init__(denoising, start, num_steps=sampling.num_steps, schedule=schedule, proposal=proposal)
         self.tokenizer, self.num_draws = tokenizer, sampling.num_draws
