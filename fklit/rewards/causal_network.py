@@ -71,8 +71,8 @@ class CausalNetwork(nn.Module):
             max_tokens: So many tokens after the context at most; None for all.
 
         Returns:
-            Tokens, and the number of them that have no score: those of the prompt and BOS, or the first token if
-            nothing precedes it.
+            Tokens, and the number of them that have no score, which are those of the prompt and BOS, or the first token
+            if nothing precedes it.
 
         Raises:
             RewardError: The tokenizer does not know a word of it.
