@@ -155,7 +155,7 @@ class SamplingTask(NoTraining):
         samples = result.samples.to(self.device)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
-            metric.update(samples, SampleBatch(prompts, metadata, self.chosen(result)))
+            metric.update(samples, SampleBatch(prompts, metadata, self.chosen(result), where))
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all prompts of all processes; a metric of several numbers logs each."""
