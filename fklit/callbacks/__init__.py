@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.callbacks.classification_writer import ClassificationWriter
+from fklit.callbacks.metrics import MetricsCallback
 from fklit.callbacks.report import Report
 from fklit.callbacks.sample_writer import SampleWriter
 from fklit.callbacks.simulation_writer import SimulationWriter
@@ -12,6 +13,7 @@ from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 __all__ = [
     "AlignmentCallback",
     "ClassificationWriter",
+    "MetricsCallback",
     "Report",
     "SampleWriter",
     "SimulationWriter",

@@ -1,10 +1,9 @@
-"""Steering under Lightning: `predict` makes samples for a writer, `test` reports metrics."""
+"""Steering under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
-from torchmetrics import Metric
 
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
@@ -20,9 +19,9 @@ class SteeringTask(SamplingTask):
     """Steers a pretrained pipeline on the prompts of a DataModule.
 
     `predict` returns one `SteeringResult` a batch, which `SampleWriter` writes to disk; set
-    `return_predictions: false`, or all images of the run stay in memory. `test` logs means over prompts: the reward by
-    weight and of the chosen sample, the effective sample size and log Z at the end, surviving lineages, cost, and
-    `metrics` of the chosen samples.
+    `return_predictions: false`, or all images of the run stay in memory. `validate` and `test` log means over prompts:
+    the reward by weight and of the chosen sample, the effective sample size and log Z at the end, surviving lineages,
+    and cost; `fklit.callbacks.MetricsCallback` adds metrics of the samples.
     """
 
     @takes_settings(SteeringSettings)
@@ -30,7 +29,6 @@ class SteeringTask(SamplingTask):
         self,
         source: PipelineSource,
         *,
-        metrics: dict[str, Metric] | None = None,
         num_threads: int | None = 1,
         **settings: Unpack[SteeringArguments],
     ) -> None:
@@ -38,8 +36,6 @@ class SteeringTask(SamplingTask):
 
         Args:
             source: Where the pipeline comes from; loaded when the run starts.
-            metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in
-                [0, 1] with a `fklit.metrics.samples.SampleBatch`: prompts, metadata and which samples were chosen.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
                 are.
 
@@ -47,7 +43,7 @@ class SteeringTask(SamplingTask):
             ValueError, TypeError: For settings that no run accepts.
         """
         chosen = SteeringSettings(**settings)
-        super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
+        super().__init__(source, chosen, reported=_REPORTED, num_threads=num_threads)
 
     def sample(
         self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
