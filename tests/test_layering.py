@@ -62,7 +62,7 @@ ALLOWED = {
         ),
     },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
-    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "sampling"},
+    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "rewards", "sampling"},
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}
 KNOWS_MODELS = {"pipelines", "emoji", "rewards", "metrics", "text", "molecules"}

@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torchmetrics import Metric
 
+from fklit.callbacks.base_comparison import BaseComparison
 from fklit.callbacks.metric_checks import check_metric, check_start
+from fklit.callbacks.same_model import warn_of_same_model
 from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.sample_metric import SampleMetric
 from fklit.sampling.repeated import loader_at, repeated_rows
@@ -31,6 +33,13 @@ class MetricsCallback(Callback):
     numbers logs each as `val/NAME/KEY`. Weights of metrics are loaded before the first batch, and only then. Logged
     numbers are over all processes; what a distributed sampler repeats counts once.
 
+    **Reward hacking.** A `test` of a task that steers or corrects also draws one sample of each prompt without it (one
+    particle, at 1/K of the cost), and logs for the reward and for every metric of the chosen sample `test/base/NAME`,
+    `test/steered/NAME`, their mean difference `test/gain/NAME` and its paired standard error `test/gain_se/NAME`, also
+    by tag. Where the reward rises while a metric falls, each by more than two standard errors, it warns
+    (`RewardHackingWarning`); a fall within two is said to be undecided. A metric that measures by the model that guides
+    is warned of (`SameModelWarning`) and never counts as evidence.
+
     A task of your own takes part if it has a class attribute `evaluates` and returns from `validation_step` and
     `test_step`: with "samples" `{"samples": (B, K, ...), "batch": SampleBatch}`; with "particles" the same without
     prompts and images; with "classes" `{"scores": (N, classes), "y": (N,)}`.
@@ -39,15 +48,21 @@ class MetricsCallback(Callback):
         metrics: Metrics by name: those of `fklit.metrics`, of your own with `update(samples, batch)`, metrics of
             torchmetrics for images in a `fklit.metrics.ChosenSamples`; for tasks that classify any metric of
             `torchmetrics.classification`.
+        base: Whether a test also samples without the method, as above.
+        by: Key of the metadata by which the gains are also taken, where prompts have it; None for none.
 
     Raises:
         ValueError: There is no metric. When the run starts: a metric does not fit the task.
     """
 
-    def __init__(self, metrics: dict[str, Metric]) -> None:
+    def __init__(self, metrics: dict[str, Metric], *, base: bool = True, by: str | None = "tag") -> None:
         if not metrics:
             raise ValueError("MetricsCallback expected at least one metric by name, got none; leave the callback out.")
         self.metrics = nn.ModuleDict(metrics)
+        self.base = base
+        self.by = by
+        self._blind: list[str] = []
+        self._comparison: BaseComparison | None = None
         self._seen: dict[int, int] = {}
 
     def _named(self) -> list[tuple[str, Metric]]:
@@ -55,9 +70,14 @@ class MetricsCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses metrics that do not fit the task, before anything is loaded."""
-        if stage != "predict":
-            for name, metric in self._named():
-                check_metric(name, metric, pl_module)
+        if stage == "predict":
+            return
+        guide, self._blind = getattr(pl_module, "reward", None), []
+        for name, metric in self._named():
+            check_metric(name, metric, pl_module)
+            measures = metric.reward if isinstance(metric, SampleMetric) else None
+            if warn_of_same_model(name, measures, guide):
+                self._blind.append(name)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Loads the weights of the metrics, and refuses runs that are too small for one."""
@@ -67,7 +87,9 @@ class MetricsCallback(Callback):
                 metric.load()
             check_start(name, metric, pl_module, world_size=trainer.world_size)
 
-    on_test_start = on_validation_start
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Loads the weights of the metrics, and refuses runs that are too small for one."""
+        self.on_validation_start(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
@@ -75,7 +97,15 @@ class MetricsCallback(Callback):
         for _, metric in self._named():
             metric.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins anew."""
+        self.on_validation_epoch_start(trainer, pl_module)
+        task: Any = pl_module
+        measures = {name: item for name, item in self._named() if isinstance(item, PromptMetric) and item.of_chosen}
+        self._comparison = None
+        if self.base and measures and hasattr(task, "sample_base") and task.num_particles > 1:
+            self._comparison = BaseComparison(measures, by=self.by, blind=self._blind)
+            self._comparison.to(pl_module.device)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -105,10 +135,17 @@ class MetricsCallback(Callback):
                 for _, metric in self._named():
                     metric.update(outputs["scores"][new], outputs["y"][new])
             return
-        for _, metric in self._named():
-            # an empty batch is for those that know what to exchange then
-            if len(outputs["samples"]) or isinstance(metric, SampleMetric):
-                metric.update(outputs["samples"], outputs["batch"])
+        samples, known = outputs["samples"], outputs["batch"]
+        measured: dict[str, torch.Tensor] = {}
+        for name, metric in self._named():
+            if isinstance(metric, PromptMetric):
+                measured[name] = metric.measure(samples, known)
+                metric.update(samples, known, measured[name])
+            elif len(samples) or isinstance(metric, SampleMetric):
+                # an empty batch is for those that know what to exchange then
+                metric.update(samples, known)
+        if self._comparison is not None:
+            self._comparison.add(known, measured, task)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs `val/NAME`."""
@@ -116,8 +153,11 @@ class MetricsCallback(Callback):
             self._log(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs `test/NAME`."""
+        """Logs `test/NAME`, and what steering gained."""
         self._log(pl_module, "test")
+        if self._comparison is not None:
+            self._comparison.log(pl_module)
+            self._comparison = None
 
     def _log(self, task: LightningModule, stage: str) -> None:
         for name, metric in self._named():

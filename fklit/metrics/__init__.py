@@ -13,8 +13,10 @@ from fklit.metrics.feature_distance import FeatureDistance
 from fklit.metrics.fid import CLIPFID
 from fklit.metrics.geneval import TAGS, FoundObject, Tag, Verdict, judge_objects, relations
 from fklit.metrics.kid import CLIPKID
+from fklit.metrics.paired_mean import Gain, PairedMean
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.prompt_metric import PromptMetric
+from fklit.metrics.prompt_table import PromptTable
 from fklit.metrics.reward_metric import RewardMetric
 from fklit.metrics.sample_metric import SampleMetric
 from fklit.metrics.samples import SampleBatch
@@ -32,10 +34,13 @@ __all__ = [
     "Compositional",
     "FeatureDistance",
     "FoundObject",
+    "Gain",
     "Judge",
     "MeanCLIPScore",
+    "PairedMean",
     "PromptMean",
     "PromptMetric",
+    "PromptTable",
     "RewardMetric",
     "SampleBatch",
     "SampleMetric",

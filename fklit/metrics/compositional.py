@@ -7,6 +7,7 @@ from torch import Tensor
 from fklit.metrics.detector import Judge
 from fklit.metrics.geneval import TAGS
 from fklit.metrics.prompt_metric import PromptMetric
+from fklit.metrics.prompt_table import rows_of
 from fklit.metrics.samples import SampleBatch
 
 
@@ -23,6 +24,7 @@ class Compositional(PromptMetric):
 
     higher_is_better = True
     needs_prompts = True
+    of_chosen = True
     num_values = 3
 
     def __init__(self, folder: str | None = None, *, max_batch: int = 256) -> None:
@@ -57,7 +59,7 @@ class Compositional(PromptMetric):
         """
         rows, labels = self.table()
         seen = [tag for tag in TAGS if tag in labels]
-        shares = {tag: rows[torch.tensor([label == tag for label in labels])].mean(dim=0) for tag in seen}
+        shares = {tag: rows[rows_of(tag, labels)].mean(dim=0) for tag in seen}
         mean = torch.stack([*shares.values()]).mean(dim=0) if shares else rows.mean(dim=0)
         names = ("overall", "overall_exact", "overall_partial")
         return dict(zip(names, mean, strict=True)) | {tag: share[0] for tag, share in shares.items()}

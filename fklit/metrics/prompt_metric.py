@@ -8,19 +8,20 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from fklit.checks import check_choice
-from fklit.metrics.prompt_mean import joined
+from fklit.metrics.prompt_table import PromptTable, rows_of
 from fklit.metrics.sample_metric import SampleMetric
 from fklit.metrics.samples import SampleBatch
 
 OnNan = Literal["error", "omit"]
 
-_LABEL_BYTES = 64  # states that processes exchange are tensors, so labels are rows of bytes
 
-
-class PromptMetric(SampleMetric):
+class PromptMetric(PromptTable, SampleMetric):
     """Mean over prompts of what `values` says of each, wherever and however often it was seen.
 
     Distributed samplers repeat items until every process has as many; a prompt counts once by its index.
+
+    Attributes:
+        of_chosen: Whether it measures the chosen sample alone, so that an unsteered one can be measured likewise.
 
     Args:
         by: Key of the metadata, such as `"tag"`, by whose values the mean is also taken; None for the mean alone.
@@ -31,18 +32,13 @@ class PromptMetric(SampleMetric):
         ValueError: `on_nan` is neither.
     """
 
-    num_values: ClassVar[int] = 1
-    indices: list[Tensor]
-    rows: list[Tensor]
-    labels: list[Tensor]
+    of_chosen: ClassVar[bool] = False
 
     def __init__(self, *, by: str | None = None, on_nan: OnNan = "error") -> None:
         super().__init__()
         check_choice("on_nan", on_nan, ("error", "omit"))
         self.by = by
         self.on_nan: OnNan = on_nan
-        for name in ("indices", "rows", "labels"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     @abstractmethod
     def values(self, samples: Float[Tensor, "b k ..."], batch: SampleBatch) -> Float[Tensor, "b ..."]:
@@ -82,17 +78,7 @@ class PromptMetric(SampleMetric):
             ValueError: The metadata of a prompt lacks `by`, or a value is not finite (see `measure`).
         """
         measured = self.measure(samples, batch) if measured is None else measured
-        self.labels.append(encode_labels(labels_of(batch, self.by), self.device))
-        self.indices.append(batch.indices.to(self.device))
-        self.rows.append(measured)
-
-    def table(self) -> tuple[Float64[Tensor, "n v"], list[str]]:
-        """The values of all prompts so far, each once and in order of their indices, and their labels."""
-        indices = joined(self.indices).tolist()
-        places = {int(index): place for place, index in enumerate(indices)}
-        order = [places[index] for index in sorted(places)]
-        rows, labels = joined(self.rows).reshape(-1, self.num_values), joined(self.labels)
-        return rows[order], decode_labels(labels.reshape(-1, _LABEL_BYTES)[order])
+        self.add(batch.indices, measured, labels_of(batch, self.by))
 
     def compute(self) -> Any:
         """The mean, a float64 scalar, NaN without prompts; a dictionary if there is more to say.
@@ -106,7 +92,7 @@ class PromptMetric(SampleMetric):
         if self.by is None and self.on_nan == "error":
             return first.mean()
         found = {"mean": first.nanmean()} | {
-            label: first[torch.tensor([other == label for other in labels])].nanmean() for label in sorted(set(labels))
+            label: first[rows_of(label, labels)].nanmean() for label in sorted(set(labels))
         }
         found = found if self.by is not None else {"mean": found["mean"]}
         return found | ({"omitted": first.isnan().double().mean()} if self.on_nan == "omit" else {})
@@ -116,7 +102,7 @@ def labels_of(batch: SampleBatch, by: str | None) -> list[str]:
     """The label of each prompt of a batch: what its metadata has under `by`, or nothing.
 
     Raises:
-        ValueError: It has nothing there, or something of more than 64 bytes.
+        ValueError: It has nothing there.
     """
     if by is None:
         return [""] * len(batch.prompts)
@@ -126,19 +112,4 @@ def labels_of(batch: SampleBatch, by: str | None) -> list[str]:
                 f"expected {by!r} in the metadata of every prompt, got {sorted(line)} for {prompt!r}; add it, or give "
                 "by=None."
             )
-        if len(str(line[by]).encode()) > _LABEL_BYTES:
-            raise ValueError(
-                f"expected a {by!r} of at most {_LABEL_BYTES} bytes, got {line[by]!r}; give a short label to split by."
-            )
     return [str(line[by]) for line in batch.metadata]
-
-
-def encode_labels(labels: list[str], device: torch.device) -> Tensor:
-    """Labels as bytes (B, 64), filled up with zeros."""
-    padded = [list(label.encode().ljust(_LABEL_BYTES, b"\0")) for label in labels]
-    return torch.tensor(padded, dtype=torch.uint8, device=device).reshape(-1, _LABEL_BYTES)
-
-
-def decode_labels(rows: Tensor) -> list[str]:
-    """The labels that `encode_labels` encoded."""
-    return [bytes(row).rstrip(b"\0").decode() for row in rows.tolist()]

@@ -27,6 +27,7 @@ class RewardMetric(PromptMetric):
 
     higher_is_better = True
     needs_prompts = True
+    of_chosen = True
 
     def __init__(self, reward: Reward, *, by: str | None = None, on_nan: OnNan = "error") -> None:
         super().__init__(by=by, on_nan=on_nan)

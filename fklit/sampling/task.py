@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -89,9 +90,37 @@ class SamplingTask(NoTraining):
 
     @abstractmethod
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> PipelineResult:
-        """Run the method on prompts with their indices and what else is known about them."""
+        """Run the method on prompts with their indices and what else is known about them.
+
+        Args:
+            prompts: B prompts.
+            indices: Their indices, from which with the seed their noise follows.
+            metadata: What else is known about each, B mappings.
+            settings: In place of the task's own.
+        """
+
+    def sample_base(self, batch: SampleBatch) -> tuple[Tensor, SampleBatch]:
+        """Draw one sample of each prompt without the method: the same run with one particle, which nothing selects.
+
+        Its first noise is that of the prompt's first particle; its sampler, steps and guidance are those of the method,
+        so that the difference is what the method did. It costs 1/K of the method.
+
+        Returns:
+            Samples (B, 1, ...) on the task's device, and what is known about them.
+        """
+        alone = replace(self.sampling, num_particles=1, on_degenerate="keep")
+        prompts, indices, metadata = list(batch.prompts), batch.indices.tolist(), list(batch.metadata)
+        with pinned_threads(self.num_threads):
+            result = self.sample(prompts, indices, metadata, settings=alone)
+        known = SampleBatch(prompts, metadata, torch.zeros_like(batch.indices), batch.indices, result)
+        return result.samples.to(self.device), known
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
 from fklit.steering.api import steer
 from fklit.steering.result import SteeringResult
@@ -46,10 +47,15 @@ class SteeringTask(SamplingTask):
         super().__init__(source, chosen, reported=_REPORTED, num_threads=num_threads)
 
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> SteeringResult:
         """Steer prompts."""
-        keywords = self.sampling.keywords()
+        keywords = (settings or self.sampling).keywords()
         return steer(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:

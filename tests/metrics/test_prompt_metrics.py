@@ -64,7 +64,7 @@ def test_a_label_that_is_missing_or_long_is_refused():
     with pytest.raises(ValueError, match=r"expected 'kind' in the metadata of every prompt, got \['prompt', 'tag'\]"):
         fed(metric, [0])
     long = SampleBatch(["a"], [{"prompt": "a", "kind": "x" * 65}], CHOSEN[:1], torch.tensor([0]))
-    with pytest.raises(ValueError, match="expected a 'kind' of at most 64 bytes"):
+    with pytest.raises(ValueError, match="expected labels of at most 64 bytes, got 'xxx"):
         metric.update(SAMPLES[:1], long)
 
 

@@ -10,6 +10,7 @@ from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.settings import GuidanceArguments, GuidanceSettings
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
 
 _REPORTED = ("min_ess", "unique_roots", "ess", "log_weight_std", "log_z", "denoiser_calls", "seconds")
@@ -65,10 +66,15 @@ class GuidanceTask(SamplingTask):
             self.guiding_source.load().enable_offload(self.trainer.strategy.root_device)
 
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> GuidanceResult:
         """Sample prompts."""
-        keywords = self.sampling.keywords()
+        keywords = (settings or self.sampling).keywords()
         guiding = None if self.guiding_source is None else self.guiding_source.pipeline
         return correct(
             self.source.pipeline,
