@@ -135,8 +135,15 @@ class TextToImageTask(LightningModule):
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
         )
+        self._restore_positions()
         embeddings: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return embeddings
+
+    def _restore_positions(self) -> None:
+        """Undoes what averaging of weights does to buffers of integers: it rounds the positions of tokens down."""
+        for name, positions in self.text_encoder.named_buffers():
+            if name.endswith("position_ids"):
+                positions.copy_(torch.arange(positions.shape[-1], device=positions.device).expand_as(positions))
 
     def velocity_error(self, latent: Tensor, prompts: list[str], noise: Tensor, timestep: Tensor) -> Tensor:
         """Mean squared error of the predicted velocity.
@@ -240,6 +247,7 @@ class TextToImageTask(LightningModule):
         """The networks as they are now as a `StableDiffusionPipeline` (they are shared, not copied)."""
         from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+        self._restore_positions()
         vae = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         return StableDiffusionPipeline(
             vae=vae,
