@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from torch import nn
 from torchmetrics import Metric
 
 from fklit.metrics.alignment import Alignment
@@ -10,6 +11,24 @@ from fklit.metrics.chosen_samples import ChosenSamples
 from fklit.metrics.sample_metric import SampleMetric
 
 _KINDS = ("samples", "particles", "classes")
+# What tasks and callbacks log themselves.
+_TAKEN = {"alignment", "base", "gain", "gain_se", "loss", "reward", "steered", "top1", "top5", "unconverged"}
+
+
+def check_name(name: str) -> None:
+    """Refuse a name under which something else is logged, or that a module cannot have.
+
+    Args:
+        name: How the user calls a metric.
+
+    Raises:
+        ValueError: It is such a name.
+    """
+    if not name or "." in name or name in _TAKEN or hasattr(nn.ModuleDict, name):
+        raise ValueError(
+            f"expected a name of a metric that is free and without dots, got {name!r}; give another one, such as "
+            "'clip_score'."
+        )
 
 
 def check_metric(name: str, metric: Metric, task: LightningModule) -> None:
@@ -29,6 +48,8 @@ def check_metric(name: str, metric: Metric, task: LightningModule) -> None:
             f"MetricsCallback expected a task that returns samples or classes, got {owner}; leave the callback out, or "
             "see its documentation for what such a task returns."
         )
+    if name in getattr(task, "means", ()):
+        raise ValueError(f"{own} expected a name that {owner} does not log itself, got {name!r}; give another one.")
     if isinstance(metric, Alignment):
         raise ValueError(
             f"{own} expected AlignmentCallback, got MetricsCallback; add `class_path: AlignmentCallback` to "

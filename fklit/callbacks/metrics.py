@@ -9,7 +9,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from fklit.callbacks.base_comparison import BaseComparison
-from fklit.callbacks.metric_checks import check_metric, check_start
+from fklit.callbacks.metric_checks import check_metric, check_name, check_start
 from fklit.callbacks.same_model import warn_of_same_model
 from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.sample_metric import SampleMetric
@@ -52,12 +52,14 @@ class MetricsCallback(Callback):
         by: Key of the metadata by which the gains are also taken, where prompts have it; None for none.
 
     Raises:
-        ValueError: There is no metric. When the run starts: a metric does not fit the task.
+        ValueError: There is no metric, or a name is taken. When the run starts: a metric does not fit the task.
     """
 
     def __init__(self, metrics: dict[str, Metric], *, base: bool = True, by: str | None = "tag") -> None:
         if not metrics:
             raise ValueError("MetricsCallback expected at least one metric by name, got none; leave the callback out.")
+        for name in metrics:
+            check_name(name)
         self.metrics = nn.ModuleDict(metrics)
         self.base = base
         self.by = by

@@ -1,11 +1,15 @@
 """Metrics on tasks of every kind: what is logged equals the metrics by hand; what does not fit is refused by name."""
 
+import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from equilibria import images, mlp
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI
 from mixtures import FIRST, SECOND
 from tiny import tiny_stable_diffusion
 from tiny_clip import write_tiny_clip
@@ -16,10 +20,12 @@ from torchmetrics.image import TotalVariation
 
 from fklit.callbacks import AlignmentCallback, MetricsCallback
 from fklit.callbacks.metric_checks import check_start
+from fklit.cli import main
 from fklit.correctors import Target, VariancePreserving, correct
 from fklit.correctors.guidance.task import GuidanceTask
 from fklit.correctors.simulation.task import SimulationTask
 from fklit.data import PromptDataModule, SimulationDataModule
+from fklit.emoji import EmojiScenesDataModule
 from fklit.eqprop.relaxation.settings import Relaxation
 from fklit.eqprop.training.task import EqPropTask
 from fklit.metrics import Alignment, ChosenSamples, CLIPDiversity, Compositional, RewardMetric, UniqueRoots
@@ -102,7 +108,7 @@ def loader():
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_samples_of_prompts(folder, trainer, stage):
-    callback = MetricsCallback({"red": red(by="tag"), "roots": UniqueRoots(), "tv": ChosenSamples(TotalVariation())})
+    callback = MetricsCallback({"red": red(by="tag"), "left": UniqueRoots(), "tv": ChosenSamples(TotalVariation())})
     data = PromptDataModule(prompts=ROWS, batch_size=2)
     (logged,) = getattr(trainer(callback), stage)(guidance(folder), data, verbose=False)
     prefix = {"validate": "val", "test": "test"}[stage]
@@ -112,7 +118,7 @@ def test_samples_of_prompts(folder, trainer, stage):
     assert logged[f"{prefix}/red"] == pytest.approx(float(expected.mean()), abs=1e-6)
     assert logged[f"{prefix}/red/x"] == pytest.approx(float(expected[[0, 2]].mean()), abs=1e-6)
     assert logged[f"{prefix}/red/y"] == pytest.approx(float(expected[1]), abs=1e-6)
-    assert logged[f"{prefix}/roots"] == logged[f"{prefix}/unique_roots"]
+    assert logged[f"{prefix}/left"] == logged[f"{prefix}/unique_roots"]
     assert logged[f"{prefix}/tv"] == pytest.approx(float(TotalVariation()(chosen)), rel=1e-4)
     again = getattr(trainer(callback), stage)(guidance(folder), data, verbose=False)[0]
     assert {**again, f"{prefix}/seconds": 0} == {**logged, f"{prefix}/seconds": 0}, "begins anew"
@@ -133,9 +139,9 @@ def test_particles_without_prompts(trainer):
         def compute(self):
             return torch.cat(self.parts).mean()
 
-    callback = MetricsCallback({"roots": UniqueRoots(), "mean": Mean()})
+    callback = MetricsCallback({"left": UniqueRoots(), "mean": Mean()})
     (logged,) = trainer(callback).test(simulation(), SimulationDataModule(3, batch_size=2), verbose=False)
-    assert logged["test/roots"] == logged["test/unique_roots"] and abs(logged["test/mean"]) < 5
+    assert logged["test/left"] == logged["test/unique_roots"] and abs(logged["test/mean"]) < 5
 
 
 def test_classes_beside_alignment(trainer):
@@ -203,6 +209,48 @@ def test_what_cannot_be_logged_is_refused(trainer):
         trainer(MetricsCallback({"m": MulticlassConfusionMatrix(10)})).test(classifier(), loader(), verbose=False)
     with pytest.raises(ValueError, match="MetricsCallback expected at least one metric by name, got none"):
         MetricsCallback({})
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "reward", "base", "loss", "items"])
+def test_names_that_are_taken_are_refused(name):
+    with pytest.raises(ValueError, match=f"expected a name of a metric that is free and without dots, got {name!r}"):
+        MetricsCallback({name: red()})
+
+
+def test_names_of_the_tasks_own_figures_are_refused(folder, trainer):
+    with pytest.raises(ValueError, match=r"\(UniqueRoots\) expected a name that GuidanceTask does not log itself, got"):
+        MetricsCallback({"unique_roots": UniqueRoots()}).setup(trainer(), guidance(folder), "test")
+
+
+def test_the_yaml_of_the_guide_builds_every_metric(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fklit"])
+    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, subcommand: None)
+    root = Path(__file__).parents[2]
+    (block,) = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "metrics.md").read_text(), re.DOTALL)
+    (tmp_path / "guide.yaml").write_text(block)
+    real = re.findall(r"`real: (\{.*?\})`", (root / "docs" / "metrics.md").read_text())
+    more = f"""
+      judge: {{class_path: Compositional}}
+      fid: {{class_path: CLIPFID, init_args: {{model_name: fklit:emoji_clip, real: {real[0]}}}}}
+      kid: {{class_path: CLIPKID, init_args: {{model_name: fklit:emoji_clip, real: a/folder}}}}
+      left: {{class_path: UniqueRoots}}
+      ssim:
+        class_path: ChosenSamples
+        init_args: {{metric: {{class_path: torchmetrics.image.TotalVariation}}}}
+    """
+    (tmp_path / "more.yaml").write_text(block.partition("          clip_score")[0] + more.replace("\n  ", "\n      "))
+    debug = root / "configs" / "debug" / "steering.yaml"
+    for name, kinds in (
+        ("guide.yaml", ["MeanCLIPScore", "RewardMetric", "RewardMetric", "CLIPDiversity"]),
+        ("more.yaml", ["Compositional", "CLIPFID", "CLIPKID", "UniqueRoots", "ChosenSamples"]),
+    ):
+        cli = main(["test", "--config", str(debug), "--config", name])
+        (callback,) = (item for item in cli.trainer.callbacks if isinstance(item, MetricsCallback))
+        assert [type(metric).__name__ for metric in callback.metrics.values()] == kinds
+    assert (
+        isinstance(callback.metrics["fid"].real, EmojiScenesDataModule) and callback.metrics["kid"].real == "a/folder"
+    )
 
 
 def test_what_a_sampler_repeats_counts_once_among_classes():
