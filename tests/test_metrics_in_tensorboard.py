@@ -24,6 +24,19 @@ PROMPTS = [
     {"prompt": "a cat and a dog", "tag": "two_object"},
     {"prompt": "two dogs", "tag": "counting"},
 ]
+METRICS = """
+trainer:
+  callbacks:
+    - class_path: MetricsCallback
+      init_args:
+        metrics:
+          clip_score: {class_path: MeanCLIPScore, init_args: {model_name: fklit:emoji_clip}}
+          image_reward:
+            class_path: RewardMetric
+            init_args: {reward: {class_path: ImageReward, init_args: {model_name: fklit:emoji_reward}}}
+          diversity: {class_path: CLIPDiversity, init_args: {model_name: fklit:emoji_clip}}
+"""
+RED = {"class_path": "Function", "init_args": {"fn": "steering_rewards:redness"}}
 QUIET = ("--trainer.enable_progress_bar", "false")
 
 pytestmark = [
@@ -33,7 +46,6 @@ pytestmark = [
     # outside of training the averaged weights are those of the checkpoint
     pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback, but loading:UserWarning"),
     pytest.mark.filterwarnings("ignore::fklit.callbacks.RewardHackingWarning"),
-    pytest.mark.filterwarnings("ignore::fklit.callbacks.SameModelWarning"),  # the debug reward is emoji_clip
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),
 ]
 
@@ -82,7 +94,11 @@ def same(one, two, *, without=()):
 
 @pytest.mark.parametrize("kind", ["steering", "correctors_emoji"])
 def test_steering_and_correcting(kind):
-    words = ("--config", str(DEBUG / f"{kind}.yaml"), "--data.prompts", json.dumps(PROMPTS), "--data.batch_size", "2")
+    Path("metrics.yaml").write_text(METRICS)
+    words = ("--config", str(DEBUG / f"{kind}.yaml"), "--config", "metrics.yaml")
+    words += ("--data.prompts", json.dumps(PROMPTS), "--data.batch_size", "2")
+    if kind == "steering":  # by another model than those of the metrics
+        words += ("--model.reward", json.dumps(RED), "--model.reward_scale", "30")
     validated, tested = run("validate", "val", *words), run("test", "test", *words)
     for name in ("clip_score", "image_reward", "diversity", "unique_roots", "log_z"):
         assert validated[f"val/{name}"] == tested[f"test/{name}"], name
