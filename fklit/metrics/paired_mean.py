@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fklit.metrics.prompt_table import PromptTable, rows_of
 
+_LEAST = 8  # prompts below which two standard errors decide nothing
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -29,8 +31,12 @@ class Gain:
     error: float
 
     def sign(self) -> int:
-        """1 or -1 where the gain is more than two standard errors above or below zero, else 0."""
-        decided = abs(self.gain) > 2 * self.error  # NaN compares false
+        """1 or -1 where the gain is more than two standard errors above or below zero, else 0.
+
+        With fewer than 8 prompts it is always 0: a few equal differences, as of a judge that says right or wrong, have
+        an error of 0.
+        """
+        decided = self.num_prompts >= _LEAST and abs(self.gain) > 2 * self.error
         return int(math.copysign(1, self.gain)) if decided else 0
 
 

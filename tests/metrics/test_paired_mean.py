@@ -42,5 +42,6 @@ def test_means_and_errors_by_hand(split):
 def test_what_is_decided():
     assert Gain(9, 0, 1, 1.0, 0.4).sign() == 1 and Gain(9, 1, 0, -1.0, 0.4).sign() == -1
     assert Gain(9, 0, 1, 1.0, 0.6).sign() == 0 == Gain(1, 0, 1, 1.0, math.nan).sign()
+    assert Gain(7, 0, 1, 1.0, 0.0).sign() == 0 and Gain(8, 0, 1, 1.0, 0.0).sign() == 1
     assert fed([0]).gains()[""].sign() == 0 and fed([]).gains()[""].num_prompts == 0
     assert math.isnan(fed([3]).gains()["a"].gain)
