@@ -11,6 +11,7 @@ from equilibria import images, mlp
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from mixtures import FIRST, SECOND
+from PIL import Image
 from tiny import tiny_stable_diffusion
 from tiny_clip import write_tiny_clip
 from torch.utils.data import DataLoader
@@ -28,7 +29,17 @@ from fklit.data import PromptDataModule, SimulationDataModule
 from fklit.emoji import EmojiScenesDataModule
 from fklit.eqprop.relaxation.settings import Relaxation
 from fklit.eqprop.training.task import EqPropTask
-from fklit.metrics import Alignment, ChosenSamples, CLIPDiversity, Compositional, RewardMetric, UniqueRoots
+from fklit.metrics import (
+    CLIPFID,
+    CLIPKID,
+    Alignment,
+    ChosenSamples,
+    CLIPDiversity,
+    CLIPFeatures,
+    Compositional,
+    RewardMetric,
+    UniqueRoots,
+)
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Function, Reward
 
@@ -122,6 +133,31 @@ def test_samples_of_prompts(folder, trainer, stage):
     assert logged[f"{prefix}/tv"] == pytest.approx(float(TotalVariation()(chosen)), rel=1e-4)
     again = getattr(trainer(callback), stage)(guidance(folder), data, verbose=False)[0]
     assert {**again, f"{prefix}/seconds": 0} == {**logged, f"{prefix}/seconds": 0}, "begins anew"
+
+
+def test_distances_to_real_images(folder, trainer, tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "real").mkdir()
+    clip = str(write_tiny_clip(tmp_path / "clip"))
+    pixels = torch.randint(0, 255, (4, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for number, image in enumerate(pixels.numpy()):
+        Image.fromarray(image).save(tmp_path / "real" / f"{number}.png")
+    kinds = {"fid": CLIPFID, "kid": CLIPKID}
+    metrics = {name: kind(clip, real=str(tmp_path / "real"), min_samples=3) for name, kind in kinds.items()}
+    data = PromptDataModule(prompts=ROWS, batch_size=2)
+    (logged,) = trainer(MetricsCallback(metrics)).test(guidance(folder), data, verbose=False)
+    direct = correct(PipelineSource(folder).pipeline, [row["prompt"] for row in ROWS], **SETTINGS)
+    chosen = direct.samples[torch.arange(3), direct.sample_index(1)[:, 0]]
+    real = pixels.permute(0, 3, 1, 2).float() / 255
+    embed = CLIPFeatures(clip)
+    for name, kind in kinds.items():
+        expected = kind(clip, real="unused").distance(embed(chosen).double(), embed(real).double())
+        assert logged[f"test/{name}"] == pytest.approx(float(expected), rel=1e-3)
+    metrics["fid"].min_samples = None
+    with pytest.raises(
+        ValueError, match="expected at least 17 samples for fid, one a prompt, got 3; give more prompts"
+    ):
+        trainer(MetricsCallback(metrics)).test(guidance(folder), data, verbose=False)
 
 
 def test_particles_without_prompts(trainer):
