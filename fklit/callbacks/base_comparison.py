@@ -49,10 +49,12 @@ class BaseComparison:
                 pair.update(batch.indices, torch.zeros(0, 2, dtype=torch.float64), labels)
             return
         samples, known = task.sample_base(batch)
+        broken = known.result.dropped.cpu() > 0  # of a model that made no number: there is nothing to compare with
         for name, metric in self.metrics.items():
-            base = metric.measure(samples, known)[:, 0].cpu()
+            base = metric.measure(samples, known)[:, 0].cpu().masked_fill(broken, torch.nan)
             self.pairs[name].update(batch.indices, torch.stack([base, measured[name][:, 0].cpu()], dim=1), labels)
-        self.pairs[_REWARD].update(batch.indices, _rewards(batch, known), labels)
+        rewards = _rewards(batch, known).masked_fill(broken.unsqueeze(1), torch.nan)
+        self.pairs[_REWARD].update(batch.indices, rewards, labels)
 
     def log(self, task: LightningModule, *, stage: str = "test") -> None:
         """Logs `base/NAME`, `steered/NAME`, `gain/NAME` and `gain_se/NAME`, over all and by label, and warns."""

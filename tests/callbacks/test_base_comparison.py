@@ -1,18 +1,20 @@
 """Base beside steered in a test: the figures by hand, and warnings where the reward rises while a metric falls."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from tiny import tiny_stable_diffusion
 
 from fklit.callbacks import MetricsCallback, RewardHackingWarning, SameModelWarning
-from fklit.callbacks.base_comparison import report_hacking
+from fklit.callbacks.base_comparison import BaseComparison, report_hacking
 from fklit.callbacks.same_model import share_model
 from fklit.correctors.guidance.task import GuidanceTask
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
-from fklit.metrics import Gain, RewardMetric, UniqueRoots
+from fklit.metrics import Gain, RewardMetric, SampleBatch, UniqueRoots
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Clipped, CLIPScore, Function, ImageReward, WeightedSum
 from fklit.steering.api import steer
@@ -106,6 +108,27 @@ def test_corrected_guidance_without_a_reward_has_gains_of_metrics_alone(folder, 
     )
     logged = run(folder, tmp_path, MetricsCallback({"blue": RewardMetric(Function(blueness))}), task=task)
     assert {"test/base/blue", "test/gain/blue/x"} <= logged.keys() and "test/base/reward" not in logged
+
+
+def test_a_base_that_is_no_sample_is_left_out():
+    """The second prompt's: its particle was dropped for a NaN, and its picture is black."""
+    images = torch.rand(3, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    numbers = torch.arange(3)
+
+    def batch(rewards, dropped):
+        result = SimpleNamespace(rewards=torch.tensor(rewards).double()[:, None], dropped=torch.tensor(dropped))
+        return SampleBatch(["a"] * 3, [{"tag": "x"}, {}, {}], torch.zeros_like(numbers), numbers, result)
+
+    base = batch([1.0, 9.0, -torch.inf], [0, 1, 0])
+    task = SimpleNamespace(sample_base=lambda batch: (images / 2, base))
+    comparison = BaseComparison({"red": RewardMetric(Function(redness))}, by="tag")
+    steered = batch([3.0, 4.0, 5.0], [0, 0, 0])
+    comparison.add(steered, {"red": comparison.metrics["red"].measure(images, steered)}, task)
+    (reward, red) = (comparison.pairs[name].gains() for name in ("reward", "red"))
+    assert (reward[""].num_prompts, reward[""].gain) == (1, 2.0) and reward["x"].gain == 2.0
+    assert red[""].num_prompts == 2 and list(red) == ["", "x"]
+    expected = redness(images[:, 0])[[0, 2]].double() / 2
+    assert red[""].gain == pytest.approx(float(expected.mean()), abs=1e-6)
 
 
 def gain(value, error=0.1, base=0.5):
