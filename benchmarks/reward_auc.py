@@ -1,6 +1,7 @@
 """How well rewards order generated pictures of one prompt, by the verdicts of a judge that never guides.
 
     python benchmarks/reward_auc.py --output docs/results/reward_auc.json
+    python benchmarks/reward_auc.py --split tune --reward FOLDER    # to choose between trainings
 
 The area under the curve within a prompt is the chance that a picture that the judge finds right scores above one that
 it finds wrong, averaged over prompts that have both. Samples are the shipped pipeline's own (30 DDIM steps, eta 1, no
@@ -18,20 +19,10 @@ import torch
 from torch import Tensor
 
 import fklit
-from fklit.emoji.prompts import ScenePrompt, test_prompts
+from fklit.emoji.prompts import compositional_prompts
 from fklit.feynman_kac.schedule import Schedule
 from fklit.metrics import Judge
 from fklit.report.charts import bootstrap_interval
-
-PAIRS = ("position", "two_object", "color_attr")
-
-
-def choose_prompts(number: int) -> list[ScenePrompt]:
-    """Prompts in equal parts of counting and of pairs, held-out ones for half of the pairs and more."""
-    counting = test_prompts(number // 4, tags=("counting",))
-    rest = number - len(counting)
-    held_out = test_prompts(rest * 2 // 3, held_out=True, tags=PAIRS)
-    return [*counting, *held_out, *test_prompts(rest - len(held_out), held_out=False, tags=PAIRS)]
 
 
 def within_prompt_auc(scores: Tensor, right: Tensor) -> float | None:
@@ -62,14 +53,16 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Sample, score, judge, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--split", choices=("test", "tune"), default="test", help="tune has prompts of its own")
+    parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")
     parser.add_argument("--samples", type=int, default=8, help="of each prompt")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=48, help="samples in a call")
     parser.add_argument("--seed", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/reward_auc.json"))
     given = parser.parse_args(words)
-    prompts = choose_prompts(given.prompts)
-    reward = fklit.rewards.ImageReward("fklit:emoji_reward").to(given.device)
+    prompts = compositional_prompts(given.prompts, given.split)
+    reward = fklit.rewards.ImageReward(given.reward).to(given.device)
     clip = fklit.rewards.CLIPScore("fklit:emoji_clip").to(given.device)
     judge = Judge().to(given.device)
     pipeline = fklit.PipelineSource("fklit:emoji_scenes").load().to(given.device).pipeline
@@ -109,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         str(step): summarize(joined["path"][index], joined["right"], tags)["all"]
         for index, step in enumerate(schedule.resolve(30))
     }
-    chance = joined["emoji_reward"].exp()
+    chance = joined["emoji_reward"].sigmoid()
     summary["right, by probability of the reward"] = {
         f"{low} to {high}": [float(joined["right"][inside].double().mean()), int(inside.sum())]
         for low, high in ((0, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 0.98), (0.98, 1))
@@ -119,6 +112,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         "prompts": len(prompts),
         "held_out": sum(prompt.held_out for prompt in prompts),
         "samples": given.samples,
+        "split": given.split,
         "seed": given.seed,
         "device": given.device,
     }

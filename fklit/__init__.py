@@ -35,6 +35,7 @@ _MODULES = (
     "rewards",
     "sampling",
     "steering",
+    "text",
 )
 
 __all__ = [

@@ -18,9 +18,13 @@ LATER = ("CHECKPOINT", "DIR", "FILE", "[")  # placeholders, with what stands for
 SHORT = {
     "configs/steering/emoji.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
     "configs/steering/sd15.yaml": "--trainer.accelerator cpu --data.limit 3 --model.source.path {tiny} "
-    "--model.source.variant null --model.source.dtype float32 --model.reward.model_name fklit:emoji_clip "
-    "--model.reward.pretrained null --model.pipeline_kwargs.num_inference_steps 5 --model.pipeline_kwargs.height 16 "
+    "--model.source.variant null --model.source.dtype float32 --model.reward.model_name fklit:emoji_reward "
+    "--model.pipeline_kwargs.num_inference_steps 5 --model.pipeline_kwargs.height 16 "
     "--model.pipeline_kwargs.width 16 --model.num_particles 2",
+    "configs/steering/fk_paper.yaml": "--trainer.accelerator cpu --model.source.path {tiny} "
+    "--model.source.variant null "
+    "--model.source.dtype float32 --model.reward.model_name fklit:emoji_reward --model.pipeline_kwargs.height 16 "
+    "--model.pipeline_kwargs.width 16",
     "configs/correctors/emoji.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
     "configs/correctors/gmm40.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",
     "configs/correctors/mixtures.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",
@@ -61,6 +65,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("user")
     (place / "configs").symlink_to(ROOT / "configs")
     tiny.tiny_stable_diffusion().save_pretrained(place / "tiny")
+    (place / "benchmark-prompts.json").write_text('[{"id": "005695-0057", "prompt": "a cat"}]')
     return place
 
 

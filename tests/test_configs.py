@@ -16,8 +16,9 @@ from fklit.cli import main
 from fklit.report.reading import read_run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# The baselines of equilibrium propagation are laid over its experiments: test_eqprop_configs.py does.
-ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "baselines")
+# What is laid over other files is built with them: test_eqprop_configs.py and test_fk_paper.py do.
+OVERLAYS = ("baselines", "fk_paper")
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in OVERLAYS)
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
 
 
@@ -68,7 +69,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     from fklit.steering.task import SteeringTask
 
     text = path.read_text()
-    optional = {"tempering", "prompts", "path", "column", "pipeline_class", "revision", "variant"}
+    optional = {"tempering", "prompts", "path", "column", "format", "pipeline_class", "revision", "variant"}
     for kind in (SteeringTask, PipelineSource, PromptDataModule):
         for name in signature(kind).parameters:
             if name not in optional | {"trust_remote_code", "offload"}:

@@ -87,12 +87,33 @@ def test_same_settings_give_the_same_figures(demo, tmp_path):
             assert again[method][name] == metrics[method][name]
 
 
-def test_table_names_the_methods(demo, capsys):
+def test_intervals_are_those_over_prompts_of_the_records(demo):
+    from fklit.report.charts import bootstrap_interval
+
+    output, _, metrics = demo
+    chosen = {
+        run: [json.loads((output / run / f"{i:05d}" / "record.json").read_text()) for i in range(3)]
+        for run in ("best_of_n", "fk")
+    }
+    best, fk = ([max(record["rewards"]) for record in chosen[run]] for run in ("best_of_n", "fk"))
+    gaps = torch.tensor(fk, dtype=torch.float64) - torch.tensor(best, dtype=torch.float64)
+    mean, low, high = metrics["fk_less"]["best_of_n"]["reward"]
+    assert mean == pytest.approx(gaps.mean().item()) and low <= mean <= high
+    assert (low, high) == pytest.approx(bootstrap_interval(gaps.numpy()))
+    assert metrics["fk_less"]["base"]["judge"][0] == pytest.approx(
+        metrics["fk"]["judge_mean"] - metrics["base"]["judge_mean"]
+    )
+    low, high = metrics["intervals"]["fk"]["reward"]
+    assert low <= metrics["fk"]["reward_best"] <= high
+
+
+def test_table_names_the_methods_and_the_differences(demo, capsys):
     from rich.console import Console
 
     print_table(demo[2], Console(width=120))
     printed = capsys.readouterr().out
     assert "best of n" in printed and "FK steering" in printed
+    assert "FK steering less base: reward +" in printed and "FK steering less best of n: reward " in printed
 
 
 def test_prompts_are_half_held_out_pairs():

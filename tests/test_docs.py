@@ -19,8 +19,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fklit"
 REFERENCE = ROOT / "docs" / "reference"
 WITH_EXPORTS = (
-    *("fklit", "analytic", "callbacks", "correctors", "data", "emoji", "eqprop", "feynman_kac", "metrics", "report"),
+    "fklit",
+    "analytic",
+    "callbacks",
+    "correctors",
+    "data",
+    "emoji",
+    "eqprop",
+    "evaluation",
+    "feynman_kac",
+    "metrics",
+    "report",
     "rewards",
+    "text",
 )
 
 SPHINX = {

@@ -46,7 +46,8 @@ ALLOWED = {
         "sampling",
     },
     "eqprop": {"checks", "feynman_kac", "hyperparameters", "renamed"},
-    "data": {"analytic", "atomic", "checks", "renamed"},
+    "evaluation": {"atomic", "checks", "report"},
+    "data": {"analytic", "atomic", "checks", "evaluation", "renamed"},
     "emoji": {
         *(
             "assets",
@@ -61,8 +62,15 @@ ALLOWED = {
             "rewards",
         ),
     },
+    "text": {
+        *("assets", "atomic", "checks", "data", "feynman_kac", "fingerprint", "hyperparameters", "learning_rate"),
+        "sampling",
+    },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
-    "callbacks": {"atomic", "checks", "eqprop", "feynman_kac", "metrics", "renamed", "report", "rewards", "sampling"},
+    "callbacks": {
+        *("atomic", "checks", "eqprop", "evaluation", "feynman_kac", "metrics", "renamed", "report"),
+        *("rewards", "sampling"),
+    },
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}
 KNOWS_MODELS = {"pipelines", "emoji", "rewards", "metrics", "text", "molecules"}

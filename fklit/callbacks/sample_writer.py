@@ -9,8 +9,10 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
 from fklit.atomic import remove_leftovers
+from fklit.callbacks.evaluation_folders import Evaluation, EvaluationFolders
 from fklit.callbacks.folder_writer import FolderWriter
 from fklit.callbacks.started_run import PROMPT_FOLDER, check_run, done_prompts, read_json
+from fklit.evaluation.sampled import Samples
 from fklit.report.media import DEFAULT_FRAME_RATE, check_video_writer
 from fklit.report.writing import write_prompt, write_run
 from fklit.sampling.describe import settings_hash
@@ -27,6 +29,7 @@ class SampleWriter(FolderWriter):
     output_dir/00007/grid.png            the same side by side
     output_dir/00007/previews.npz        denoised predictions, "previews" uint8 (S, K, h, w, 3), if they were kept
     output_dir/00007/record.json         rewards, weights, lineages, cost; written last
+    output_dir/evaluation/hps/           what the scorer of a benchmark reads, written at the end if asked for
     ```
 
     A prompt is done when its `record.json` is there with the same settings (by hash) and the same prompt, and every
@@ -41,20 +44,34 @@ class SampleWriter(FolderWriter):
         output_dir: Folder of the run; made if it does not exist. None takes the trainer's `default_root_dir`.
         overwrite: Whether results of other settings in this folder are replaced. Results of the same settings are kept.
         frame_rate: Frames a second of videos; what the model was trained with is on its card (Wan 16, LTX 24).
+        evaluation: Benchmarks whose scorers shall be able to read the images: "geneval", "geneval2", "evalscope",
+            "hps", "image_reward", "drawbench", "parti" or a `fklit.evaluation.Benchmark`; or "auto" for the one that
+            `PromptDataModule` read the prompts as. One, a list, or None.
+        evaluation_samples: Which samples these get: "chosen" for the one that the method chose, or "all" for all K.
 
     Raises:
-        ValueError: When the run starts: the folder holds results of other settings or of fklit 0.1, or another run
-            writes to it.
+        ValueError: A benchmark is not known or takes one sample a prompt. When the run starts: the folder holds results
+            of other settings or of fklit 0.1, another run writes to it, or a benchmark lacks something in the
+            metadata.
     """
 
     def __init__(
-        self, output_dir: str | None = None, *, overwrite: bool = False, frame_rate: float = DEFAULT_FRAME_RATE
+        self,
+        output_dir: str | None = None,
+        *,
+        overwrite: bool = False,
+        frame_rate: float = DEFAULT_FRAME_RATE,
+        evaluation: Evaluation | list[Evaluation] | None = None,
+        evaluation_samples: Samples = "chosen",
     ) -> None:
         super().__init__(output_dir)
         if not 0 < frame_rate < math.inf:
             raise ValueError(f"frame_rate expected a number above 0, got {frame_rate!r}; give frames a second.")
         self.overwrite = overwrite
         self.frame_rate = frame_rate
+        self.evaluation = evaluation
+        self.evaluation_samples: Samples = evaluation_samples
+        self._folders = EvaluationFolders(evaluation, evaluation_samples)
         self._hash = ""
         self._run: Path | None = None
         self._looked_at: set[int] = set()
@@ -63,7 +80,7 @@ class SampleWriter(FolderWriter):
         """Where the results are, by what they are."""
         folder = self.folder(trainer)
         count = len(list(folder.glob(f"{PROMPT_FOLDER}/record.json")))
-        return {f"{count} prompt{'' if count == 1 else 's'}": folder}
+        return {f"{count} prompt{'' if count == 1 else 's'}": folder, **self._folders.folders(trainer, folder)}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Finds out what is done, before any weights are loaded; the first process writes `run.json`."""
@@ -76,6 +93,7 @@ class SampleWriter(FolderWriter):
                 f"SampleWriter: expected a task that samples (SteeringTask or GuidanceTask), got a "
                 f"{type(task).__name__}; remove the callback."
             )
+        self._folders.check(trainer)
         settings = task.settings()
         self._hash = settings_hash(settings)
         folder = self._run = self.take(trainer)
@@ -100,8 +118,11 @@ class SampleWriter(FolderWriter):
     ) -> None:
         """Looks once more, for prompts that come from another DataModule than fklit's."""
         task: Any = pl_module
-        if getattr(task, "modality", None) == "video":
+        modality = getattr(task, "modality", None)
+        if modality == "video":
             check_video_writer()  # not after the first prompt was sampled
+        if modality not in (None, "image") and self._folders:
+            raise ValueError(f"expected images with evaluation, got a pipeline of {modality}; set evaluation to null.")
         if isinstance(batch, Mapping) and {"indices", "prompts"} <= batch.keys():
             new = zip(batch["indices"], batch["prompts"], strict=True)
             task.done = task.done.union(self._done(row for row in new if row[0] not in self._looked_at))
@@ -127,6 +148,15 @@ class SampleWriter(FolderWriter):
             write_prompt(
                 self._folder(index), record, prediction.items[b], by_index[index], previews, frame_rate=self.frame_rate
             )
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes for the scorers when every process has written its prompts."""
+        if not self._folders:
+            return
+        trainer.strategy.barrier("fklit.writer.written")
+        if trainer.is_global_zero:
+            self._folders.write(trainer, self.folder(trainer))
+        trainer.strategy.barrier("fklit.writer.evaluation")
 
     def _folder(self, index: int) -> Path:
         assert self._run is not None

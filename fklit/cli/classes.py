@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Reward
+from fklit.sampling.model_source import ModelSource
 
 # A class that is imported may be named by its short name.
 _MODULES = (
@@ -23,6 +24,7 @@ _MODULES = (
     "fklit.eqprop.training.backprop",
     "fklit.eqprop.training.task",
     "fklit.steering.task",
+    "fklit.text",
 )
 for _module in _MODULES:
     importlib.import_module(_module)
@@ -35,5 +37,5 @@ def short_names() -> list[str]:
         subclasses: list[type[Any]] = kind.__subclasses__()
         return [kind.__name__, *(name for sub in subclasses for name in below(sub))]
 
-    kinds = (LightningModule, LightningDataModule, Callback, Reward, PipelineSource)
+    kinds = (LightningModule, LightningDataModule, Callback, Reward, PipelineSource, ModelSource)
     return sorted({name for kind in kinds for name in below(kind) if not name.startswith("_")})

@@ -25,7 +25,9 @@ def names() -> list[str]:
 
 
 def copy(name: str, destination: str | Path = "configs") -> list[Path]:
-    """Copies a configuration and the files beside it that it names; paths in the copy name the copies.
+    """Copies a configuration, the files beside it that it names, and what is laid over it (the folder of its name).
+
+    Paths in the copies name the copies.
 
     Args:
         name: As `names` gives it; `.yaml` and `configs/` are allowed around it.
@@ -45,11 +47,14 @@ def copy(name: str, destination: str | Path = "configs") -> list[Path]:
     root, target = folder(), Path(destination).expanduser()
     text = (root / f"{name}.yaml").read_text(encoding="utf-8")
     mentioned = {found for found in re.findall(r"configs/([\w./-]+\.(?:jsonl|txt|csv|json))", text)}
-    written = []
-    for relative in (f"{name}.yaml", *sorted(mentioned)):
-        path = target / relative
+    overlays = [path.relative_to(root).as_posix() for path in (root / name).glob("*.yaml")]
+    wanted = (f"{name}.yaml", *sorted(mentioned), *sorted(overlays))
+    for path in (target / relative for relative in wanted):
         if path.exists():
             raise FileExistsError(f"expected no file {path}, got one; remove it, or choose another DEST.")
+    written = []
+    for relative in wanted:
+        path = target / relative
         content = (root / relative).read_text(encoding="utf-8")
         make_folder(path.parent)
         write_text_atomically(path, content.replace("configs/", f"{target.as_posix()}/"))

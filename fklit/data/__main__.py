@@ -8,16 +8,22 @@ from pathlib import Path
 from fklit.data.imagenet32_cache import convert
 from fklit.data.verify import VERIFIERS
 from fklit.emoji.art import fetch, verify_art
+from fklit.text.corpus import fetch_text, verify_text
+
+FETCHERS = {
+    "emoji": (fetch, "data/emoji", "emoji art is"),
+    "text": (fetch_text, "data/text", "texts and tokenizer are"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
-    verifiers = {**VERIFIERS, "emoji": verify_art}
+    verifiers = {**VERIFIERS, "emoji": verify_art, "text": verify_text}
     parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")
-    bring.add_argument("name", choices=["emoji"])
-    bring.add_argument("data_dir", nargs="?", default="data/emoji", help="where it goes; default: data/emoji")
+    bring.add_argument("name", choices=sorted(FETCHERS))
+    bring.add_argument("data_dir", nargs="?", help="where it goes; default: data/NAME")
     check = commands.add_parser("verify", help="compare files with known checksums, and print them")
     check.add_argument("name", choices=sorted(verifiers))
     check.add_argument("data_dir", help="the folder that the data module takes")
@@ -34,8 +40,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0 if good else 1
     try:
         if options.command == "fetch":
-            fetch(options.data_dir)
-            print(f"emoji art is in {options.data_dir}")
+            bring_it, usual, what = FETCHERS[options.name]
+            data_dir = usual if options.data_dir is None else options.data_dir
+            bring_it(data_dir)
+            print(f"{what} in {data_dir}")
             return 0
         names = convert(options.data_dir, options.cache_dir)
     except (OSError, RuntimeError, ValueError) as error:

@@ -7,7 +7,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fklit.data.every_nth import shared, with_idle
-from fklit.data.prompt_files import prompts_from_list, read_prompts
+from fklit.data.prompt_files import PromptFormat, find_benchmark, prompts_from_list, read_prompts
+from fklit.evaluation.benchmark import Benchmark
 
 __all__ = ["PromptBatch", "PromptDataModule", "PromptItem", "collate_prompts", "read_prompts"]
 
@@ -45,15 +46,18 @@ class PromptDataModule(LightningDataModule):
     batch size and number of processes are: it determines the noise of its samples.
 
     Args:
-        path: A file of prompts, see `read_prompts`.
+        path: A file of prompts, see `read_prompts`; or a folder of HPS v2's benchmark.
         prompts: The prompts themselves in place of a file: texts, or dictionaries with a key `"prompt"`.
         column: Column or key of the file that holds the prompt.
+        format: What the file is: "plain", or of a benchmark: "geneval", "geneval2", "evalscope", "hps", "image_reward",
+            "drawbench", "parti", or a `fklit.evaluation.Benchmark`, whose entries are checked and get a `"tag"`. "auto"
+            recognizes these.
         batch_size: Prompts that are sampled side by side. With K particles each, batch_size * K samples are in memory.
         limit: Take the first `limit` prompts only; None for all.
 
     Raises:
         ValueError: Both or neither of `path` and `prompts` are given, there are no prompts, one of them is not a
-            text or is empty, or a number is below 1.
+            text or is empty, a benchmark is given without a file, or a number is below 1.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class PromptDataModule(LightningDataModule):
         prompts: list[str] | list[dict[str, Any]] | None = None,
         *,
         column: str = "prompt",
+        format: PromptFormat = "auto",
         batch_size: int = 1,
         limit: int | None = None,
     ) -> None:
@@ -74,8 +79,13 @@ class PromptDataModule(LightningDataModule):
         for name, number in (("batch_size", batch_size), ("limit", limit)):
             if number is not None and number < 1:
                 raise ValueError(f"expected {name} of at least 1, got {number}; give an integer.")
+        if path is None and format not in ("auto", "plain"):
+            raise ValueError(
+                f"expected path with format={format!r}, got prompts; give the benchmark's file, or leave format out."
+            )
         self.path = path
         self.column = column
+        self.format: PromptFormat = format
         self.batch_size = batch_size
         self.limit = limit
         self._given = None if prompts is None else prompts_from_list(prompts)
@@ -85,12 +95,19 @@ class PromptDataModule(LightningDataModule):
     def items(self) -> list[PromptItem]:
         """All prompts of this run, read when first asked for."""
         if self._items is None:
-            rows = self._given if self._given is not None else read_prompts(str(self.path), column=self.column)
+            rows = self._given
+            if rows is None:
+                rows = read_prompts(str(self.path), column=self.column, format=self.format)
             items: list[PromptItem] = [
                 {"prompt": row["prompt"], "index": index, "metadata": row} for index, row in enumerate(rows)
             ]
             self._items = items[: self.limit]
         return self._items
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """The benchmark that the prompts are read as; None for plain ones."""
+        return None if self.path is None else find_benchmark(self.path, column=self.column, format=self.format)
 
     def setup(self, stage: str) -> None:
         """Reads the prompts, so that a bad file is refused before any model is loaded.

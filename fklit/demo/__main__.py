@@ -1,4 +1,4 @@
-"""Steer the shipped text-to-image pipeline on a dozen prompts, judge it, print a table and write a report."""
+"""Steer the shipped text-to-image pipeline on some dozen prompts, judge it, print a table and write a report."""
 
 import argparse
 import warnings
@@ -24,18 +24,18 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m fklit.demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the report")
-    parser.add_argument("--prompts", type=int, default=12, help="number of prompts")
+    parser.add_argument("--prompts", type=int, default=60, help="number of prompts")
     parser.add_argument("--particles", type=int, default=4, help="samples of each prompt")
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps")
+    parser.add_argument("--steps", type=int, default=DemoSettings.num_steps, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     parser.add_argument("--reward-scale", type=float, default=DemoSettings.reward_scale, help="exponent of the target")
     parser.add_argument("--pipeline", default="fklit:emoji_scenes", help="pipeline: shipped name or folder")
-    parser.add_argument("--reward", default="fklit:emoji_clip", help="open_clip model: shipped name or folder")
+    parser.add_argument("--reward", default="fklit:emoji_reward", help="model of ImageReward: shipped name or folder")
     parser.add_argument("--judge", default=None, help="folder of the detector that judges; the shipped one if omitted")
     given = parser.parse_args(words)
 
     from fklit.metrics.detector import Judge
-    from fklit.rewards.clip import CLIPScore
+    from fklit.rewards.image_reward import ImageReward
 
     if given.prompts < 1:
         parser.error(f"expected --prompts of at least 1, got {given.prompts}.")
@@ -43,7 +43,7 @@ def main(words: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="diffusers.*")
     demo = Demo(
         PipelineSource(given.pipeline),
-        CLIPScore(given.reward),
+        ImageReward(given.reward),
         Judge(given.judge),
         demo_prompts(given.prompts),
         DemoSettings(
@@ -67,26 +67,32 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
     title = f"{len(metrics['prompts'])} prompts, K = {metrics['settings']['num_particles']}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # fits 80 characters
     table.add_column("", no_wrap=True)
-    for name in ("reward", "(mean)", "judge", "denoiser", "decodes", "seconds", "ancestors"):
-        table.add_column(name, justify="right")
+    for name in ("judge", "reward", "denoiser", "decodes", "seconds", "ancestors"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.caption = (
-        "reward and judge of the chosen sample (base: mean of its samples), mean reward by weight, rows given to the "
-        "denoiser, different ancestors of the returned samples"
+        "judge: share of chosen samples that are right [95 % interval over prompts]; reward of the chosen sample; "
+        "base: means over its samples; rows given to the denoiser; different ancestors of the returned samples"
     )
     methods: tuple[Method, ...] = ("base", "best_of_n", "fk")
     for method in methods:
         figures = metrics[method]
+        judge = "-"
+        if "judge_mean" in figures:
+            low, high = metrics["intervals"][method]["judge"]
+            judge = f"{figures['judge_mean']:.2f} [{low:.2f}, {high:.2f}]"
         table.add_row(
             LABELS[method],
-            f"{figures['reward_best']:.4f}",
-            f"{figures['reward_mean']:.4f}",
-            f"{figures['judge_mean']:.2f}" if "judge_mean" in figures else "-",
+            judge,
+            f"{figures['reward_best']:.3f}",
             f"{figures['denoiser_calls']:,.0f}",
             f"{figures['decodes']:,.0f}",
             f"{figures['seconds']:.1f}",
             f"{figures['unique_roots']:.1f}",
         )
     console.print(table)
+    for other, gaps in metrics["fk_less"].items():
+        words = [f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (mean, low, high) in gaps.items()]
+        console.print(f"FK steering less {LABELS[other]}: {', '.join(words)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,6 +22,7 @@ from fklit.atomic import write_json_atomically
 from fklit.demo.settings import DemoSettings
 from fklit.emoji.prompts import ScenePrompt
 from fklit.pipelines.source import PipelineSource
+from fklit.report.charts import bootstrap_interval, paired_difference
 from fklit.report.page import write_report
 from fklit.report.reading import read_run, write_scores
 from fklit.report.summary import Method, MethodRun
@@ -29,6 +31,7 @@ from fklit.rewards.base import Reward
 from fklit.sampling.describe import describe, settings_hash
 from fklit.steering.api import steer
 
+_SHOWN = 12  # prompts that the report shows in full
 _PACKAGES = ("open-clip-torch", "numpy")
 _FIGURES = ("reward_mean", "reward_best", "judge_mean", "denoiser_calls", "decodes", "reward_calls", "seconds",
             "unique_roots", "peak_memory_bytes")  # fmt: skip
@@ -36,6 +39,8 @@ _NOTES = {
     "reward_mean": "mean over prompts of the weighted mean over the K samples; the base's samples count alike",
     "reward_best": "mean over prompts of the chosen sample's reward; the base does not choose: mean over its samples",
     "judge_mean": "share of chosen samples that show what the prompt asks for; for the base of all its samples",
+    "intervals": "95 % intervals of reward_best and judge_mean over prompts (percentile bootstrap)",
+    "fk_less": "mean over prompts of the paired difference, and its 95 % interval over prompts",
     "base": "base and best_of_n share their samples, so their costs are those of the same run",
     "denoiser_calls": "rows given to the denoiser; guidance takes two a sample and step",
 }
@@ -92,7 +97,8 @@ class Demo:
         Returns:
             What `metrics.json` holds, `base`, `best_of_n` and `fk` with `reward_mean`, `reward_best`,
             `judge_mean`, `denoiser_calls`, `decodes`, `reward_calls`, `seconds`, `unique_roots` and
-            `peak_memory_bytes`; what they mean; and the hardware, versions, settings and prompts.
+            `peak_memory_bytes`; `intervals` of reward and judge; `fk_less`, the paired differences of FK steering to
+            the two others; what they mean; and the hardware, versions, settings and prompts.
         """
         output = Path(output)
         self.source.load()
@@ -112,6 +118,7 @@ class Demo:
             best_of_n=output / "best_of_n",
             steered=output / "fk",
             title="fklit demo: a small text-to-image model, steered",
+            max_prompts=_SHOWN,
         )
         return metrics
 
@@ -169,10 +176,23 @@ class Demo:
     def _metrics(self, output: Path) -> dict[str, Any]:
         runs: dict[Run, Any] = {"best_of_n": read_run(output / "best_of_n"), "fk": read_run(output / "fk")}
         table: dict[str, Any] = {}
-        methods: tuple[Method, ...] = ("base", "best_of_n", "fk")
-        for method in methods:
-            figures = MethodRun(method, runs["fk" if method == "fk" else "best_of_n"]).figures()
-            table[method] = {name: figures[name] for name in _FIGURES if name in figures}
+        names: tuple[Method, ...] = ("base", "best_of_n", "fk")
+        methods = {name: MethodRun(name, runs["fk" if name == "fk" else "best_of_n"]) for name in names}
+        for name, method in methods.items():
+            figures = method.figures()
+            table[name] = {figure: figures[figure] for figure in _FIGURES if figure in figures}
+        scores = {"reward": None, **({} if self.judge is None else {"judge": "judge"})}
+        values = {name: {score: m.per_prompt(key) for score, key in scores.items()} for name, m in methods.items()}
+        fk = values["fk"]
+        table["intervals"] = {
+            name: {score: [*bootstrap_interval(np.array([*each.values()]))] for score, each in own.items()}
+            for name, own in values.items()
+        }
+        table["fk_less"] = {
+            name: {score: [*paired_difference(fk[score], own[score])] for score in scores}
+            for name, own in values.items()
+            if name != "fk"
+        }
         scale = next(iter(runs["fk"].records.values())).raw["reward_scale"]
         return {
             **table,

@@ -24,14 +24,14 @@ class DemoSettings:
     """
 
     num_particles: int = 4
-    num_steps: int = 50
+    num_steps: int = 30
     guidance_scale: float = 1.0
     eta: float = 1.0
-    reward_scale: float | None = 300.0
-    schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, stop=0.9, every=0.1))
+    reward_scale: float | None = 2.0
+    schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, stop=0.8, every=0.1))
     ess_threshold: float = 0.5
     seed: int = 0
-    prompts_per_call: int = 4
+    prompts_per_call: int = 12
 
 
 def demo_prompts(number: int) -> list[ScenePrompt]:

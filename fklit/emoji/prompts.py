@@ -166,5 +166,23 @@ def test_prompts(
     return chosen
 
 
+def compositional_prompts(number: int, split: Split = "test") -> list[ScenePrompt]:
+    """Prompts of the four tasks that generators fail at: a quarter counting, the rest two objects in equal parts.
+
+    Of those for tests, half of all (two thirds of the pairs) are pairs of nouns that training never showed together.
+
+    Args:
+        number: How many prompts.
+        split: `"tune"` for choosing settings, `"test"` for reporting.
+    """
+    pairs: tuple[Tag, ...] = ("position", "two_object", "color_attr")
+    if split == "tune":  # which has no held-out pairs
+        return test_prompts(number, split="tune", tags=("counting", *pairs))
+    counting = test_prompts(number // 4, tags=("counting",))
+    rest = number - len(counting)
+    held_out = test_prompts(rest * 2 // 3, held_out=True, tags=pairs)
+    return [*counting, *held_out, *test_prompts(rest - len(held_out), held_out=False, tags=pairs)]
+
+
 # pytest would otherwise collect this function wherever a test module imports it.
 test_prompts.__test__ = False  # type: ignore[attr-defined]

@@ -51,21 +51,21 @@ class Sampler:
 
 def choose_sampler(
     pipeline: Any,
-    choice: Literal["auto", "keep"],
+    choice: Literal["auto", "stochastic", "keep"],
     *,
     eta: float | None,
     resamples: bool,
     flow_kernel: FlowKernelName = DEFAULT_KERNEL,
     noise_level: float | None = None,
 ) -> Sampler:
-    """Return the pipeline's own sampler, or with "auto" a stochastic sibling or kernel of a deterministic one.
+    """Return the pipeline's own sampler, or a stochastic sibling or kernel of a deterministic one.
 
     Args:
         pipeline: a diffusers pipeline.
-        choice: "auto" or "keep".
-        eta: the `eta` the pipeline will be called with, which "auto" does not override; None for none.
+        choice: "keep" for its own, "auto" for a stochastic one if it resamples, "stochastic" for one in any case.
+        eta: the `eta` the pipeline will be called with, which is not overridden; None for none.
         resamples: whether particles may be resampled before the end; if not, every sampler will do.
-        flow_kernel: which kernel "auto" gives to a flow-matching scheduler.
+        flow_kernel: which kernel is given to a flow-matching scheduler.
         noise_level: of the kernel; None for its own.
 
     Raises:
@@ -75,13 +75,23 @@ def choose_sampler(
             is another one than sampling.
     """
     check_task(pipeline)
-    if choice not in ("auto", "keep"):
-        raise ValueError(f"scheduler expected 'auto' or 'keep', got {choice!r}; use one of them.")
+    if choice not in ("auto", "stochastic", "keep"):
+        raise ValueError(f"scheduler expected 'auto', 'stochastic' or 'keep', got {choice!r}; use one of them.")
     own = getattr(pipeline, "scheduler", None)
     name = type(own).__name__
     described = name if eta is None else f"{name} with eta={eta:g}"
-    if own is None or not resamples:
+    if own is None or not (resamples or choice == "stochastic"):
         return Sampler(None, None, described)
+    if not resamples:
+        try:
+            return choose_sampler(
+                pipeline, choice, eta=eta, resamples=True, flow_kernel=flow_kernel, noise_level=noise_level
+            )
+        except (DeterministicSamplerError, UnsupportedPipelineError) as error:
+            raise type(error)(
+                f"scheduler='stochastic' expected a sampler that draws noise, got none that serves "
+                f"({str(error).partition('; ')[0]}); set scheduler='auto', which keeps the pipeline's own here."
+            ) from error
     row = family_of(own)
     steps_by_kernel = row is not None and row.sibling == "kernel"
     _check_kernel_is_used(name, choice, steps_by_kernel, flow_kernel, noise_level)
@@ -110,7 +120,7 @@ def choose_sampler(
     if eta is not None and forced is not None:
         forced, sampler = None, f"{type(sibling).__name__} with eta={eta:g}"
     swap = None
-    if sibling is not own or forced is not None:
+    if choice == "auto" and (sibling is not own or forced is not None):
         swap = (
             f"scheduler='auto' samples with {sampler} in place of {described}, which may inject no noise by which "
             "clones separate; set scheduler='keep' to run the pipeline's own."
@@ -122,7 +132,7 @@ def _check_kernel_is_used(
     name: str, choice: str, steps_by_kernel: bool, flow_kernel: str, noise_level: float | None
 ) -> None:
     """Refuse a kernel that was asked for where none steps; the default one may stand in any configuration."""
-    if steps_by_kernel and choice == "auto":
+    if steps_by_kernel and choice != "keep":
         return
     given = f"noise_level={noise_level:g}" if noise_level is not None else f"flow_kernel={flow_kernel!r}"
     if noise_level is None and flow_kernel == DEFAULT_KERNEL:
@@ -179,4 +189,4 @@ def _flow_sampler(pipeline: Any, choice: str, kernel: FlowKernel, kernel_name: s
         f"scheduler='auto' samples with {described} in place of its own deterministic steps, under which clones never "
         "separate; set flow_kernel and noise_level to choose another, or scheduler='keep' to run its own."
     )
-    return Sampler(None, None, described, swap, kernel)
+    return Sampler(None, None, described, swap if choice == "auto" else None, kernel)

@@ -23,6 +23,14 @@ def bootstrap_interval(values: Floats, *, draws: int = 4000) -> tuple[float, flo
     return float(low), float(high)
 
 
+def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float, float]:
+    """Mean over the prompts that both have of ours less theirs, and its 95 % interval (low, high)."""
+    gaps = np.array([ours[index] - theirs[index] for index in ours if index in theirs])
+    finite = gaps[np.isfinite(gaps)]
+    low, high = bootstrap_interval(finite)
+    return (float(finite.mean()) if len(finite) else math.nan), low, high
+
+
 def comparison(
     series: Mapping[str, Mapping[int, float]], labels: Mapping[str, str], *, width: float = 400, height: float = 250
 ) -> Drawing:

@@ -1,13 +1,12 @@
 """What stands above the prompts: the run at a glance, the methods compared, the index; and the settings below them."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fklit.report.charts import bootstrap_interval, comparison
+from fklit.report.charts import comparison, paired_difference
 from fklit.report.formatting import caption, cell, short, signed
 from fklit.report.pictures import Picture
 from fklit.report.reading import RunFolder
@@ -153,8 +152,7 @@ def _differences(methods: Sequence[MethodRun], scores: Sequence[str]) -> Iterabl
             gaps = np.array([ours[i] - theirs[i] for i in ours if i in theirs])
             if len(gaps) < 2:
                 continue
-            low, high = bootstrap_interval(gaps)
-            mean = float(np.nanmean(gaps)) if np.isfinite(gaps).any() else math.nan
+            mean, low, high = paired_difference(ours, theirs)
             yield Difference(
                 what=f"{score or 'reward'}: {last.label} over {other.label}",
                 css="yes" if low > 0 else "no" if high < 0 else "",

@@ -17,7 +17,7 @@ from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward
 
-SchedulerChoice = Literal["auto", "keep"]
+SchedulerChoice = Literal["auto", "stochastic", "keep"]
 DEFAULT_REWARD_SCHEDULE = Schedule(start=0.2, stop=0.8, every=0.1)
 
 
@@ -42,10 +42,11 @@ class ParticleSettings:
             one for one video at a time on the way (decoding is what takes most memory) and for the pipeline's own
             call at the end. 1 needs the least memory.
         scheduler: "auto" samples with a stochastic sibling of a deterministic scheduler where particles may be
-            resampled (DDIM with eta=1 by default), and warns; "keep" runs the pipeline's own, and refuses to resample
-            without noise.
-        flow_kernel: how "auto" steps flow-matching models (SD3, Flux, Wan, ...): "capped_dpmsolver++" (the least
-            biased), "sde-dpmsolver++", "sde" (Flow-GRPO), "dance", "cps" or "precise", see docs/flow.md.
+            resampled (DDIM with eta=1 by default), and warns; "stochastic" does so where nothing is resampled, too, so
+            that base and best-of-n have the sampler of steering; "keep" runs the pipeline's own, and refuses to
+            resample without noise.
+        flow_kernel: how "auto" and "stochastic" step flow-matching models (SD3, Flux, Wan, ...): "capped_dpmsolver++"
+            (the least biased), "sde-dpmsolver++", "sde" (Flow-GRPO), "dance", "cps" or "precise", see docs/flow.md.
         noise_level: noise of the kernel, at least 0; None for its own (1, 1, 0.7, 0.3, 0.7, 1); 0 for the pipeline's
             own steps, which cannot be resampled.
     """
@@ -70,7 +71,7 @@ class ParticleSettings:
         object.__setattr__(self, "seed", _check_seed(self.seed))
         check_choice("on_nan", self.on_nan, ("error", "drop"))
         check_choice("on_degenerate", self.on_degenerate, ("error", "keep"))
-        check_choice("scheduler", self.scheduler, ("auto", "keep"))
+        check_choice("scheduler", self.scheduler, ("auto", "stochastic", "keep"))
         if self.noise_level is not None:
             level = as_number(self.noise_level)
             if level is None or not math.isfinite(level):

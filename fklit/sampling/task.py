@@ -13,6 +13,7 @@ from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.describe import describe
+from fklit.sampling.model_source import ModelSource
 from fklit.sampling.no_training import NoTraining
 from fklit.sampling.prompts import check_metadata
 from fklit.sampling.repeated import loader_at, repeated_rows
@@ -32,7 +33,7 @@ class SamplingTask(NoTraining):
     there is nothing to resume but the writer's folder.
 
     Args:
-        source: Where the pipeline comes from; loaded when the run starts.
+        source: Where the pipeline, or a model that owns its steps, comes from; loaded when the run starts.
         settings: Of the method.
         reported: Names of the figures that `figures` gives.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
@@ -42,7 +43,7 @@ class SamplingTask(NoTraining):
 
     def __init__(
         self,
-        source: PipelineSource,
+        source: PipelineSource | ModelSource,
         settings: SamplingSettings,
         *,
         reported: Sequence[str],
@@ -132,8 +133,10 @@ class SamplingTask(NoTraining):
         return best
 
     @property
-    def modality(self) -> Modality | None:
+    def modality(self) -> Modality | str | None:
         """What the pipeline makes; None before it is loaded."""
+        if isinstance(self.source, ModelSource):
+            return self.source.modality
         if not self.source.is_loaded:
             return None
         return modality_of(self.source.pipeline, self.sampling.pipeline_kwargs or {})

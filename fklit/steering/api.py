@@ -8,6 +8,8 @@ from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
 from fklit.sampling.arguments import takes_settings
+from fklit.steering.model_run import steer_model
+from fklit.steering.own_steps import Steerable
 from fklit.steering.result import SteeringResult
 from fklit.steering.run import SteeringRun
 from fklit.steering.settings import SteeringArguments, SteeringSettings
@@ -22,7 +24,7 @@ def steer(
     metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     **settings: Unpack[SteeringArguments],
 ) -> SteeringResult:
-    """Samples from `p(x | prompt) exp(reward_scale * reward(x))` with a pretrained diffusers pipeline.
+    """Samples from `p(x | prompt) exp(reward_scale * reward(x))` with a pretrained model.
 
     K particles a prompt go through the pipeline; at the scheduled steps the denoised predictions are scored and the
     particles resampled (FK steering, Singhal et al. 2025, arXiv 2501.06848, algorithm 1, with weights carried between
@@ -30,7 +32,8 @@ def steer(
     `reward_scale=0` or one particle the samples are the base pipeline's, bit for bit.
 
     Args:
-        pipeline: a diffusers pipeline object of an image diffusion model.
+        pipeline: a diffusers pipeline object, or any model with a method `steering_model(prompts, settings)`, such as
+            `fklit.text.MaskedTextModel` (see `fklit.steering.own_steps`).
         prompt: one prompt or B prompts; None for an unconditional pipeline (one group of particles), or where
             `pipeline_kwargs` hold B embeddings or class labels in place of prompts.
         prompt_indices: B indices of the prompts in their data set; None for 0 .. B - 1.
@@ -43,8 +46,11 @@ def steer(
         ValueError, TypeError: for arguments that do not fit, each with the fix.
         RewardError: if the reward fails, naming the step.
     """
-    pipeline = as_pipeline(pipeline)
     chosen = SteeringSettings(**settings)
+    if isinstance(pipeline, Steerable):
+        texts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+        return steer_model(pipeline, texts, chosen, prompt_indices=prompt_indices, metadata=metadata)
+    pipeline = as_pipeline(pipeline)
     given = chosen.pipeline_kwargs or {}
     if prompt is None and "prompt" in call_parameters(pipeline) and given.get("prompt_embeds") is None:
         raise ValueError(f"{type(pipeline).__name__} expected a prompt, got None; give a string or a list of strings.")

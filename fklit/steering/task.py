@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.model_source import ModelSource
 from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
 from fklit.steering.api import steer
@@ -28,7 +29,7 @@ class SteeringTask(SamplingTask):
     @takes_settings(SteeringSettings)
     def __init__(
         self,
-        source: PipelineSource,
+        source: PipelineSource | ModelSource,
         *,
         num_threads: int | None = 1,
         **settings: Unpack[SteeringArguments],
@@ -36,7 +37,7 @@ class SteeringTask(SamplingTask):
         """Check all settings.
 
         Args:
-            source: Where the pipeline comes from; loaded when the run starts.
+            source: Where the pipeline, or a model that owns its steps, comes from; loaded when the run starts.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
                 are.
 

@@ -32,11 +32,3 @@ def test_prompts_without_a_pair_do_not_count(reward_auc):
     found = reward_auc.summarize(scores, right, ["counting", "counting", "position"])
     assert (found["all"], found["counting"], found["position"]) == (0.5, 1.0, 0.0)
     assert (found["all, prompts"], found["counting, prompts"]) == (2, 1)
-
-
-def test_half_of_the_prompts_are_held_out(reward_auc):
-    prompts = reward_auc.choose_prompts(96)
-    assert len({prompt.text for prompt in prompts}) == 96
-    assert sum(prompt.held_out for prompt in prompts) == 48
-    assert all(prompt.split == "test" for prompt in prompts)
-    assert min(sum(prompt.tag == tag for prompt in prompts) for tag in ("counting", *reward_auc.PAIRS)) >= 16

@@ -13,17 +13,35 @@ from fklit.emoji.prompts import test_prompts as draw_prompts
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards.function import Function
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "steering.py"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the next parts look it up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("steering_benchmark", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def cells():
+    return load("steering_cells")
+
+
+@pytest.fixture(scope="module")
+def summary(cells):
+    return load("steering_summary")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return load("steering_tables")
+
+
+@pytest.fixture(scope="module")
+def bench(cells, summary, tables):
+    return load("steering")
 
 
 class _Judge:
@@ -35,63 +53,63 @@ def redness(images):
     return images[:, 0].mean(dim=(1, 2)) - images[:, 1].mean(dim=(1, 2))
 
 
-def test_best_of_is_the_mean_over_all_subsets(bench):
+def test_best_of_is_the_mean_over_all_subsets(summary):
     rng = np.random.default_rng(0)
     rewards, values = rng.normal(size=6), rng.uniform(size=6)
     for n in (1, 3, 6):
         subsets = list(itertools.combinations(range(6), n))
         brute = np.mean([values[max(subset, key=lambda i: rewards[i])] for subset in subsets])
-        assert bench.best_of(n, rewards, values) == pytest.approx(brute)
-    assert bench.best_of(1, rewards, values) == pytest.approx(values.mean())
+        assert summary.best_of(n, rewards, values) == pytest.approx(brute)
+    assert summary.best_of(1, rewards, values) == pytest.approx(values.mean())
     with pytest.raises(ValueError, match="pool of 6"):
-        bench.best_of(7, rewards, values)
+        summary.best_of(7, rewards, values)
 
 
-def test_differences_are_clustered_by_prompt(bench):
+def test_differences_are_clustered_by_prompt(summary):
     ours = {(p, s): {"x": gap + s} for p, gap in (("a", 1.0), ("b", 3.0)) for s in range(3)}
     theirs = {cell: {"x": float(cell[1])} for cell in ours}
-    found = bench.difference(ours, theirs, "x")
+    found = summary.difference(ours, theirs, "x")
     assert found == {"mean": 2.0, "low": 1.0, "high": 3.0, "prompts": 2, "cells": 6}
 
 
-def test_broken_lines_do_not_count_and_do_not_break_later_ones(bench, tmp_path):
+def test_broken_lines_do_not_count_and_do_not_break_later_ones(cells, tmp_path):
     path = tmp_path / "cells.0.jsonl"
-    bench.append(path, [{"key": "a"}])
+    cells.append(path, [{"key": "a"}])
     with path.open("a") as file:
         file.write('{"key": "b", "rew')
-    bench.append(path, [{"key": "c"}])
-    assert set(bench.read_cells(tmp_path)) == {"a", "c"}
+    cells.append(path, [{"key": "c"}])
+    assert set(cells.read_cells(tmp_path)) == {"a", "c"}
 
 
 @pytest.mark.slow
-def test_cells_resume_and_summarize(bench, tmp_path):
+def test_cells_resume_and_summarize(cells, summary, tables, tmp_path):
     tiny_stable_diffusion(tmp_path / "pipeline")
     source, reward, judge = PipelineSource(str(tmp_path / "pipeline")), Function(redness), _Judge()
     prompts = tuple(draw_prompts(2, held_out=True, tags=("position",)) + draw_prompts(2, held_out=False))
-    arms = (bench.Arm("unsteered", 6), bench.Arm("unsteered_eta0", 4, 0.0), bench.Arm("fk", 4, scale=400.0))
-    plan = bench.Plan(arms, prompts, (0, 1), 6, 3.0, str(tmp_path), str(tmp_path), str(tmp_path))
+    arms = (cells.Arm("unsteered", 6), cells.Arm("unsteered_eta0", 4, 0.0), cells.Arm("fk", 4, scale=400.0))
+    plan = cells.Plan(arms, prompts, (0, 1), 6, 3.0, str(tmp_path), str(tmp_path), str(tmp_path))
     folder = tmp_path / "cells"
     folder.mkdir()
     models = (source.pipeline, reward, judge)
     for shard in (0, 1):
-        bench.run_cells(plan, folder, models=models, shard=shard, shards=2)
-    cells = bench.read_cells(folder)
-    assert len(cells) == 3 * 4 * 2
+        cells.run_cells(plan, folder, models=models, shard=shard, shards=2)
+    found = cells.read_cells(folder)
+    assert len(found) == 3 * 4 * 2
     lines = sum(len(path.read_text().splitlines()) for path in folder.glob("*.jsonl"))
-    bench.run_cells(plan, folder, models=models)  # all is there: nothing is computed
+    cells.run_cells(plan, folder, models=models)  # all is there: nothing is computed
     assert sum(len(path.read_text().splitlines()) for path in folder.glob("*.jsonl")) == lines
-    slow = {name: {**cell, "seconds": 1.0 * cell["k"]} for name, cell in cells.items()}
-    summary = bench.summarize(plan, slow)
-    (row,) = summary["rows"]
+    slow = {name: {**cell, "seconds": 1.0 * cell["k"]} for name, cell in found.items()}
+    figures = summary.summarize(plan, slow)
+    (row,) = figures["rows"]
     assert row["n_at_equal_seconds"] == 4
     assert row["fk - best_of_n, equal denoiser calls"]["reward_best"]["prompts"] == 4
     assert row["held-out pairs: fk - best_of_n, equal denoiser calls"]["judge"]["prompts"] == 2
     assert row["resamplings"] > 0
-    json.dumps(summary, allow_nan=False)
+    json.dumps(figures, allow_nan=False)
     from rich.console import Console
 
     console = Console(record=True, width=150)
-    bench.show(summary, console)
+    tables.show(figures, console)
     assert "deterministic sampler" in console.export_text()
 
 

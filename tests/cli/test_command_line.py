@@ -123,7 +123,10 @@ INIT = "--model.init_args"
         ([f"{INIT}.num_particles", "four"], "model.num_particles: expected a value of type int, got 'four'."),
         ([f"{INIT}.potential", "diference"], "'terminal', got 'diference'; did you mean 'difference'?"),
         ([f"{INIT}.resampler", "sistematic"], "'birth_death', got 'sistematic'; did you mean 'systematic'?"),
-        ([f"{INIT}.scheduler", "automatic"], "expected one of 'auto', 'keep', got 'automatic'; did you mean 'auto'?"),
+        (
+            [f"{INIT}.scheduler", "autom"],
+            "one of 'auto', 'stochastic', 'keep', got 'autom'; did you mean 'auto'?",
+        ),
         ([f"{INIT}.pipeline_kwargs", "steps=3"], "expected a value of type dict, got 'steps=3'."),
         (["--data.init_args.batchsize", "2"], "of PromptDataModule, got 'batchsize'; did you mean 'batch_size'?"),
         (["--data", "PromptsDataModule"], "got 'PromptsDataModule'; did you mean 'PromptDataModule'?"),

@@ -118,6 +118,18 @@ def test_configurations_are_listed_and_copied_with_what_they_name(capsys):
         configs.copy("steering/sd15", "mine")
 
 
+def test_what_is_laid_over_a_configuration_is_copied_with_it(tmp_path):
+    copied = configs.copy("steering/fk_paper", tmp_path)
+    assert len(copied) == 9 and copied[0] == tmp_path / "steering" / "fk_paper.yaml"
+    assert f"--config {tmp_path}/steering/fk_paper/sdxl.yaml" in copied[0].read_text()
+    assert configs.copy("steering/fk_paper/sdxl", tmp_path / "one") == [tmp_path / "one/steering/fk_paper/sdxl.yaml"]
+    (tmp_path / "two/steering/fk_paper").mkdir(parents=True)
+    (tmp_path / "two/steering/fk_paper/sd14.yaml").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"fk_paper/sd14\.yaml, got one"):
+        configs.copy("steering/fk_paper", tmp_path / "two")
+    assert not (tmp_path / "two/steering/fk_paper.yaml").exists()
+
+
 def test_processes_of_one_run_say_a_thing_once(monkeypatch):
     assert speaks_first("x") and speaks_first("x")
     monkeypatch.setenv("MASTER_PORT", str(os.getpid()))

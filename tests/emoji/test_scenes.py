@@ -6,7 +6,15 @@ from fake_art import write_fake_art
 
 from fklit.emoji.art import load_art
 from fklit.emoji.objects import COLORS, NOUNS, OBJECTS, colors_of, find_object
-from fklit.emoji.prompts import COUNT_WORDS, ScenePrompt, Wanted, all_prompts, is_held_out, test_prompts
+from fklit.emoji.prompts import (
+    COUNT_WORDS,
+    ScenePrompt,
+    Wanted,
+    all_prompts,
+    compositional_prompts,
+    is_held_out,
+    test_prompts,
+)
 from fklit.emoji.scene_data import EmojiScenesDataModule
 from fklit.emoji.scenes import IMAGE_SIZE, caption, compose, place, sample_crowd, sample_scene
 from fklit.metrics.geneval import TAGS
@@ -209,3 +217,14 @@ def test_the_data_module_gives_pictures_and_captions(tmp_path):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         EmojiScenesDataModule(**settings)
+
+
+def test_half_of_the_compositional_prompts_are_held_out_pairs():
+    prompts = compositional_prompts(96)
+    assert len({prompt.text for prompt in prompts}) == 96
+    assert sum(prompt.held_out for prompt in prompts) == 48
+    assert all(prompt.split == "test" for prompt in prompts)
+    tags = ("counting", "position", "two_object", "color_attr")
+    assert [sum(prompt.tag == tag for prompt in prompts) for tag in tags] == [24, 24, 24, 24]
+    tune = compositional_prompts(96, "tune")
+    assert {prompt.split for prompt in tune} == {"tune"} and not any(prompt.held_out for prompt in tune)

@@ -45,6 +45,11 @@ def test_every_scheduler_that_diffusers_exports_has_a_row(name):
         if row.sibling is None:
             with pytest.raises(UnsupportedPipelineError, match=rf"cannot be resampled: {name} .*best-of-n"):
                 choose_sampler(Pipeline(scheduler), choice, eta=None, resamples=True)
+    if row.sibling is None:
+        with pytest.raises(
+            UnsupportedPipelineError, match=rf"^scheduler='stochastic' .*{name} .*; set scheduler='auto'"
+        ):
+            choose_sampler(Pipeline(scheduler), "stochastic", eta=None, resamples=False)
     if row.sibling is not None:
         sibling, eta, described = stochastic_sibling(scheduler)
         assert family_of(sibling).family == row.family, "a sibling is of the same family"

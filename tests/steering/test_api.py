@@ -196,6 +196,20 @@ def test_deterministic_sampler_is_refused_only_where_it_must_resample(pipeline):
         _steer(pipeline, pipeline_kwargs=_call(0.0))
 
 
+def test_best_of_n_with_the_sampler_of_steering(pipeline):
+    """`stochastic` without resampling samples what an idle run with `auto` samples, bit for bit."""
+    pipeline.scheduler = _scheduler("pndm")
+    with pytest.warns(SchedulerSwapWarning):
+        idle = _steer(pipeline, reward_scale=1e-12, pipeline_kwargs=_call(None))
+    assert not idle.resampled.any()
+    terminal = {"potential": "terminal", "pipeline_kwargs": _call(None)}
+    best_of_n = _steer(pipeline, scheduler="stochastic", **terminal)
+    assert best_of_n.sampler == idle.sampler == "DDIMScheduler with eta=1"
+    assert torch.equal(best_of_n.samples, idle.samples)
+    assert _steer(pipeline, scheduler="stochastic", num_particles=1, **terminal).sampler == idle.sampler
+    assert _steer(pipeline, **terminal).sampler == "PNDMScheduler"
+
+
 def test_other_pipelines():
     image_to_image = tiny_img2img()
     sources = [torch.rand(3, 16, 16), torch.rand(3, 16, 16)]
@@ -321,7 +335,7 @@ def test_a_safety_checker_sees_what_is_returned(pipeline):
         ({"reward_scale": math.inf}, ValueError, "reward_scale expected a finite number"),
         ({"reward_scale": None}, ValueError, "suggests none, got None; give a number"),
         ({"ess_threshold": 1.5}, ValueError, r"ess_threshold=1\.5"),
-        ({"scheduler": "swap"}, ValueError, "'swap'.*'auto', 'keep'"),
+        ({"scheduler": "swap"}, ValueError, "'swap'.*'auto', 'stochastic', 'keep'"),
         ({"max_batch": 0}, ValueError, "max_batch=0"),
         ({"prompt_indices": [1, 2]}, ValueError, "expected 1 different numbers"),
         ({"on_nan": "ignore"}, ValueError, "'ignore'.*'drop'"),

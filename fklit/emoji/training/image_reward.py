@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
@@ -13,7 +14,8 @@ from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
 from fklit.emoji.training.match_losses import grounding_loss, match_loss, patch_loss
 from fklit.emoji.training.regenerate import Regenerate
-from fklit.emoji.training.relabel import relabel
+from fklit.emoji.training.relabel import forget_centers, relabel
+from fklit.emoji.training.trajectories import Trajectories
 from fklit.emoji.training.word_tokenizer import scene_vocabulary, word_tokenizer
 from fklit.hyperparameters import save_hyperparameters
 from fklit.learning_rate import warmup_cosine
@@ -42,6 +44,8 @@ class ImageRewardTask(LightningModule):
         degrade: What is done to training pictures.
         denoised: What replaces some of them by denoised predictions; None for nothing.
         regenerate: What draws some of them again; None for nothing.
+        trajectories: Runs of the generator, on the way to whose pictures the network learns to foresee its own score
+            of these; None for none.
         vision_steps: Steps at the beginning with the loss over patches alone.
         word_dropout: Probability of reading a word as unknown.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
@@ -68,6 +72,7 @@ class ImageRewardTask(LightningModule):
         degrade: Degrade | None = None,
         denoised: DenoisedMeans | None = None,
         regenerate: Regenerate | None = None,
+        trajectories: Trajectories | None = None,
         vision_steps: int = 500,
         word_dropout: float = 0.02,
         learning_rate: float = 1e-3,
@@ -90,7 +95,7 @@ class ImageRewardTask(LightningModule):
         if max_length < 3:
             raise ValueError(f"expected max_length of at least 3, got {max_length}; captions of scenes take up to 10.")
         self.degrade = degrade or Degrade()
-        self.denoised, self.regenerate = denoised, regenerate
+        self.denoised, self.regenerate, self.trajectories = denoised, regenerate, trajectories
         self.vision_steps, self.word_dropout = vision_steps, word_dropout
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.start_from, self.export_dir = start_from, export_dir
@@ -163,7 +168,7 @@ class ImageRewardTask(LightningModule):
         """One step; logs each loss under `train/`."""
         groups = len(batch["tokens"])
         truth, labels = batch["truth"], batch["patches"].flatten(0, 1)
-        known = torch.ones_like(truth)
+        known, centers = torch.ones_like(truth), batch["centers"]
         pictures = batch["pictures"].flatten(0, 1).float() / 255
         # Right and wrong pictures under the same caption: the first in half of the groups, the second in the rest
         shown = torch.arange(groups) % CAPTIONS
@@ -171,6 +176,7 @@ class ImageRewardTask(LightningModule):
         if self.regenerate is not None:
             pictures, which, change = self.regenerate(pictures, captions)
             truth, known, labels = relabel(truth, known, labels, which=which, change=change, shown=shown)
+            centers = forget_centers(centers, which=which, change=change)
         pictures = self.degrade(pictures)
         if self.denoised is not None:
             pictures = self.denoised(pictures, captions)
@@ -180,8 +186,11 @@ class ImageRewardTask(LightningModule):
         losses = {"patch": patch_loss(patches, labels, nothing=NOTHING)}
         if self.global_step >= self.vision_steps:
             losses |= self._match_losses(
-                seen.view(groups, PICTURES, *seen.shape[1:]), {**batch, "truth": truth, "known": known}
+                seen.view(groups, PICTURES, *seen.shape[1:]),
+                {**batch, "truth": truth, "known": known, "centers": centers},
             )
+            if self.trajectories is not None:
+                losses["trajectory"] = self._trajectory_loss(batch, self.trajectories)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()})
         return torch.stack([*losses.values()]).sum()
 
@@ -197,6 +206,28 @@ class ImageRewardTask(LightningModule):
         centers = self.center_head(hidden.gather(3, places)).float()
         found = grounding_loss(centers.flatten(0, 2), batch["centers"].flatten(0, 2))
         return {"match": pairwise, "choice": share, "grounding": 4 * found}
+
+    def _trajectory_loss(self, batch: dict[str, Any], trajectories: Trajectories) -> Tensor:
+        """Cross-entropy of P(match) of denoised predictions against that of the pictures that came of them."""
+        count = min(trajectories.prompts, len(batch["tokens"]))
+        repeats = trajectories.samples
+        texts = [pair[0] for pair in batch["captions"][:count] for _ in range(repeats)]
+        tokens = batch["tokens"][:count, 0].repeat_interleave(repeats, 0)
+        final, means = trajectories(texts, self.device)
+        training = self.network.training
+        self.network.eval()  # no dropout in what is to be foreseen
+        with torch.no_grad():
+            chance = self._score(final, tokens).sigmoid()
+        self.network.train(training)
+        kept = means.shape[1]
+        odds = self._score(means.flatten(0, 1), tokens.repeat_interleave(kept, 0))
+        return F.binary_cross_entropy_with_logits(odds, chance.repeat_interleave(kept, 0))
+
+    def _score(self, pictures: Tensor, tokens: Tensor) -> Tensor:
+        """Log odds (n,) that pictures (n, 3, 64, 64) match their captions (n, l)."""
+        hidden = self.network.read(tokens, self.see(pictures))
+        odds: Tensor = self.network.head(hidden[:, 0])[:, 0].float()
+        return odds
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Logs how often a caption prefers its own picture.
@@ -255,8 +286,9 @@ class ImageRewardTask(LightningModule):
             **self.model_config,
             "pixels": _PIXELS,
             "max_length": self.max_length,
-            "output": "log_probability",
-            "typical_range": [-10.0, 0.0],
-            "suggested_scale": 8.0,
+            "mean": 0.0,
+            "std": 1.0,
+            "typical_range": [-10.0, 8.0],
+            "suggested_scale": 2.0,
         }
         write_json_atomically(target / "config.json", settings, indent=1)

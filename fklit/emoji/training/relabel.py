@@ -48,3 +48,18 @@ def relabel(
     spread = F.max_pool2d(F.pad(change[:, None], (1, 1, 1, 1)), 2, stride=1)[:, 0]
     labels[which] = torch.where(spread > SAME, -100, labels[which])
     return flat_truth.view_as(truth), flat_known.view_as(known), labels
+
+
+def forget_centers(
+    centers: Float[Tensor, "g p c 2 2"], *, which: Int[Tensor, " m"], change: Float[Tensor, "m r c2"]
+) -> Tensor:
+    """Centers after `Regenerate`: NaN in the pictures whose largest change is above `SAME`.
+
+    Args:
+        centers: Where the things of each caption are in each picture; NaN for unknown.
+        which: Numbers of the pictures that were drawn again; picture `i` of group `j` is number `j * p + i`.
+        change: Their changes in windows of two by two patches.
+    """
+    flat = centers.flatten(0, 1).clone()
+    flat[which[change.flatten(1).amax(1) > SAME]] = torch.nan
+    return flat.view_as(centers)

@@ -15,6 +15,7 @@ from fklit.emoji.training.degrade import Degrade
 from fklit.emoji.training.denoised_means import DenoisedMeans
 from fklit.emoji.training.image_reward import ImageRewardTask
 from fklit.emoji.training.regenerate import Regenerate
+from fklit.emoji.training.trajectories import Trajectories
 from fklit.rewards import ImageReward
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -44,11 +45,11 @@ def run(monkeypatch, folder, art_dir, *words):
 
 
 def score(task, images, prompts):
-    """Log probabilities by the task's own parts, each picture with its own prompt."""
+    """Log odds by the task's own parts, each picture with its own prompt."""
     tokens = task.tokenizer(prompts, padding="max_length", max_length=task.max_length, return_tensors="pt").input_ids
     with torch.no_grad():
         hidden = task.network.read(tokens, task.see(images))
-        return torch.nn.functional.logsigmoid(task.network.head(hidden[:, 0])[:, 0])
+        return task.network.head(hidden[:, 0])[:, 0]
 
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
@@ -69,9 +70,9 @@ def test_it_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, tmp_path
     images = real_scenes()[0][:4]
     prompts = ["a red heart left of a cat", "three frogs", "an unheard of thing", "a fish"]
     scores = reward(images, prompts)
-    assert (scores <= 0).all() and len(set(scores.tolist())) == 4
+    assert len(set(scores.tolist())) == 4
     assert torch.allclose(scores, score(task, images, prompts), atol=1e-6)
-    assert reward.typical_range == (-10.0, 0.0) and reward.suggested_scale == 8.0
+    assert reward.typical_range == (-10.0, 8.0) and reward.suggested_scale == 2.0
 
     # a checkpoint gives the task without any argument
     saved = torch.load(last, weights_only=True)["state_dict"]
@@ -138,8 +139,7 @@ def test_the_log_odds_of_a_group_are_those_of_each_pair(art_dir):
     for group, picture, caption in ((0, 0, 0), (1, 3, 1), (2, 2, 0)):
         image = batch["pictures"][group, picture][None].float() / 255
         alone = score(task, image, [batch["captions"][group][caption]])
-        odds = torch.nn.functional.logsigmoid(logits[group, picture, caption])
-        assert torch.allclose(alone[0], odds, atol=1e-5)
+        assert torch.allclose(alone[0], logits[group, picture, caption], atol=1e-5)
 
 
 def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir):
@@ -148,6 +148,7 @@ def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir)
     task = ImageRewardTask(
         denoised=DenoisedMeans("fklit:emoji_scenes", 0.25),
         regenerate=Regenerate("fklit:emoji_scenes", 1.0, lowest=0.6, steps=3),
+        trajectories=Trajectories("fklit:emoji_scenes", 2, 2, steps=3, kept=2, first=0.0, last=1.0),
         vision_steps=0, **SMALL,
     )  # fmt: skip
     logged = {}
@@ -156,10 +157,30 @@ def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir)
     data.setup("fit")
     loss = task.training_step(data.collate([data.train_set[index] for index in range(2)]), 0)
     loss.backward()
-    assert set(logged) == {"train/patch", "train/match", "train/choice", "train/grounding"}
+    assert set(logged) == {"train/patch", "train/match", "train/choice", "train/grounding", "train/trajectory"}
     assert loss.item() == pytest.approx(sum(value.item() for value in logged.values()), rel=1e-5)
     for name, parameter in task.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+def test_what_is_foreseen_is_the_score_of_the_final_picture_of_the_same_run(art_dir):
+    """The loss by hand, from the same draws: no gradient through the target, and no dropout in it."""
+    trajectories = Trajectories("fklit:emoji_scenes", 2, 2, steps=3, kept=2, first=0.0, last=1.0)
+    task = ImageRewardTask(trajectories=trajectories, vision_steps=0, **SMALL).eval()
+    data = CaptionGroupsDataModule(art_dir, num_groups=3)
+    data.setup("fit")
+    batch = data.collate([data.train_set[index] for index in range(3)])
+    torch.manual_seed(3)
+    loss = task._trajectory_loss(batch, trajectories)
+    loss.backward()
+    assert not task.training and any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.network.parameters())
+    torch.manual_seed(3)
+    prompts = [batch["captions"][group][0] for group in (0, 0, 1, 1)]
+    final, means = trajectories(prompts, torch.device("cpu"))
+    chance = score(task, final, prompts).sigmoid()
+    foreseen = torch.stack([score(task, means[:, step], prompts).sigmoid() for step in range(2)], 1)
+    expected = -(chance[:, None] * foreseen.log() + (1 - chance[:, None]) * (1 - foreseen).log()).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.slow

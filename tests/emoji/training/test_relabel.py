@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fklit.emoji.training.relabel import OTHER, SAME, relabel
+from fklit.emoji.training.relabel import OTHER, SAME, forget_centers, relabel
 
 LITTLE, SOME, MUCH = SAME - 0.01, (SAME + OTHER) / 2, OTHER + 0.01
 SHOWS, NOT, UNKNOWN = "shows", "shows not", "unknown"
@@ -84,3 +84,15 @@ def test_patches_in_a_window_that_changed_have_no_label(row, column):
     # window (row, column) is 16 pixels from 8 row and 8 column on: two by two patches
     expected[1, row : row + 2, column : column + 2] = -100
     assert torch.equal(now, expected)
+
+
+def test_centers_of_pictures_that_changed_are_forgotten():
+    centers = torch.rand(2, 4, 2, 2, 2)
+    before = centers.clone()
+    change = torch.zeros(2, 7, 7)
+    change[0, 2, 2], change[1, 6, 0] = LITTLE, SOME
+    result = forget_centers(centers, which=torch.tensor([1, 6]), change=change)
+    assert torch.equal(centers, before)
+    assert result[1, 2].isnan().all()  # picture 6 is the third of the second group
+    result[1, 2] = before[1, 2]
+    assert torch.equal(result, before)

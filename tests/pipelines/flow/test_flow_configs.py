@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import yaml
 from tiny_flow import make
+from tiny_vlm import write_tiny_qwen
 
 from fklit.cli import main
 from fklit.pipelines.call import call_parameters
@@ -15,22 +16,26 @@ from fklit.pipelines.call import call_parameters
 FOLDER = Path(__file__).parents[3] / "configs" / "steering"
 
 
-@pytest.mark.parametrize("name", ["sd35", "flux", "qwen_image", "wan"])
+@pytest.mark.parametrize("name", ["sd35", "flux", "qwen_image", "wan", "sd35_vqascore", "flux_vqascore"])
 def test_arguments_are_those_of_the_class(name):
     given = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["model"]["init_args"]
     kind = getattr(diffusers, given["source"]["init_args"]["pipeline_class"])
     assert given["pipeline_kwargs"].keys() <= call_parameters(kind.__new__(kind)).keys()
-    assert given["flow_kernel"] == "capped_dpmsolver++" and given["scheduler"] == "auto"
+    assert given["flow_kernel"] == "capped_dpmsolver++" and given["scheduler"] in ("auto", "stochastic")
 
 
 def _smaller(content, folder, kind, small):
-    """The configuration with a tiny model of the same class, few steps, and the shipped CLIP model, on the CPU."""
+    """The configuration with a tiny model of the same class, few steps, and a small reward of the same class."""
     given = content["model"]["init_args"]
     given["source"]["init_args"] |= {
         "path": str(folder), "pipeline_class": f"tiny_loaded.{kind}", "dtype": "float32", "offload": False,
     }  # fmt: skip
     reward = given["reward"]["init_args"].get("reward", given["reward"])
-    reward["init_args"] = {"model_name": "fklit:emoji_clip"}
+    if reward["class_path"] == "VQAScore":
+        reward["init_args"] |= {"model": str(write_tiny_qwen(folder.parent / "vlm")), "dtype": "float32"}
+    else:
+        shipped = {"CLIPScore": "fklit:emoji_clip", "ImageReward": "fklit:emoji_reward"}
+        reward["init_args"] = {"model_name": shipped[reward["class_path"]]}
     given["pipeline_kwargs"] |= {"num_inference_steps": 10, **small}
     content["trainer"]["accelerator"] = "cpu"
     content["data"]["init_args"]["limit"] = 1
@@ -43,6 +48,8 @@ def _smaller(content, folder, kind, small):
     [
         ("sd35", "sd3", {"height": 16, "width": 16}),
         ("flux", "flux-dev", {"height": 16, "width": 16}),
+        ("sd35_vqascore", "sd3", {"height": 16, "width": 16}),
+        ("flux_vqascore", "flux-dev", {"height": 16, "width": 16}),
         ("qwen_image", "qwen-image", {"height": 16, "width": 16}),
         ("wan", "wan", {"height": 16, "width": 16, "num_frames": 9}),
     ],

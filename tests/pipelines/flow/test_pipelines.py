@@ -111,6 +111,8 @@ def test_an_idle_run_under_a_kernel_is_the_plain_pipeline_under_it_bit_for_bit(f
     assert not result.resampled.any() and "capped_dpmsolver++ at noise level 1" in result.settings["sampler"]
     expected = _plain(pipeline, arguments, get_flow_kernel())
     assert torch.equal(result.samples, expected)
+    best_of_n = _steer(pipeline, arguments, potential="terminal", scheduler="stochastic")
+    assert torch.equal(best_of_n.samples, expected) and best_of_n.sampler == result.sampler
     assert not torch.equal(result.samples, _plain(pipeline, arguments)), "the kernel draws noise"
 
 

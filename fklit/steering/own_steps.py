@@ -1,0 +1,117 @@
+"""The one door: steering of any model that owns its steps, such as a masked diffusion over text or molecules.
+
+`fklit.steer(model, prompts, ...)` takes any object with a method `steering_model(prompts, settings)` that returns a
+`SteeringModel`. The model knows its states and draws; rewards, potentials, schedules and results are the same as for
+pipelines.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fklit.feynman_kac.budget import Budget
+from fklit.feynman_kac.randomness import Generators
+from fklit.steering.settings import SteeringSettings
+
+
+class SteeringModel(Protocol):
+    """A `FeynmanKacModel` (a state is a tree of tensors (B, K, ...)) that says what of its states is scored.
+
+    Attributes:
+        num_steps: T.
+        modality: What it makes: "text", or whatever rewards call theirs in `accepts`.
+        sampler: Name of its sampler, for records.
+        num_draws: N, clean samples that are drawn of each particle at a scored step.
+        budget: Denoiser calls since `initial`.
+    """
+
+    num_steps: int
+    modality: str
+    sampler: str
+    num_draws: int
+
+    @property
+    def budget(self) -> Budget:
+        """What was spent since `initial`."""
+        ...
+
+    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> Any:
+        """The initial state, one group a prompt."""
+        ...
+
+    def step(
+        self, state: Any, t: int, log_weights: Tensor, generator: Generators
+    ) -> tuple[Any, Float64[Tensor, "B K"]]:
+        """The state after step t, and the importance ratio `log p - log q` of what was drawn: 0 for its own law."""
+        ...
+
+    def clean_samples(self, state: Any, generator: Generators) -> tuple[Any, Any]:
+        """Clean samples that a state predicts.
+
+        Returns:
+            The state, with what of the predictions the next step uses again, and B * K * N samples as a reward takes
+            them: the N draws of a particle side by side, the K particles of a group side by side.
+        """
+        ...
+
+    def finished(self, state: Any) -> tuple[Any, Tensor]:
+        """What a run has made.
+
+        Returns:
+            B * K samples as a reward takes them, and the tensor (B, K, ...) that stands for them in the result.
+        """
+        ...
+
+
+@runtime_checkable
+class Steerable(Protocol):
+    """What `fklit.steer` takes beside pipelines."""
+
+    def steering_model(self, prompts: Sequence[str], settings: SteeringSettings) -> SteeringModel:
+        """The model of a run.
+
+        Args:
+            prompts: B prompts.
+            settings: All settings of the run; arguments of the model are in `pipeline_kwargs`, and it refuses those
+                that it does not know.
+        """
+        ...
+
+
+_OF_PIPELINES = ("decode", "decode_batch", "scheduler", "flow_kernel", "noise_level")
+
+
+def check_settings(settings: SteeringSettings, model: object) -> None:
+    """Refuse settings that only a diffusers pipeline has.
+
+    Raises:
+        ValueError: One differs from its default.
+    """
+    fields = type(settings).__dataclass_fields__
+    for name in _OF_PIPELINES:
+        value, usual = getattr(settings, name), fields[name].default
+        if value != usual:
+            raise ValueError(
+                f"expected {name}={usual!r}, as {type(model).__name__} is no diffusers pipeline, got {value!r}; omit "
+                "it."
+            )
+
+
+def soft_mean(rewards: Float64[Tensor, "B K N"], scale: float) -> Float64[Tensor, "B K"]:
+    """`(1 / scale) log mean_n exp(scale r_n)`, which estimates the value of a state; the mean at scale 0.
+
+    Its exponential is unbiased for `E[exp(scale r(x_0)) | x_t]` (Singhal et al. 2025, section 3.2, for any scale).
+
+    Args:
+        rewards: Of N draws; NaN and infinities spread.
+        scale: At least 0.
+    """
+    if scale == 0:
+        return rewards.mean(dim=2)
+    invalid = (rewards.isnan() | (rewards == torch.inf)).any(dim=2)
+    count = torch.log(torch.tensor(rewards.shape[2], dtype=torch.float64))
+    soft = (torch.logsumexp(scale * rewards, dim=2) - count) / scale
+    return soft.masked_fill(invalid, torch.nan)

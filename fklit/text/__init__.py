@@ -1,0 +1,52 @@
+"""Text: masked diffusion models, their noise and their training."""
+
+from fklit.text.ancestral import AncestralModel, TextState
+from fklit.text.backbone import DiffusionTransformer, TransformerSettings
+from fklit.text.denoising import Denoising, Predictions
+from fklit.text.folder import load_folder, save_folder
+from fklit.text.masked_language_model import MaskedLanguageModel
+from fklit.text.masked_model import MaskedTextModel, SteeredText, TextSampling
+from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
+from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
+from fklit.text.proposals import TiltedProposal, TokenProposal
+from fklit.text.published import load_published
+from fklit.text.source import MaskedTextSource
+from fklit.text.substitution import substitute
+from fklit.text.training.causal import CausalLanguageModelTask
+from fklit.text.training.masked import MaskedDiffusionTask
+from fklit.text.unmasking import transition_log_probs
+from fklit.text.windows import TextBatch, TextDataModule, Windows
+
+__all__ = [
+    "AncestralModel",
+    "CausalLanguageModelTask",
+    "CosineSchedule",
+    "Denoising",
+    "DiffusionTransformer",
+    "LogLinearSchedule",
+    "MaskedDenoiser",
+    "MaskedDiffusionTask",
+    "MaskedLanguageModel",
+    "MaskedTextModel",
+    "MaskedTextSource",
+    "NoiseSchedule",
+    "Predictions",
+    "SteeredText",
+    "TextBatch",
+    "TextDataModule",
+    "TextSampling",
+    "TextState",
+    "TiltedProposal",
+    "TokenProposal",
+    "TransformerSettings",
+    "Windows",
+    "load_folder",
+    "load_published",
+    "masked_loss",
+    "nelbo_at_counts",
+    "nelbo_at_times",
+    "save_folder",
+    "stratified_times",
+    "substitute",
+    "transition_log_probs",
+]

@@ -1,0 +1,319 @@
+"""A masked diffusion model over text, as users hold it: load it, sample from it, steer it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from fklit.feynman_kac import group_generators, run
+from fklit.text.ancestral import AncestralModel, TextState
+from fklit.text.denoising import Denoising
+from fklit.text.folder import load_folder
+from fklit.text.masked_language_model import MaskedLanguageModel, frame
+from fklit.text.nelbo import MaskedDenoiser
+from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
+from fklit.text.proposals import TokenProposal
+from fklit.text.published import load_published
+
+
+@dataclass(frozen=True)
+class TextSampling:
+    """How texts are sampled; what `pipeline_kwargs` of `fklit.steer` may change.
+
+    Attributes:
+        length: Tokens of a text, the prompt's included.
+        num_steps: T, steps from masks to text.
+        temperature: Of the predictions, above 0; the model that is sampled, and steered, is that at this temperature.
+        num_draws: N, clean texts drawn of each particle where a reward scores on the way.
+    """
+
+    length: int = 32
+    num_steps: int = 32
+    temperature: float = 1.0
+    num_draws: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in (("length", self.length), ("num_steps", self.num_steps), ("num_draws", self.num_draws)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"expected {name} as an integer of at least 1, got {value!r}; give one.")
+        if not self.temperature > 0:
+            raise ValueError(f"expected temperature above 0, got {self.temperature}; give a number such as 0.8.")
+
+    def changed(self, given: Mapping[str, Any] | None) -> Self:
+        """These with others in place of some.
+
+        Raises:
+            ValueError: There is no such setting.
+        """
+        known = [item.name for item in fields(self)]
+        unknown = sorted(set(given or {}) - set(known))
+        if unknown:
+            raise ValueError(
+                f"expected pipeline_kwargs among {', '.join(known)} for a text model, got {', '.join(unknown)}; omit "
+                "it."
+            )
+        return replace(self, **(given or {}))
+
+
+class _Settings(Protocol):
+    """What of the settings of a run this module reads."""
+
+    @property
+    def pipeline_kwargs(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def max_batch(self) -> int | None: ...
+
+
+class SteeredText(AncestralModel):
+    """The model of one steered run: ancestral sampling, clean texts for the reward, and finished ones.
+
+    Args:
+        denoising: Predicts.
+        start: (B, L) int64, prompts and masks.
+        tokenizer: Makes texts of tokens.
+        sampling: How texts are sampled.
+        schedule: Of the noise.
+        proposal: Law of the tokens; None for the model's own.
+    """
+
+    modality = "text"
+    sampler = "ancestral"
+
+    def __init__(
+        self,
+        denoising: Denoising,
+        start: Int64[Tensor, "B L"],
+        *,
+        tokenizer: Any,
+        sampling: TextSampling,
+        schedule: NoiseSchedule,
+        proposal: TokenProposal | None,
+    ) -> None:
+        super().__init__(denoising, start, num_steps=sampling.num_steps, schedule=schedule, proposal=proposal)
+        self.tokenizer, self.num_draws = tokenizer, sampling.num_draws
+
+    def clean_samples(self, state: TextState, generator: Any) -> tuple[TextState, list[str]]:
+        """Texts of `num_draws` draws of `x_0` of each particle; predictions are kept for the next step."""
+        state = self.predict(state)
+        return state, self.texts(self.draw_clean(state, self.num_draws, generator).flatten(0, 2))
+
+    def finished(self, state: TextState) -> tuple[list[str], Tensor]:
+        """Texts, and their tokens (B, K, L)."""
+        return self.texts(state.tokens.flatten(0, 1)), state.tokens
+
+    def texts(self, tokens: Int64[Tensor, "n l"]) -> list[str]:
+        """Tokens as texts, without special tokens."""
+        decoded: list[str] = self.tokenizer.batch_decode(tokens.tolist(), skip_special_tokens=True)
+        return decoded
+
+
+class MaskedTextModel:
+    """Masked diffusion over text: a denoiser with its tokenizer.
+
+    ```python
+    model = MaskedTextModel.from_folder("outputs/assets/text/text_diffusion")
+    result = fklit.steer(model, "The king", reward=reward, reward_scale=1.0, num_particles=8)
+    ```
+
+    Args:
+        denoiser: Predicts masked tokens, such as a `DiffusionTransformer`; a module is put in evaluation mode.
+        tokenizer: Of transformers, with a mask token.
+        sampling: How texts are sampled by default.
+        schedule: Of the noise; log-linear by default.
+        proposal: Law of the tokens when steered; None for the model's own.
+        never: Tokens that are never predicted besides the mask; None for all special tokens of the tokenizer. As the
+            length is fixed, the end of a text is among them.
+        device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
+
+    Raises:
+        ValueError: The tokenizer has no mask.
+    """
+
+    def __init__(
+        self,
+        denoiser: MaskedDenoiser,
+        tokenizer: Any,
+        *,
+        sampling: TextSampling | None = None,
+        schedule: NoiseSchedule | None = None,
+        proposal: TokenProposal | None = None,
+        never: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if tokenizer.mask_token_id is None:
+            raise ValueError(
+                f"expected a tokenizer with a mask, got {type(tokenizer).__name__} without; set mask_token."
+            )
+        if isinstance(denoiser, nn.Module):
+            denoiser.eval().requires_grad_(False)
+            if device is not None:
+                denoiser.to(device)
+        self.denoiser, self.tokenizer = denoiser, tokenizer
+        self._device = torch.device("cpu" if device is None else device)
+        self.sampling = sampling or TextSampling()
+        self.schedule: NoiseSchedule = schedule or LogLinearSchedule()
+        self.proposal = proposal
+        self.mask = int(tokenizer.mask_token_id)
+        excluded = tokenizer.all_special_ids if never is None else tokenizer.convert_tokens_to_ids(list(never))
+        self.never = tuple(sorted({int(number) for number in excluded} - {self.mask}))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        parameters = self.denoiser.parameters() if isinstance(self.denoiser, nn.Module) else iter(())
+        return next((parameter.device for parameter in parameters), self._device)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, **given: Any) -> Self:
+        """Read a folder that a training exported.
+
+        Args:
+            folder: With `config.json`, `model.safetensors` and the tokenizer.
+            **given: Further arguments of the class.
+        """
+        network, tokenizer = load_folder(folder)
+        return cls(network, tokenizer, **given)
+
+    @classmethod
+    def from_published(
+        cls,
+        source: str = "kuleshov-group/mdlm-owt",
+        tokenizer: str = "gpt2",
+        *,
+        revision: str | None = None,
+        **given: Any,
+    ) -> Self:
+        """Read the published MDLM model; no code that comes with it is run.
+
+        Args:
+            source: A folder with `config.json` and `model.safetensors`, or an id on the Hugging Face hub.
+            tokenizer: Folder or id of its tokenizer, to which the mask is added as the last token.
+            revision: Of the model on the hub; None for the newest.
+            **given: Further arguments of the class.
+
+        Raises:
+            ValueError: The files are of another model, or the tokenizer is of another size.
+        """
+        from transformers import AutoTokenizer
+
+        network = load_published(source, revision=revision)
+        words = AutoTokenizer.from_pretrained(tokenizer)
+        if words.mask_token is None:
+            words.add_special_tokens({"mask_token": "[MASK]"})
+        if len(words) != network.settings.vocab_size:
+            raise ValueError(
+                f"expected a tokenizer of {network.settings.vocab_size} tokens with the mask, got {len(words)} of "
+                f"{tokenizer}; give the one that the model was trained with."
+            )
+        return cls(network, words, **given)
+
+    @classmethod
+    def from_masked_lm(cls, source: str, *, revision: str | None = None, **given: Any) -> Self:
+        """Use any masked language model of transformers (BERT, ModernBERT, ESM) as the denoiser.
+
+        It was trained to fill few masks, not all: texts are worse than those of a diffusion model of its size.
+
+        Args:
+            source: Folder or id on the Hugging Face hub.
+            revision: On the hub; None for the newest.
+            **given: Further arguments of the class.
+        """
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        before, after = frame(tokenizer)
+        model = AutoModelForMaskedLM.from_pretrained(source, revision=revision)
+        return cls(MaskedLanguageModel(model, before=before, after=after), tokenizer, **given)
+
+    def encode(self, prompts: Sequence[str], length: int) -> Int64[Tensor, "B L"]:
+        """Prompts followed by masks.
+
+        Args:
+            prompts: B texts; an empty one leaves everything to the model.
+            length: L.
+
+        Raises:
+            ValueError: A prompt has words that the tokenizer does not know, or leaves no room.
+        """
+        start = torch.full((len(prompts), length), self.mask)
+        for row, prompt in zip(start, prompts, strict=True):
+            ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+            unknown = [] if self.tokenizer.unk_token_id is None else self._unknown(prompt, ids)
+            if unknown:
+                raise ValueError(
+                    f"expected words that the tokenizer knows, got {', '.join(map(repr, unknown))} in the prompt "
+                    f"{prompt!r}; use others."
+                )
+            if len(ids) >= length:
+                raise ValueError(
+                    f"expected a prompt of fewer than {length} tokens, got {len(ids)} of {prompt!r}; shorten it or "
+                    "raise length."
+                )
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return start.to(self.device)
+
+    def _unknown(self, prompt: str, ids: list[int]) -> list[str]:
+        if self.tokenizer.unk_token_id not in ids:
+            return []
+        where = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        found = zip(ids, where, strict=True)
+        return [prompt[first:last] for number, (first, last) in found if number == self.tokenizer.unk_token_id]
+
+    def steering_model(self, prompts: Sequence[str], settings: _Settings) -> SteeredText:
+        """The model of one run, for `fklit.steer`.
+
+        Args:
+            prompts: B prompts.
+            settings: `pipeline_kwargs` may change `sampling`; `max_batch` is the most rows of the denoiser at once.
+        """
+        sampling = self.sampling.changed(settings.pipeline_kwargs)
+        denoising = Denoising(
+            self.denoiser,
+            mask=self.mask,
+            never=self.never,
+            temperature=sampling.temperature,
+            max_batch=settings.max_batch,
+        )
+        return SteeredText(
+            denoising,
+            self.encode(prompts, sampling.length),
+            tokenizer=self.tokenizer,
+            sampling=sampling,
+            schedule=self.schedule,
+            proposal=self.proposal,
+        )
+
+    def sample(self, prompts: str | Sequence[str] = "", num_samples: int = 1, *, seed: int = 0) -> list[list[str]]:
+        """Texts of the model itself.
+
+        Args:
+            prompts: One prompt or B of them.
+            num_samples: Of each prompt.
+            seed: Of the draws; those of a prompt depend on it and the prompt's place.
+
+        Returns:
+            B lists of `num_samples` texts.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        model = self.steering_model(texts, _Plain())
+        model.proposal = None
+        result = run(
+            model,
+            num_groups=len(texts),
+            num_particles=num_samples,
+            ess_threshold=0.0,
+            generator=group_generators(seed, len(texts)),
+        )
+        made, _ = model.finished(result.samples)
+        return [made[b * num_samples : (b + 1) * num_samples] for b in range(len(texts))]
+
+
+@dataclass(frozen=True)
+class _Plain:
+    pipeline_kwargs: Mapping[str, Any] | None = None
+    max_batch: int | None = None

@@ -1,0 +1,1 @@
+"""Training of text models: the masked denoiser and the causal guide that ships with it."""
