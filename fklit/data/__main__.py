@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fklit.data.checksums import compare
+from fklit.data.checksums import Finding, compare
 from fklit.data.imagenet32_cache import convert
 from fklit.data.verify import VERIFIERS
 from fklit.emoji.art import fetch, verify_art
@@ -20,10 +19,13 @@ FETCHERS = {
 }
 
 
+def _verify_text_parts(data_dir: Path) -> Iterator[Finding]:
+    return compare(data_dir, CHECKSUMS, "sha256")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
-    parts = partial(compare, expected=CHECKSUMS, algorithm="sha256")
-    verifiers = {**VERIFIERS, "emoji": verify_art, "text": verify_text, "text-parts": parts}
+    verifiers = {**VERIFIERS, "emoji": verify_art, "text": verify_text, "text-parts": _verify_text_parts}
     parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")
