@@ -1,5 +1,7 @@
 """Any reward as a metric."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,7 +21,7 @@ class RewardMetric(PromptMetric):
     A reward that also guides does not measure what was gained by steering.
 
     Args:
-        reward: Any reward; of images, videos or audio, as the task makes them.
+        reward: Any reward; of images, videos, audio or texts, as the task makes them.
         by: As in `PromptMetric`.
         on_nan: As in `PromptMetric`; a reward that could not be had (a service that failed) is NaN, one of a violated
             constraint is `-inf`.
@@ -43,6 +45,10 @@ class RewardMetric(PromptMetric):
         self._reward.load()
 
     def values(self, samples: Float[Tensor, "b k ..."], batch: SampleBatch) -> Float[Tensor, " b"]:
-        """The reward of each prompt's chosen sample."""
-        scores: Tensor = self._reward(batch.choose(samples), list(batch.prompts), list(batch.metadata))
+        """The reward of each prompt's chosen sample: of what tokens stand for, where samples are tokens."""
+        chosen: Any = batch.choose(samples)
+        if not samples.is_floating_point() and batch.result is not None:
+            items = zip(batch.result.items, batch.chosen.tolist(), strict=True)
+            chosen = [row[slot] for row, slot in items]
+        scores: Tensor = self._reward(chosen, list(batch.prompts), list(batch.metadata))
         return scores
