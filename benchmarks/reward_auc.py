@@ -102,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         str(step): summarize(joined["path"][index], joined["right"], tags)["all"]
         for index, step in enumerate(schedule.resolve(30))
     }
-    chance = joined["emoji_reward"].sigmoid()
+    chance = joined["emoji_reward"].exp()
     summary["right, by probability of the reward"] = {
         f"{low} to {high}": [float(joined["right"][inside].double().mean()), int(inside.sum())]
         for low, high in ((0, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 0.98), (0.98, 1))

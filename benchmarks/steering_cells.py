@@ -15,7 +15,7 @@ from fklit.feynman_kac.tempering import Linear
 from fklit.sampling.describe import settings_hash
 
 # Chosen with --tune, on prompts that the benchmark does not use.
-POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD, FIRST = "difference", 2.0, (0.2, 0.8, 0.1), 0.5, 1.0
+POTENTIAL, SCALE, SCHEDULE, ESS_THRESHOLD, FIRST = "difference", 16.0, (0.2, 0.8, 0.1), 0.5, 1.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class DemoSettings:
     num_steps: int = 30
     guidance_scale: float = 1.0
     eta: float = 1.0
-    reward_scale: float | None = 2.0
+    reward_scale: float | None = 16.0
     schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, stop=0.8, every=0.1))
     ess_threshold: float = 0.5
     seed: int = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fklit import assets
@@ -34,7 +35,7 @@ class ImageReward(Reward):
     (arXiv:2501.06848) takes it with `reward_scale` 2 and 10. Images are resized to 224 at the shorter side and
     cropped; prompts are cut to 35 tokens. Its weights (Apache-2.0) are 1.8 GB in float32.
 
-    `ImageReward("fklit:emoji_reward")` is the small model that ships: the log odds, about -10 to 8, that a picture
+    `ImageReward("fklit:emoji_reward")` is the small model that ships: the log probability, at most 0, that a picture
     of the emoji scenes shows what its caption says and nothing else. It sees relations and counts. It knows
     the words of these captions only, reads all others as one unknown word, and cuts captions to 16.
 
@@ -138,5 +139,8 @@ class ImageReward(Reward):
         seen = self.network.encode_images(self.preprocess(images))
         raw: Tensor = self.network(torch.tensor(tokens, device=seen.device), seen)
         raw = raw if raw.dtype == torch.float64 else raw.float()
+        if self._notes.get("output") == "log_probability":
+            log_probability: Tensor = F.logsigmoid(raw)
+            return log_probability
         standardized: Tensor = (raw - float(self._notes["mean"])) / float(self._notes["std"])
         return standardized

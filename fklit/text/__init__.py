@@ -3,14 +3,16 @@
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
 from fklit.text.denoising import Denoising, Predictions
+from fklit.text.expert import TextExpert
 from fklit.text.folder import load_folder, save_folder
 from fklit.text.masked_language_model import MaskedLanguageModel
-from fklit.text.masked_model import MaskedTextModel, SteeredText, TextSampling
+from fklit.text.masked_model import MaskedTextModel
 from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
 from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TiltedProposal, TokenProposal
 from fklit.text.published import load_published
 from fklit.text.source import MaskedTextSource
+from fklit.text.steered_text import SteeredText, TextSampling
 from fklit.text.substitution import substitute
 from fklit.text.training.causal import CausalLanguageModelTask
 from fklit.text.training.masked import MaskedDiffusionTask
@@ -34,6 +36,7 @@ __all__ = [
     "SteeredText",
     "TextBatch",
     "TextDataModule",
+    "TextExpert",
     "TextSampling",
     "TextState",
     "TiltedProposal",

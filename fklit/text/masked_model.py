@@ -1,7 +1,7 @@
 """A masked diffusion model over text, as users hold it: load it, sample from it, steer it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from fklit.feynman_kac import group_generators, run
-from fklit.text.ancestral import AncestralModel, TextState
+from fklit.text.backbone import DiffusionTransformer
 from fklit.text.denoising import Denoising
 from fklit.text.folder import load_folder
 from fklit.text.masked_language_model import MaskedLanguageModel, frame
@@ -18,45 +18,7 @@ from fklit.text.nelbo import MaskedDenoiser
 from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TokenProposal
 from fklit.text.published import load_published
-
-
-@dataclass(frozen=True)
-class TextSampling:
-    """How texts are sampled; what `pipeline_kwargs` of `fklit.steer` may change.
-
-    Attributes:
-        length: Tokens of a text, the prompt's included.
-        num_steps: T, steps from masks to text.
-        temperature: Of the predictions, above 0; the model that is sampled, and steered, is that at this temperature.
-        num_draws: N, clean texts drawn of each particle where a reward scores on the way.
-    """
-
-    length: int = 32
-    num_steps: int = 32
-    temperature: float = 1.0
-    num_draws: int = 4
-
-    def __post_init__(self) -> None:
-        for name, value in (("length", self.length), ("num_steps", self.num_steps), ("num_draws", self.num_draws)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} as an integer of at least 1, got {value!r}; give one.")
-        if not self.temperature > 0:
-            raise ValueError(f"expected temperature above 0, got {self.temperature}; give a number such as 0.8.")
-
-    def changed(self, given: Mapping[str, Any] | None) -> Self:
-        """These with others in place of some.
-
-        Raises:
-            ValueError: There is no such setting.
-        """
-        known = [item.name for item in fields(self)]
-        unknown = sorted(set(given or {}) - set(known))
-        if unknown:
-            raise ValueError(
-                f"expected pipeline_kwargs among {', '.join(known)} for a text model, got {', '.join(unknown)}; omit "
-                "it."
-            )
-        return replace(self, **(given or {}))
+from fklit.text.steered_text import SteeredText, TextSampling
 
 
 class _Settings(Protocol):
@@ -67,49 +29,6 @@ class _Settings(Protocol):
 
     @property
     def max_batch(self) -> int | None: ...
-
-
-class SteeredText(AncestralModel):
-    """The model of one steered run: ancestral sampling, clean texts for the reward, and finished ones.
-
-    Args:
-        denoising: Predicts.
-        start: (B, L) int64, prompts and masks.
-        tokenizer: Makes texts of tokens.
-        sampling: How texts are sampled.
-        schedule: Of the noise.
-        proposal: Law of the tokens; None for the model's own.
-    """
-
-    modality = "text"
-    sampler = "ancestral"
-
-    def __init__(
-        self,
-        denoising: Denoising,
-        start: Int64[Tensor, "B L"],
-        *,
-        tokenizer: Any,
-        sampling: TextSampling,
-        schedule: NoiseSchedule,
-        proposal: TokenProposal | None,
-    ) -> None:
-        super().__init__(denoising, start, num_steps=sampling.num_steps, schedule=schedule, proposal=proposal)
-        self.tokenizer, self.num_draws = tokenizer, sampling.num_draws
-
-    def clean_samples(self, state: TextState, generator: Any) -> tuple[TextState, list[str]]:
-        """Texts of `num_draws` draws of `x_0` of each particle; predictions are kept for the next step."""
-        state = self.predict(state)
-        return state, self.texts(self.draw_clean(state, self.num_draws, generator).flatten(0, 2))
-
-    def finished(self, state: TextState) -> tuple[list[str], Tensor]:
-        """Texts, and their tokens (B, K, L)."""
-        return self.texts(state.tokens.flatten(0, 1)), state.tokens
-
-    def texts(self, tokens: Int64[Tensor, "n l"]) -> list[str]:
-        """Tokens as texts, without special tokens."""
-        decoded: list[str] = self.tokenizer.batch_decode(tokens.tolist(), skip_special_tokens=True)
-        return decoded
 
 
 class MaskedTextModel:
@@ -131,7 +50,7 @@ class MaskedTextModel:
         device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
 
     Raises:
-        ValueError: The tokenizer has no mask.
+        ValueError: The tokenizer has no mask, or more tokens than the network.
     """
 
     def __init__(
@@ -148,6 +67,12 @@ class MaskedTextModel:
         if tokenizer.mask_token_id is None:
             raise ValueError(
                 f"expected a tokenizer with a mask, got {type(tokenizer).__name__} without; set mask_token."
+            )
+        size = denoiser.settings.vocab_size if isinstance(denoiser, DiffusionTransformer) else len(tokenizer)
+        if len(tokenizer) > size:
+            raise ValueError(
+                f"expected a tokenizer of at most the network's {size} tokens, got {len(tokenizer)}; give the one that "
+                "the network was trained with."
             )
         if isinstance(denoiser, nn.Module):
             denoiser.eval().requires_grad_(False)

@@ -8,8 +8,9 @@ from torch import nn
 from fklit import assets
 from fklit.fingerprint import fingerprint
 from fklit.sampling.model_source import ModelSource
-from fklit.text.masked_model import MaskedTextModel, TextSampling
+from fklit.text.masked_model import MaskedTextModel
 from fklit.text.noise_schedule import NoiseSchedule
+from fklit.text.steered_text import TextSampling
 
 TextLayout = Literal["fklit", "mdlm", "masked_lm"]
 

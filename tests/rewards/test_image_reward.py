@@ -151,6 +151,5 @@ def test_the_shipped_model_tells_right_from_wrong_prompts():
     reward = ImageReward("fklit:emoji_reward")
     own, other = (reward(images, [line["prompt"] for line in lines]) for lines in (right, wrong))
     assert int((own > other).sum()) == 36
-    assert int((own > 0).sum()) >= 35 and int((other < 0).sum()) >= 33
-    low, high = reward.typical_range
-    assert low < other.median() < own.median() < high
+    assert int((own.exp() > 0.5).sum()) >= 35 and int((other.exp() < 0.5).sum()) >= 33
+    assert own.max() <= 0

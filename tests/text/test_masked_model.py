@@ -160,6 +160,16 @@ def test_what_does_not_fit_is_refused(given, message):
         fklit.steer(model(), **({"reward": count_a, "reward_scale": 1.0} | given))
 
 
+def test_tokenizers_of_other_models_are_refused():
+    network = DiffusionTransformer(TransformerSettings(vocab_size=6, width=8, layers=1, heads=2))
+    with pytest.raises(ValueError, match="at most the network's 6 tokens, got 8"):
+        MaskedTextModel(network, build_tokenizer(WORDS))
+    without = build_tokenizer(WORDS)
+    without.mask_token = None
+    with pytest.raises(ValueError, match="expected a tokenizer with a mask"):
+        MaskedTextModel(Marginals(), without)
+
+
 def test_rewards_that_fail_are_named():
     with pytest.raises(RewardError, match=r"at step \d of 3: expected finite scores .* got nan for '.*' of prompt 'a'"):
         fklit.steer(model(), "a", reward=lambda texts: [math.nan] * len(texts), reward_scale=1.0)

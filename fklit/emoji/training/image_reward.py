@@ -286,9 +286,8 @@ class ImageRewardTask(LightningModule):
             **self.model_config,
             "pixels": _PIXELS,
             "max_length": self.max_length,
-            "mean": 0.0,
-            "std": 1.0,
-            "typical_range": [-10.0, 8.0],
-            "suggested_scale": 2.0,
+            "output": "log_probability",
+            "typical_range": [-10.0, 0.0],
+            "suggested_scale": 8.0,
         }
         write_json_atomically(target / "config.json", settings, indent=1)

@@ -45,11 +45,11 @@ def run(monkeypatch, folder, art_dir, *words):
 
 
 def score(task, images, prompts):
-    """Log odds by the task's own parts, each picture with its own prompt."""
+    """Log probabilities by the task's own parts, each picture with its own prompt."""
     tokens = task.tokenizer(prompts, padding="max_length", max_length=task.max_length, return_tensors="pt").input_ids
     with torch.no_grad():
         hidden = task.network.read(tokens, task.see(images))
-        return task.network.head(hidden[:, 0])[:, 0]
+        return torch.nn.functional.logsigmoid(task.network.head(hidden[:, 0])[:, 0])
 
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
@@ -70,9 +70,9 @@ def test_it_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, tmp_path
     images = real_scenes()[0][:4]
     prompts = ["a red heart left of a cat", "three frogs", "an unheard of thing", "a fish"]
     scores = reward(images, prompts)
-    assert len(set(scores.tolist())) == 4
+    assert (scores <= 0).all() and len(set(scores.tolist())) == 4
     assert torch.allclose(scores, score(task, images, prompts), atol=1e-6)
-    assert reward.typical_range == (-10.0, 8.0) and reward.suggested_scale == 2.0
+    assert reward.typical_range == (-10.0, 0.0) and reward.suggested_scale == 8.0
 
     # a checkpoint gives the task without any argument
     saved = torch.load(last, weights_only=True)["state_dict"]
@@ -139,7 +139,8 @@ def test_the_log_odds_of_a_group_are_those_of_each_pair(art_dir):
     for group, picture, caption in ((0, 0, 0), (1, 3, 1), (2, 2, 0)):
         image = batch["pictures"][group, picture][None].float() / 255
         alone = score(task, image, [batch["captions"][group][caption]])
-        assert torch.allclose(alone[0], logits[group, picture, caption], atol=1e-5)
+        odds = torch.nn.functional.logsigmoid(logits[group, picture, caption])
+        assert torch.allclose(alone[0], odds, atol=1e-5)
 
 
 def test_pictures_drawn_again_and_denoised_predictions_are_learned_from(art_dir):
@@ -177,8 +178,8 @@ def test_what_is_foreseen_is_the_score_of_the_final_picture_of_the_same_run(art_
     torch.manual_seed(3)
     prompts = [batch["captions"][group][0] for group in (0, 0, 1, 1)]
     final, means = trajectories(prompts, torch.device("cpu"))
-    chance = score(task, final, prompts).sigmoid()
-    foreseen = torch.stack([score(task, means[:, step], prompts).sigmoid() for step in range(2)], 1)
+    chance = score(task, final, prompts).exp()
+    foreseen = torch.stack([score(task, means[:, step], prompts).exp() for step in range(2)], 1)
     expected = -(chance[:, None] * foreseen.log() + (1 - chance[:, None]) * (1 - foreseen).log()).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
