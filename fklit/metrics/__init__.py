@@ -9,7 +9,7 @@ from fklit.metrics.clip_features import CLIPFeatures
 from fklit.metrics.clip_score import MeanCLIPScore
 from fklit.metrics.compositional import Compositional
 from fklit.metrics.detector import CenterDetector, Judge
-from fklit.metrics.distinct import Distinct, distinct
+from fklit.metrics.distinct import Distinct, distinct_n
 from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
 from fklit.metrics.feature_distance import FeatureDistance
 from fklit.metrics.fid import CLIPFID
@@ -23,9 +23,9 @@ from fklit.metrics.prompt_table import PromptTable
 from fklit.metrics.reward_metric import RewardMetric
 from fklit.metrics.sample_metric import SampleMetric
 from fklit.metrics.samples import SampleBatch
-from fklit.metrics.self_bleu import SelfBLEU, self_bleu
+from fklit.metrics.self_bleu import SelfBLEU, self_bleu_score
 from fklit.metrics.text_table import TextTable
-from fklit.metrics.texts import text_batch, words
+from fklit.metrics.texts import text_batch
 from fklit.metrics.unique_roots import UniqueRoots
 
 __all__ = [
@@ -58,13 +58,12 @@ __all__ = [
     "TextTable",
     "UniqueRoots",
     "Verdict",
-    "distinct",
+    "distinct_n",
     "judge_objects",
     "pairwise_distance",
     "relations",
-    "self_bleu",
+    "self_bleu_score",
     "text_batch",
-    "words",
 ]
 
 if not TYPE_CHECKING:  # type checkers know the names of today

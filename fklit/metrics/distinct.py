@@ -10,7 +10,7 @@ from fklit.metrics.prompt_metric import OnNan
 from fklit.metrics.text_table import Samples, TextTable
 
 
-def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
     """Different n-grams of some texts, divided by their number of words; NaN without words.
 
     Li et al. 2016 (arXiv:1510.03055, section 5.3). No n-gram goes from one text to the next.
@@ -53,7 +53,7 @@ class Distinct(TextTable):
         groups = [*self.groups(rows).values()]
         values: dict[str, float] = {}
         for n in range(1, self.up_to + 1):
-            values[f"corpus_{n}"] = distinct([text for row in rows for text in row.texts], n)
-            each = [distinct(texts, n) for texts in groups]
+            values[f"corpus_{n}"] = distinct_n([text for row in rows for text in row.texts], n)
+            each = [distinct_n(texts, n) for texts in groups]
             values[f"prompt_{n}"] = sum(each) / len(each) if each else math.nan
         return self.reported(values, omitted)

@@ -10,7 +10,7 @@ from fklit.metrics.prompt_metric import OnNan
 from fklit.metrics.text_table import Samples, TextTable
 
 
-def self_bleu(texts: Sequence[Sequence[str]], *, n_gram: int = 4, smooth: bool = False) -> float:
+def self_bleu_score(texts: Sequence[Sequence[str]], *, n_gram: int = 4, smooth: bool = False) -> float:
     """Mean over texts of the BLEU score of each against all others, 0 to 1 (Zhu et al. 2018, arXiv:1802.01886).
 
     BLEU is that of torchmetrics.
@@ -43,7 +43,7 @@ class SelfBLEU(TextTable):
 
     Args:
         n_gram: Longest n-grams.
-        smooth: As in `self_bleu`.
+        smooth: As in `self_bleu_score`.
         samples: Which texts of a prompt: "all" K, or the "chosen" one, which needs rows with one prompt.
         with_prompt: As in `TextTable`.
         on_nan: As in `TextTable`.
@@ -90,6 +90,6 @@ class SelfBLEU(TextTable):
                 f"SelfBLEU expected at least 2 texts of every prompt, got 1 of {single!r}; raise num_particles with "
                 "samples='all', or give each prompt several times."
             )
-        each = [self_bleu(texts, n_gram=self.n_gram, smooth=self.smooth) for texts in groups.values()]
+        each = [self_bleu_score(texts, n_gram=self.n_gram, smooth=self.smooth) for texts in groups.values()]
         found = self.reported({"mean": sum(each) / len(each) if each else math.nan}, omitted)
         return found if self.on_nan == "omit" else found["mean"]

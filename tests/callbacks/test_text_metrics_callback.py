@@ -11,9 +11,9 @@ from fklit.callbacks import MetricsCallback
 from fklit.callbacks.metric_checks import check_start
 from fklit.callbacks.same_model import SameModelWarning
 from fklit.data import PromptDataModule
-from fklit.metrics import AcceptanceRate, CLIPDiversity, Distinct, Perplexity, RewardMetric, SelfBLEU, words
-from fklit.metrics.distinct import distinct
-from fklit.metrics.texts import continuation
+from fklit.metrics import AcceptanceRate, CLIPDiversity, Distinct, Perplexity, RewardMetric, SelfBLEU
+from fklit.metrics.distinct import distinct_n
+from fklit.metrics.texts import continuation, words
 from fklit.rewards import LanguageModelLikelihood, RegexScore
 from fklit.steering.task import SteeringTask
 from fklit.text import DiffusionTransformer, MaskedTextSource, TextSampling, TransformerSettings, save_folder
@@ -78,7 +78,7 @@ def test_what_is_logged_is_what_the_texts_say(folder, guide, judge, tmp_path):
     assert figures["test/perplexity/token_level"] == pytest.approx(math.exp(-sum(logs) / sum(counts)), rel=1e-4)
     assert figures["test/accepted"] == pytest.approx(sum("d" in text for text in texts) / 3)
     after = [words(continuation(text, prompt)) for text, prompt in zip(texts, PROMPTS, strict=True)]
-    assert figures["test/distinct/corpus_2"] == pytest.approx(distinct(after, 2))
+    assert figures["test/distinct/corpus_2"] == pytest.approx(distinct_n(after, 2))
     assert 0 <= figures["test/alike"] <= 1
     # one unsteered sample of each prompt is measured beside it
     gain = figures["test/steered/perplexity"] - figures["test/base/perplexity"]

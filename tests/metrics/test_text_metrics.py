@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny_language_models import TEXTS, word_tokenizer, write_llama
 
-from fklit.metrics import AcceptanceRate, Distinct, Perplexity, RewardMetric, SelfBLEU, self_bleu, text_batch, words
-from fklit.metrics.distinct import distinct
+from fklit.metrics import AcceptanceRate, Distinct, Perplexity, RewardMetric, SelfBLEU, self_bleu_score, text_batch
+from fklit.metrics.distinct import distinct_n
+from fklit.metrics.texts import words
 from fklit.rewards import Function, LanguageModelLikelihood, RegexScore
 
 
@@ -131,8 +132,8 @@ def test_words():
 
 def test_distinct_by_hand():
     texts = [["a", "b", "a"], ["a", "b"]]
-    assert [distinct(texts, n) for n in (1, 2, 3)] == [2 / 5, 2 / 5, 1 / 5]  # a, b; ab, ba; aba
-    assert math.isnan(distinct([], 1))
+    assert [distinct_n(texts, n) for n in (1, 2, 3)] == [2 / 5, 2 / 5, 1 / 5]  # a, b; ab, ba; aba
+    assert math.isnan(distinct_n([], 1))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -185,9 +186,9 @@ def plain_bleu(text, others, n_gram):
 def test_self_bleu_equals_a_second_computation(n_gram):
     texts = [text.split() for text in TEXTS]
     each = [plain_bleu(text, texts[:row] + texts[row + 1 :], n_gram) for row, text in enumerate(texts)]
-    assert self_bleu(texts, n_gram=n_gram) == pytest.approx(sum(each) / len(each), abs=1e-6)
+    assert self_bleu_score(texts, n_gram=n_gram) == pytest.approx(sum(each) / len(each), abs=1e-6)
     assert n_gram > 2 or sum(each) > 0.5
-    assert self_bleu([["a", "b", "c", "d"]] * 3) == pytest.approx(1.0)
+    assert self_bleu_score([["a", "b", "c", "d"]] * 3) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -196,7 +197,7 @@ def test_self_bleu_over_prompts(split):
         "the king": ["went", "said , go", "went out", "went out", ", the king", "said"], "": ROWS[3],
         "the people": ["went", "said , go", "of the city"], "he": ["went", "said"],
     }  # fmt: skip
-    expected = [self_bleu([text.split() for text in texts], n_gram=1) for texts in after.values()]
+    expected = [self_bleu_score([text.split() for text in texts], n_gram=1) for texts in after.values()]
     found = numbers(fed(SelfBLEU(1, on_nan="omit"), *split))
     assert found == pytest.approx({"mean": sum(expected) / 4, "omitted": 1 / 15}) and found["mean"] > 0.1
 
