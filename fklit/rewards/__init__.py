@@ -24,6 +24,7 @@ from fklit.rewards.product import Product
 from fklit.rewards.safety import SafetyPenalty
 from fklit.rewards.server import RewardServer
 from fklit.rewards.soft_tifa import SoftTIFA
+from fklit.rewards.unknown_words import UnknownWordsWarning
 from fklit.rewards.vqa_score import VQAScore
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "SafetyPenalty",
     "SoftTIFA",
     "Standardized",
+    "UnknownWordsWarning",
     "VQAScore",
     "WeightedSum",
 ]
