@@ -87,6 +87,11 @@ def check_start(name: str, metric: Metric, task: Any, *, world_size: int) -> Non
     if isinstance(metric, SampleMetric):
         metric.check_run(name, num_prompts=num_prompts, num_particles=getattr(task, "num_particles", None))
         modality = getattr(task, "modality", None)
+        if modality is not None and metric.accepts not in ("any", modality):
+            raise ValueError(
+                f"{name} ({type(metric).__name__}) measures {metric.accepts} samples, expected a metric of {modality} "
+                "samples for this task; leave it out."
+            )
         refused = None if metric.reward is None or modality is None else metric.reward.refused(modality)
         if refused is not None:
             raise ValueError(

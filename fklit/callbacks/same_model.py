@@ -10,7 +10,8 @@ from fklit.rewards.base import Reward
 from fklit.sampling.describe import describe
 
 # What two rewards of the same weights may differ in.
-_NOT_WEIGHTS = {"max_batch", "pad", "scale", "cache_dir"}
+_NOT_WEIGHTS = {"max_batch", "pad", "scale", "cache_dir", "dtype"}
+_NOT_WEIGHTS |= {"output", "given_prompt", "max_tokens", "add_bos", "empty"}  # of texts
 
 
 class SameModelWarning(UserWarning):

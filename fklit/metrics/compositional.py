@@ -25,6 +25,7 @@ class Compositional(PromptMetric):
     higher_is_better = True
     needs_prompts = True
     of_chosen = True
+    accepts = "image"
     num_values = 3
 
     def __init__(self, folder: str | None = None, *, max_batch: int = 256) -> None:

@@ -37,6 +37,7 @@ class CLIPDiversity(PromptMetric):
     """
 
     higher_is_better = True
+    accepts = "image"
 
     def __init__(
         self, model_name: str, pretrained: str | None = None, *, max_batch: int | None = None, by: str | None = None

@@ -34,6 +34,7 @@ class FeatureDistance(SampleMetric):
     """
 
     higher_is_better = False
+    accepts = "image"
     indices: list[Tensor]
     features: list[Tensor]
     real_features: list[Tensor]

@@ -19,12 +19,14 @@ class SampleMetric(Metric, ABC):
     Attributes:
         needs_prompts: Whether it reads the prompts.
         needs_images: Whether it reads the samples as images; False for metrics of the particles alone.
+        accepts: What samples it takes, as `Reward.accepts`; "any" leaves the check to its reward or to `update`.
     """
 
     full_state_update = False
     is_differentiable = False
     needs_prompts: ClassVar[bool] = False
     needs_images: ClassVar[bool] = True
+    accepts: ClassVar[str] = "any"
 
     @abstractmethod
     def update(self, samples: Float[Tensor, "b k ..."], batch: SampleBatch) -> None:

@@ -15,25 +15,34 @@ from fklit.rewards.compressibility import JPEGCompressibility, JPEGIncompressibi
 from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
+from fklit.rewards.grammar import GrammarScore
 from fklit.rewards.hps import HPSv2
 from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
 from fklit.rewards.image_reward import ImageReward
+from fklit.rewards.language_model_likelihood import LanguageModelLikelihood
 from fklit.rewards.pick_score import PickScore
 from fklit.rewards.product import Product
+from fklit.rewards.profanity import ProfanityScore
+from fklit.rewards.regex import RegexScore
 from fklit.rewards.safety import SafetyPenalty
 from fklit.rewards.server import RewardServer
 from fklit.rewards.soft_tifa import SoftTIFA
+from fklit.rewards.text_classifier import TextClassifier
+from fklit.rewards.text_reward import TextReward
 from fklit.rewards.unknown_words import UnknownWordsWarning
 from fklit.rewards.vqa_score import VQAScore
+from fklit.rewards.word_sentiment import AFINNSentiment, VADERSentiment
 
 __all__ = [
+    "AFINNSentiment",
     "AestheticScore",
     "CLIPScore",
     "ChatReward",
     "Clipped",
     "Frames",
     "Function",
+    "GrammarScore",
     "HPSv2",
     "HTTPReward",
     "ImageClassifier",
@@ -41,9 +50,12 @@ __all__ = [
     "InconsistentRewardWarning",
     "JPEGCompressibility",
     "JPEGIncompressibility",
+    "LanguageModelLikelihood",
     "Min",
     "PickScore",
     "Product",
+    "ProfanityScore",
+    "RegexScore",
     "Reward",
     "RewardError",
     "RewardServer",
@@ -51,7 +63,10 @@ __all__ = [
     "SafetyPenalty",
     "SoftTIFA",
     "Standardized",
+    "TextClassifier",
+    "TextReward",
     "UnknownWordsWarning",
+    "VADERSentiment",
     "VQAScore",
     "WeightedSum",
 ]

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 _FOLDER = "give 'owner/name' of the hub or a local folder in the format of transformers"
 
 
-def load_pretrained(kind: Any, source: str, *, owner: str, cache_dir: str | None = None, **settings: Any) -> Any:
-    """A model of transformers in float32 and evaluation mode, every weight of which is in the checkpoint.
+def load_pretrained(
+    kind: Any,
+    source: str,
+    *,
+    owner: str,
+    dtype: torch.dtype | str = torch.float32,
+    cache_dir: str | None = None,
+    **settings: Any,
+) -> Any:
+    """A model of transformers in evaluation mode, every weight of which is in the checkpoint.
 
     transformers itself draws weights that a checkpoint lacks at random, with a warning.
 
@@ -20,6 +28,7 @@ def load_pretrained(kind: Any, source: str, *, owner: str, cache_dir: str | None
         kind: A model class of transformers, or an auto class.
         source: "owner/name" of the hub, or a local folder.
         owner: The reward that asks, for messages.
+        dtype: Of the weights; "auto" for that of the checkpoint.
         cache_dir: Where downloads are kept; None for the default.
         settings: More arguments of `from_pretrained`.
 
@@ -37,7 +46,7 @@ def load_pretrained(kind: Any, source: str, *, owner: str, cache_dir: str | None
             source,
             owner=owner,
             cache_dir=cache_dir,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be named below
             **settings,

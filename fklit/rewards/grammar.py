@@ -1,0 +1,90 @@
+"""How much of a sentence a grammar explains, by link-grammar."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fklit.checks import check_count
+from fklit.rewards.optional import import_optional
+from fklit.rewards.text_reward import OnEmpty, TextReward
+
+_FIX = (
+    "link-grammar is no package of PyPI: install Debian's python3-link-grammar and link-grammar-dictionaries-en, and "
+    "make the virtual environment with --system-site-packages"
+)
+
+
+class GrammarScore(TextReward):
+    """Minus the share of words that link-grammar has to leave out to parse a text as one sentence, -1 to 0.
+
+    0 means that the whole text parses; `AcceptanceRate(GrammarScore(), threshold=0.0)` is the share of such texts.
+    Words are those that link-grammar counts, punctuation included. It sees word order and agreement, but not meaning
+    (Sleator and Temperley 1991); it reads whole sentences, so split texts of several, and cut them at a full stop.
+
+    A text that could not be parsed is NaN: of more than about 250 words, or one that takes longer than `max_seconds`.
+    The latter depends on the machine, so keep the limit far from what sentences take (milliseconds).
+
+    Args:
+        language: Of a dictionary that is installed.
+        max_seconds: Most seconds a text, whole ones.
+        empty: What a text without words is: "error" refuses it by name, "nan" scores it NaN, for the method's `on_nan`.
+        max_batch: Most texts at once; None for no limit.
+    """
+
+    typical_range = (-1.0, 0.0)
+    suggested_scale = 10.0
+
+    def __init__(
+        self,
+        language: str = "en",
+        *,
+        max_seconds: int = 10,
+        empty: OnEmpty = "error",
+        max_batch: int | None = None,
+    ) -> None:
+        super().__init__(empty=empty, max_batch=max_batch)
+        self.language = language
+        self.max_seconds = check_count("max_seconds", max_seconds)
+        self._library: Any = None
+        self._dictionary: Any = None
+
+    def build(self) -> None:
+        """Loads the dictionary.
+
+        Raises:
+            ImportError: link-grammar is not installed.
+            ValueError: There is no such dictionary.
+        """
+        self._library = import_optional("linkgrammar", owner="GrammarScore", fix=_FIX)
+        try:
+            self._dictionary = self._library.Dictionary(self.language)
+        except self._library.LG_DictionaryError as error:
+            raise ValueError(
+                f"GrammarScore expected an installed dictionary, got language={self.language!r}; install "
+                f"link-grammar-dictionaries-{self.language}, or give another one."
+            ) from error
+
+    def score_texts(self, texts: list[str], prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
+        """Scores (n,), float64."""
+        return torch.tensor([self._of(text) for text in texts], dtype=torch.float64)
+
+    def _of(self, text: str) -> float:
+        library = self._library
+        text = text.replace("\0", "\ufffd")  # C ends a text there
+        options = library.ParseOptions(
+            max_null_count=len(text) + 2,  # more than there are words
+            max_parse_time=self.max_seconds,
+            linkage_limit=1,
+            repeatable_rand=True,
+            spell_guess=False,  # a word that it guesses at is not that of the text
+        )
+        sentence = library.Sentence(text, self._dictionary, options)
+        linkages = sentence.parse()
+        if len(linkages) == 0:
+            return math.nan
+        # The walls before and after a sentence are no words of it, though it counts those that it leaves out.
+        words = sum(1 for word in next(iter(linkages)).words() if word not in ("LEFT-WALL", "RIGHT-WALL"))
+        return -min(float(sentence.null_count()) / words, 1.0)
