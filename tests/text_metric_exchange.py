@@ -7,7 +7,7 @@ import torch
 from torch import distributed
 from torch.utils.data import DistributedSampler
 
-from fklit.metrics import AcceptanceRate, Distinct, Perplexity, SelfBLEU, text_batch
+from fklit.metrics import AcceptanceRate, Distinct, SelfBLEU, TextPerplexity, text_batch
 from fklit.rewards import RegexScore
 
 TEXTS = [
@@ -22,7 +22,7 @@ TEXTS = [
 def figures(judge, rank=0, world=1, *, padded=True):
     """Metrics of one process's share; without padding the last process has less, and of one prompt nothing at all."""
     metrics = {
-        "perplexity": Perplexity(judge),
+        "perplexity": TextPerplexity(judge),
         "accepted": AcceptanceRate(RegexScore("king|city"), 1.0),
         "distinct": Distinct(),
         "alike": SelfBLEU(1, with_prompt=True),

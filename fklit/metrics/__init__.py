@@ -16,7 +16,6 @@ from fklit.metrics.fid import CLIPFID
 from fklit.metrics.geneval import TAGS, FoundObject, Tag, Verdict, judge_objects, relations
 from fklit.metrics.kid import CLIPKID
 from fklit.metrics.paired_mean import Gain, PairedMean
-from fklit.metrics.perplexity import Perplexity
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.prompt_table import PromptTable
@@ -24,6 +23,7 @@ from fklit.metrics.reward_metric import RewardMetric
 from fklit.metrics.sample_metric import SampleMetric
 from fklit.metrics.samples import SampleBatch
 from fklit.metrics.self_bleu import SelfBLEU, self_bleu_score
+from fklit.metrics.text_perplexity import TextPerplexity
 from fklit.metrics.text_table import TextTable
 from fklit.metrics.texts import text_batch
 from fklit.metrics.unique_roots import UniqueRoots
@@ -46,7 +46,6 @@ __all__ = [
     "Judge",
     "MeanCLIPScore",
     "PairedMean",
-    "Perplexity",
     "PromptMean",
     "PromptMetric",
     "PromptTable",
@@ -55,6 +54,7 @@ __all__ = [
     "SampleMetric",
     "SelfBLEU",
     "Tag",
+    "TextPerplexity",
     "TextTable",
     "UniqueRoots",
     "Verdict",

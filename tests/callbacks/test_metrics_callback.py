@@ -263,8 +263,9 @@ def test_the_yaml_of_the_guide_builds_every_metric(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fklit"])
     monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, subcommand: None)
     root = Path(__file__).parents[2]
-    (block,) = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "metrics.md").read_text(), re.DOTALL)
+    block, texts = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "metrics.md").read_text(), re.DOTALL)
     (tmp_path / "guide.yaml").write_text(block)
+    (tmp_path / "texts.yaml").write_text(texts)
     real = re.findall(r"`real: (\{.*?\})`", (root / "docs" / "metrics.md").read_text())
     more = f"""
       judge: {{class_path: Compositional}}
@@ -279,6 +280,7 @@ def test_the_yaml_of_the_guide_builds_every_metric(tmp_path, monkeypatch):
     debug = root / "configs" / "debug" / "steering.yaml"
     for name, kinds in (
         ("guide.yaml", ["MeanCLIPScore", "RewardMetric", "RewardMetric", "CLIPDiversity"]),
+        ("texts.yaml", ["TextPerplexity", "AcceptanceRate", "Distinct", "SelfBLEU"]),
         ("more.yaml", ["Compositional", "CLIPFID", "CLIPKID", "UniqueRoots", "ChosenSamples"]),
     ):
         cli = main(["test", "--config", str(debug), "--config", name])

@@ -11,7 +11,7 @@ from fklit.callbacks import MetricsCallback
 from fklit.callbacks.metric_checks import check_start
 from fklit.callbacks.same_model import SameModelWarning
 from fklit.data import PromptDataModule
-from fklit.metrics import AcceptanceRate, CLIPDiversity, Distinct, Perplexity, RewardMetric, SelfBLEU
+from fklit.metrics import AcceptanceRate, CLIPDiversity, Distinct, RewardMetric, SelfBLEU, TextPerplexity
 from fklit.metrics.distinct import distinct_n
 from fklit.metrics.texts import continuation, words
 from fklit.rewards import LanguageModelLikelihood, RegexScore
@@ -58,7 +58,7 @@ def trainer(folder, **given):
 def test_what_is_logged_is_what_the_texts_say(folder, guide, judge, tmp_path):
     metrics = MetricsCallback(
         {
-            "perplexity": Perplexity(judge, given_prompt=True),
+            "perplexity": TextPerplexity(judge, given_prompt=True),
             "accepted": AcceptanceRate(RegexScore("d", output="count"), 1.0),
             "distinct": Distinct(),
             "alike": SelfBLEU(1),
@@ -86,7 +86,7 @@ def test_what_is_logged_is_what_the_texts_say(folder, guide, judge, tmp_path):
 
 
 def test_a_judge_that_guides_is_told_whatever_it_scores(folder, guide, tmp_path):
-    metrics = MetricsCallback({"perplexity": Perplexity(guide, given_prompt=True, max_tokens=3)}, by=None)
+    metrics = MetricsCallback({"perplexity": TextPerplexity(guide, given_prompt=True, max_tokens=3)}, by=None)
     data = PromptDataModule(prompts=["a"])
     with pytest.warns(SameModelWarning, match="perplexity expected another model than the reward"):
         trainer(tmp_path, callbacks=[metrics]).test(
@@ -101,7 +101,7 @@ def test_metrics_of_other_samples_are_refused_before_the_run(folder, guide, tmp_
     class Images(Texts):
         modality = "image"
 
-    for metric in (Distinct(), Perplexity(guide), SelfBLEU()):
+    for metric in (Distinct(), TextPerplexity(guide), SelfBLEU()):
         with pytest.raises(ValueError, match=r"x \(\w+\) measures text samples, expected a metric of image samples"):
             check_start("x", metric, Images(), world_size=1)
         check_start("x", metric, Texts(), world_size=1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_language_models import TEXTS, word_tokenizer, write_llama
 
-from fklit.metrics import AcceptanceRate, Distinct, Perplexity, RewardMetric, SelfBLEU, self_bleu_score, text_batch
+from fklit.metrics import AcceptanceRate, Distinct, RewardMetric, SelfBLEU, TextPerplexity, self_bleu_score, text_batch
 from fklit.metrics.distinct import distinct_n
 from fklit.metrics.texts import words
 from fklit.rewards import Function, LanguageModelLikelihood, RegexScore
@@ -60,7 +60,7 @@ def test_perplexity_over_texts_and_over_tokens(llama, split):
     logs = [token_logs(llama, ROWS[row][CHOSEN[row]]) for row in range(5)]
     each = [math.exp(-sum(text) / len(text)) for text in logs]
     tokens = [one for text in logs for one in text]
-    assert numbers(fed(Perplexity(llama), *split)) == pytest.approx(
+    assert numbers(fed(TextPerplexity(llama), *split)) == pytest.approx(
         {"mean": sum(each) / 5, "token_level": math.exp(-sum(tokens) / len(tokens))}, rel=1e-4
     )
 
@@ -68,34 +68,34 @@ def test_perplexity_over_texts_and_over_tokens(llama, split):
 def test_perplexity_of_what_follows_the_prompt(llama):
     whole = [token_logs(llama, ROWS[row][CHOSEN[row]]) for row in (0, 2)]
     after = [text[2:] for text in whole]  # "the king" has two words
-    found = numbers(fed(Perplexity(llama, given_prompt=True), [0, 2]))
+    found = numbers(fed(TextPerplexity(llama, given_prompt=True), [0, 2]))
     assert found["mean"] == pytest.approx(sum(math.exp(-sum(t) / len(t)) for t in after) / 2, rel=1e-4)
-    cut = numbers(fed(Perplexity(llama, given_prompt=True, max_tokens=1), [0, 2]))
+    cut = numbers(fed(TextPerplexity(llama, given_prompt=True, max_tokens=1), [0, 2]))
     assert cut["token_level"] == pytest.approx(math.exp(-sum(t[0] for t in after) / 2), rel=1e-4)
 
 
 def test_no_text_is_dropped_in_silence(llama):
     samples, batch = text_batch(["the king", "", "go"], ["a", "b", "c"])
-    with pytest.raises(ValueError, match="Perplexity expected a finite value of every prompt, got nan for 'b'"):
-        Perplexity(llama).update(samples, batch)
-    metric = Perplexity(llama, on_nan="omit")
+    with pytest.raises(ValueError, match="TextPerplexity expected a finite value of every prompt, got nan for 'b'"):
+        TextPerplexity(llama).update(samples, batch)
+    metric = TextPerplexity(llama, on_nan="omit")
     metric.update(samples, batch)
     kept = [token_logs(llama, text) for text in ("the king", "go")]  # one token is enough behind <s>
     assert numbers(metric) == pytest.approx({
         "mean": sum(math.exp(-sum(t) / len(t)) for t in kept) / 2, "omitted": 1 / 3,
         "token_level": math.exp(-sum(map(sum, kept)) / 3),
     }, rel=1e-4)  # fmt: skip
-    bare = Perplexity(llama, add_bos=False, on_nan="omit")
+    bare = TextPerplexity(llama, add_bos=False, on_nan="omit")
     bare.update(samples, batch)
     assert numbers(bare)["omitted"] == pytest.approx(2 / 3)  # without <s>, nothing precedes the only token of "go"
-    assert all(math.isnan(value) for value in numbers(fed(Perplexity(llama), [])).values())
+    assert all(math.isnan(value) for value in numbers(fed(TextPerplexity(llama), [])).values())
 
 
 def test_perplexity_by_a_key_of_the_metadata(llama):
     samples, batch = text_batch(["the king", "go"], ["a", "b"])
     for line, tag in zip(batch.metadata, ["x", "y"], strict=True):
         line["tag"] = tag
-    metric = Perplexity(llama, by="tag")
+    metric = TextPerplexity(llama, by="tag")
     metric.update(samples, batch)
     found = numbers(metric)
     assert list(found) == ["mean", "x", "y", "token_level"]
@@ -211,7 +211,7 @@ def test_self_bleu_needs_two_texts():
 
 
 def test_pickles_go_on(llama):
-    for make in (Distinct, lambda: SelfBLEU(1, on_nan="omit"), lambda: Perplexity(llama)):
+    for make in (Distinct, lambda: SelfBLEU(1, on_nan="omit"), lambda: TextPerplexity(llama)):
         whole = numbers(fed(make(), [*range(5)]))
         first = pickle.loads(pickle.dumps(fed(make(), [0, 1])))
         assert numbers(fed(first, [1, 2, 3, 4])) == pytest.approx(whole)
@@ -220,7 +220,7 @@ def test_pickles_go_on(llama):
 def test_samples_that_are_no_texts_are_refused(llama):
     samples, batch = text_batch([["a"], ["b"]])
     object.__setattr__(batch, "result", None)
-    for metric in (Distinct(), Perplexity(llama)):
+    for metric in (Distinct(), TextPerplexity(llama)):
         with pytest.raises(ValueError, match=r"expected texts of 2 prompt\(s\), got samples \(2, 1, 1\) without; give"):
             metric.update(samples, batch)
     with pytest.raises(ValueError, match=r"expected as many texts of each prompt, got \[1, 2\]; give K of each"):

@@ -13,7 +13,7 @@ from fklit.rewards.language_model_likelihood import LanguageModelLikelihood
 from fklit.rewards.vision_language import WeightType
 
 
-class Perplexity(PromptMetric):
+class TextPerplexity(PromptMetric):
     """Perplexity of the chosen texts under any causal language model of transformers: mean over texts, and over tokens.
 
     The headline is the mean over texts of each text's perplexity, `exp(-mean log p)` over its scored tokens, which a
@@ -24,7 +24,7 @@ class Perplexity(PromptMetric):
     A model that also guides does not measure what was gained by steering.
 
     ```yaml
-    perplexity: {class_path: Perplexity, init_args: {model_name: gpt2-xl, given_prompt: true, max_tokens: 50}}
+    perplexity: {class_path: TextPerplexity, init_args: {model_name: gpt2-xl, given_prompt: true, max_tokens: 50}}
     ```
 
     Args:
