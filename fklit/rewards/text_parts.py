@@ -4,7 +4,7 @@
 SmolLM2-135M-Instruct in four bits (Apache License 2.0), and writes it as a plain folder of transformers (0.54 GB):
 
 ```python
-LanguageModelLikelihood("data/parts/smollm2-135m-instruct")
+LanguageModelLikelihood("data/parts/smollm2-135m-instruct", add_bos=True)
 ```
 
 It is an instruct model of rounded weights: its absolute perplexities are high, differences are what to read. On a
