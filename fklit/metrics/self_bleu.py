@@ -65,15 +65,15 @@ class SelfBLEU(TextTable):
         self.smooth = smooth
 
     def check_run(self, name: str, *, num_prompts: int | None, num_particles: int | None) -> None:
-        """Refuses a run of one text.
+        """Refuses a run of one text of a prompt, as far as can be known.
 
         Raises:
             ValueError: There is only one.
         """
-        if num_prompts == 1 and (self.samples == "chosen" or num_particles == 1):
+        if (num_particles == 1 and self.samples == "all") or (num_prompts == 1 and self.samples == "chosen"):
             raise ValueError(
                 f"{name} ({type(self).__name__}) expected at least 2 texts of a prompt, got 1; raise num_particles "
-                "with samples='all', or leave it out."
+                "with samples='all', or give each prompt several times with samples='chosen'."
             )
 
     def compute(self) -> Tensor | dict[str, Tensor]:

@@ -67,6 +67,10 @@ class GrammarScore(TextReward):
                 f"link-grammar-dictionaries-{self.language}, or give another one."
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the dictionary, which copies read again: it lives in the memory of a C library."""
+        return {**self.__dict__, "_library": None, "_dictionary": None, "_loaded": False}
+
     def score_texts(self, texts: list[str], prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
         """Scores (n,), float64."""
         return torch.tensor([self._of(text) for text in texts], dtype=torch.float64)

@@ -206,7 +206,7 @@ def test_self_bleu_needs_two_texts():
     with pytest.raises(ValueError, match="expected at least 2 texts of every prompt, got 1 of 'he'; raise num_part"):
         fed(SelfBLEU(samples="chosen"), [0, 1, 2]).compute()
     with pytest.raises(ValueError, match=r"variety \(SelfBLEU\) expected at least 2 texts of a prompt, got 1; raise"):
-        SelfBLEU().check_run("variety", num_prompts=1, num_particles=1)
+        SelfBLEU().check_run("variety", num_prompts=5, num_particles=1)
     assert math.isnan(numbers(fed(SelfBLEU(), [])))
 
 
