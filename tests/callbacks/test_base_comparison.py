@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from tiny import tiny_stable_diffusion
 
-from fklit.callbacks import MetricsCallback, RewardHackingWarning, SameModelWarning
+from fklit.callbacks import MetricsCallback, RewardHackingWarning, SameModelWarning, base_comparison
 from fklit.callbacks.base_comparison import BaseComparison, report_hacking
 from fklit.callbacks.same_model import share_model
 from fklit.correctors.guidance.task import GuidanceTask
@@ -142,7 +142,9 @@ def warned(measure, reward, **options):
     return [str(item.message) for item in found]
 
 
-def test_only_what_is_decided_is_warned_of(caplog):
+def test_only_what_is_decided_is_warned_of(monkeypatch):
+    said = []
+    monkeypatch.setattr(base_comparison, "rank_zero_info", said.append)
     up, down, even = {"": gain(0.9)}, {"": gain(-0.5)}, {"": gain(-0.1)}
     (line,) = warned(down, up)
     assert line == (
@@ -152,10 +154,10 @@ def test_only_what_is_decided_is_warned_of(caplog):
     )
     assert warned(up, up) == warned(even, up) == warned(down, even) == warned(down, down) == []
     assert warned(up, up, better=-1) and not warned(down, up, better=-1)
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        warned(even, up)
-    assert "Undecided whether this is reward hacking (within two standard errors): the reward went" in caplog.text
+    said.clear()
+    warned(even, up)
+    assert said[0].startswith("Undecided whether this is reward hacking (within two standard errors): the reward went")
+    assert len(said) == 1
     (line,) = warned({"": gain(0.5), "position": gain(-0.5), "counting": gain(0.5)}, {
         "": gain(0.9), "position": gain(0.9), "counting": gain(0.9),
     })  # fmt: skip
