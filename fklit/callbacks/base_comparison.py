@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from rich.console import Console
 from torch import Tensor, nn
 
+from fklit.callbacks.gain_table import print_gains
 from fklit.metrics.paired_mean import Gain, PairedMean
 from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.samples import SampleBatch
@@ -57,7 +59,7 @@ class BaseComparison:
         self.pairs[_REWARD].update(batch.indices, rewards, labels)
 
     def log(self, task: LightningModule, *, stage: str = "test") -> None:
-        """Logs `base/NAME`, `steered/NAME`, `gain/NAME` and `gain_se/NAME`, over all and by label, and warns."""
+        """Logs `base/NAME`, `steered/NAME`, `gain/NAME` and `gain_se/NAME`, over all and by label; shows and warns."""
         gains = {name: pair.gains() for name, pair in self.pairs.items()}
         for name, by_label in gains.items():
             for label, found in by_label.items():
@@ -71,6 +73,8 @@ class BaseComparison:
             if name not in self.blind and metric.higher_is_better is not None:
                 better = 1 if metric.higher_is_better else -1
                 report_hacking(name, gains[name], gains[_REWARD], better=better)
+        lower = frozenset(name for name, metric in self.metrics.items() if metric.higher_is_better is False)
+        print_gains({_REWARD: gains[_REWARD], **gains}, lower=lower, console=Console())
 
     def to(self, device: torch.device) -> None:
         """Moves what processes exchange."""
