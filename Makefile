@@ -8,10 +8,11 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= auto
 TESTS := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help setup demo test test-all lint types format notebooks docs benchmarks clean
+.PHONY: help setup demo demo-text test test-all lint types format notebooks docs benchmarks clean
 
 help:
 	@echo "make demo        steer the shipped text-to-image model; writes outputs/demo/report.html"
+	@echo "make demo-text   steer the shipped text model; writes outputs/demo_text/report.html (under 2 minutes)"
 	@echo "make test        ruff, mypy, import rules and the quick tests (minutes)"
 	@echo "make test-all    the same with the slow tests, the notebooks and the site"
 	@echo "make docs        the guides and the API reference as a site: outputs/site/index.html"
@@ -31,6 +32,9 @@ setup: $(VENV)/.installed
 
 demo: setup
 	$(BIN)/python -m fklit.demo
+
+demo-text: setup
+	$(ONE_THREAD) $(BIN)/python -m fklit.demo.text
 
 lint: setup
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ class SampleWriter(FolderWriter):
     output_dir/00007/metadata.jsonl      the prompt and its metadata (with samples/, the layout GenEval evaluates)
     output_dir/00007/samples/0000.png    K samples in particle order (frames of a video side by side; a waveform)
     output_dir/00007/samples/0000.mp4    the videos, or 0000.wav for audio
+    output_dir/00007/texts.jsonl         of texts in place of samples/: text, reward, weight, ancestor, tokens and steps
     output_dir/00007/grid.png            the same side by side
     output_dir/00007/previews.npz        denoised predictions, "previews" uint8 (S, K, h, w, 3), if they were kept
     output_dir/00007/record.json         rewards, weights, lineages, cost; written last
@@ -145,8 +146,15 @@ class SampleWriter(FolderWriter):
         for b, index in enumerate(prediction.prompt_indices):
             record = {**prediction.record(b), "settings_hash": self._hash}
             previews = None if prediction.previews is None else prediction.previews[:, b]
+            details = getattr(prediction, "details", None)
             write_prompt(
-                self._folder(index), record, prediction.items[b], by_index[index], previews, frame_rate=self.frame_rate
+                self._folder(index),
+                record,
+                prediction.items[b],
+                by_index[index],
+                previews,
+                details=None if details is None else details[b],
+                frame_rate=self.frame_rate,
             )
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -14,7 +14,8 @@ class TensorBoardParticles(L.Callback):
     Every process writes an event file of its own, so that all prompts of a DDP run are seen.
 
     For prompt 7 (tags `00007/...`; scalars are over scheduler steps, 0 the noisiest, the last one is the end):
-    `images` the K samples, `previews` the denoised predictions (a row for each scored step, a column for each slot),
+    `images` the K samples (of texts `texts`, a table with reward and weight), `previews` the denoised predictions (a
+    row for each scored step, a column for each slot),
     `lineages` the family tree, `ess`, `log_weights` the histogram at the end; with a reward `reward/min`,
     `reward/mean`, `reward/max`; of corrected guidance `log_weight_std`, the standard deviation of the step's log
     weights. Over prompts (tags `prompts/...`, the step is the prompt index): `ess`, `final_log_weight_std` (standard

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fklit.demo.comparison import Demo
+from fklit.demo.figures import differences_in_words
 from fklit.demo.settings import DemoSettings, demo_prompts
 from fklit.pipelines.source import PipelineSource
 from fklit.report.summary import LABELS, Method
@@ -90,9 +91,8 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
             f"{figures['unique_roots']:.1f}",
         )
     console.print(table)
-    for other, gaps in metrics["fk_less"].items():
-        words = [f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (mean, low, high) in gaps.items()]
-        console.print(f"FK steering less {LABELS[other]}: {', '.join(words)}")
+    for line in differences_in_words(metrics, LABELS):
+        console.print(line)
 
 
 if __name__ == "__main__":

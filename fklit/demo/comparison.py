@@ -4,28 +4,23 @@ Base and best-of-n are the same samples (best-of-n is the terminal potential of 
 same sampler, eta, first noise and number of denoiser calls.
 """
 
-import os
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from fklit.atomic import write_json_atomically
+from fklit.demo.figures import compared, hardware
 from fklit.demo.settings import DemoSettings
 from fklit.emoji.prompts import ScenePrompt
 from fklit.pipelines.source import PipelineSource
-from fklit.report.charts import bootstrap_interval, paired_difference
 from fklit.report.page import write_report
 from fklit.report.reading import read_run, write_scores
-from fklit.report.summary import Method, MethodRun
 from fklit.report.writing import package_versions, write_prompt, write_run
 from fklit.rewards.base import Reward
 from fklit.sampling.describe import describe, settings_hash
@@ -33,8 +28,6 @@ from fklit.steering.api import steer
 
 _SHOWN = 12  # prompts that the report shows in full
 _PACKAGES = ("open-clip-torch", "numpy")
-_FIGURES = ("reward_mean", "reward_best", "judge_mean", "denoiser_calls", "decodes", "reward_calls", "seconds",
-            "unique_roots", "peak_memory_bytes")  # fmt: skip
 _NOTES = {
     "reward_mean": "mean over prompts of the weighted mean over the K samples; the base's samples count alike",
     "reward_best": "mean over prompts of the chosen sample's reward; the base does not choose: mean over its samples",
@@ -174,48 +167,15 @@ class Demo:
         }
 
     def _metrics(self, output: Path) -> dict[str, Any]:
-        runs: dict[Run, Any] = {"best_of_n": read_run(output / "best_of_n"), "fk": read_run(output / "fk")}
-        table: dict[str, Any] = {}
-        names: tuple[Method, ...] = ("base", "best_of_n", "fk")
-        methods = {name: MethodRun(name, runs["fk" if name == "fk" else "best_of_n"]) for name in names}
-        for name, method in methods.items():
-            figures = method.figures()
-            table[name] = {figure: figures[figure] for figure in _FIGURES if figure in figures}
-        scores = {"reward": None, **({} if self.judge is None else {"judge": "judge"})}
-        values = {name: {score: m.per_prompt(key) for score, key in scores.items()} for name, m in methods.items()}
-        fk = values["fk"]
-        table["intervals"] = {
-            name: {score: [*bootstrap_interval(np.array([*each.values()]))] for score, each in own.items()}
-            for name, own in values.items()
-        }
-        table["fk_less"] = {
-            name: {score: [*paired_difference(fk[score], own[score])] for score in scores}
-            for name, own in values.items()
-            if name != "fk"
-        }
-        scale = next(iter(runs["fk"].records.values())).raw["reward_scale"]
+        best_of_n, fk = read_run(output / "best_of_n"), read_run(output / "fk")
+        table = compared(best_of_n, fk, judged=self.judge is not None)
+        scale = next(iter(fk.records.values())).raw["reward_scale"]
         return {
             **table,
             "notes": _NOTES,
             "settings": {**self._describe("fk"), "reward_scale": scale},
             "seed": self.settings.seed,
             "prompts": [{"prompt": p.text, "tag": p.tag, "held_out": p.held_out} for p in self.prompts],
-            "hardware": _hardware(),
+            "hardware": hardware(),
             "versions": package_versions(*_PACKAGES),
         }
-
-
-def _hardware() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    details = Path("/proc/cpuinfo")
-    if details.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in details.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    return {
-        "system": platform.platform(),
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }

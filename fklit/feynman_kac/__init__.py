@@ -6,6 +6,7 @@ Axes: `B` groups (prompts), `K` particles of each. Log-weights are float64, shap
 from fklit.feynman_kac.budget import Budget, peak_memory_bytes
 from fklit.feynman_kac.engine import FeynmanKacModel, StepRecord, iterate, run
 from fklit.feynman_kac.genealogy import coalescence, lineages, roots, unique_roots
+from fklit.feynman_kac.particle_gibbs import particle_gibbs
 from fklit.feynman_kac.particles import ParticleSystem
 from fklit.feynman_kac.potentials import (
     Difference,
@@ -33,7 +34,7 @@ from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
-from fklit.feynman_kac.trees import select, tree_map
+from fklit.feynman_kac.trees import join, select, tree_map
 from fklit.feynman_kac.weights import (
     DegenerateGroupError,
     InvalidWeightError,
@@ -73,6 +74,7 @@ __all__ = [
     "get_resampler",
     "group_generators",
     "iterate",
+    "join",
     "keep_survivors_in_place",
     "lineages",
     "log_mean_exp",
@@ -80,6 +82,7 @@ __all__ = [
     "multinomial",
     "normalize",
     "normals",
+    "particle_gibbs",
     "peak_memory_bytes",
     "residual",
     "roots",

@@ -107,7 +107,7 @@ def iterate(
 ) -> Iterator[StepRecord[State]]:
     """Yield one record a step; arguments as for `run`. Stop iterating to stop the run."""
     system = _system(num_groups, num_particles, resampler, ess_threshold, generator, on_nan, on_degenerate)
-    return _records(model, system, _check_steps(model, resample_steps))
+    return _records(model, system, check_steps(model, resample_steps))
 
 
 def run(
@@ -142,7 +142,7 @@ def run(
     start = time.perf_counter()
     system = _system(num_groups, num_particles, resampler, ess_threshold, generator, on_nan, on_degenerate)
     steps, record = [], None
-    for record in _records(model, system, _check_steps(model, resample_steps)):
+    for record in _records(model, system, check_steps(model, resample_steps)):
         steps.append(record.t)
     assert record is not None  # a model has at least one step
     spent = getattr(model, "budget", None)
@@ -182,7 +182,12 @@ def _system(
     )
 
 
-def _check_steps(model: FeynmanKacModel[State], resample_steps: Collection[int] | None) -> frozenset[int]:
+def check_steps(model: FeynmanKacModel[State], resample_steps: Collection[int] | None) -> frozenset[int]:
+    """Steps of a model that may resample; None means all.
+
+    Raises:
+        ValueError: One lies outside the run.
+    """
     num_steps = check_count("num_steps of the model", model.num_steps)
     if resample_steps is None:
         return frozenset(range(-1, num_steps))

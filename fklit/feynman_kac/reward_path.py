@@ -108,6 +108,16 @@ class RewardPath:
         other.shape = (self.shape[0], ancestors.shape[1])
         return other
 
+    def joined(self, other: "RewardPath") -> "RewardPath":
+        """Return a copy with the particles of another path after these; both must have been scored equally often."""
+        found = copy.copy(self)
+        found.total = torch.cat([self.total, other.total.to(self.total)], dim=1)
+        found.dead = torch.cat([self.dead, other.dead.to(self.dead)], dim=1)
+        if self.statistic is not None and other.statistic is not None:
+            found.statistic = torch.cat([self.statistic, other.statistic.to(self.statistic)], dim=1)
+        found.shape = (self.shape[0], self.shape[1] + other.shape[1])
+        return found
+
     def _gather(self, ancestors: Tensor) -> None:
         index = ancestors.to(self.total.device)
         self.total = self.total.gather(1, index)

@@ -22,6 +22,24 @@ class Selectable(Protocol):
         ...
 
 
+@runtime_checkable
+class Joinable(Protocol):
+    """An object with per-particle state that can stand beside another of its kind, for `join`."""
+
+    def joined(self, other: Any) -> Any:
+        """Return this one's particles followed by the other's, group by group; both stay as they are."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An object with caches, which need not be kept to go on from it later."""
+
+    def remembered(self) -> Any:
+        """Return a copy without caches."""
+        ...
+
+
 def tree_map(function: Callable[[Any], Any], tree: Tree) -> Tree:
     """Apply `function` to every tensor and every `Selectable` of a tree; numbers, strings and None stay as they are.
 
@@ -62,6 +80,58 @@ def select(tree: Tree, ancestors: Tensor | None) -> Tree:
         return leaf[torch.arange(index.shape[0], device=leaf.device).unsqueeze(1), index]
 
     return tree_map(pick, tree)
+
+
+def join(first: Tree, second: Tree) -> Tree:
+    """Return a tree with the particles of `first` (B, K, ...) followed by those of `second` (B, K', ...).
+
+    Args:
+        first: A tree; objects in it have a method `joined(other)`.
+        second: A tree of the same structure.
+
+    Raises:
+        TypeError: An object cannot be joined, or the structures differ.
+    """
+    return cast(Tree, _join(first, second))
+
+
+def remembered(tree: Tree) -> Tree:
+    """Return a tree without the caches of its objects, see `Remembers`."""
+    if isinstance(tree, Remembers):
+        return cast(Tree, tree.remembered())
+    if isinstance(tree, dict):
+        return cast(Tree, {key: remembered(value) for key, value in tree.items()})
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return cast(Tree, type(tree)(*(remembered(value) for value in tree)))
+    if isinstance(tree, list | tuple):
+        return cast(Tree, type(tree)(remembered(value) for value in tree))
+    return tree
+
+
+def _join(one: Any, other: Any) -> Any:
+    if type(one) is not type(other):
+        raise TypeError(
+            f"expected states of one structure to join, got a {type(one).__name__} and a {type(other).__name__}; keep "
+            "the structure of the model's states."
+        )
+    if isinstance(one, Tensor):
+        return torch.cat([one, other.to(one.device)], dim=1)
+    if isinstance(one, Joinable):
+        return one.joined(other)
+    if isinstance(one, dict):
+        return {key: _join(value, other[key]) for key, value in one.items()}
+    if isinstance(one, tuple) and hasattr(one, "_fields"):
+        return type(one)(*(_join(a, b) for a, b in zip(one, other, strict=True)))
+    if isinstance(one, list | tuple):
+        return type(one)(_join(a, b) for a, b in zip(one, other, strict=True))
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        names = [field.name for field in dataclasses.fields(one) if field.init]
+        return dataclasses.replace(one, **{name: _join(getattr(one, name), getattr(other, name)) for name in names})
+    if isinstance(one, _CONSTANTS):
+        return one
+    raise TypeError(
+        f"expected a state that can be joined, got a {type(one).__name__}; give its class a method joined(other)."
+    )
 
 
 def check_leaves(tree: object, num_groups: int, num_particles: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fklit.report.formatting import number
+from fklit.report.formatting import number, short
 from fklit.report.lineages import Lineages, thin, trace
 from fklit.report.record import PromptRecord
 from fklit.report.shapes import Box, Curve, Dot, Drawing, Label, Line, Shape, Thumbnail
@@ -15,13 +15,15 @@ from fklit.report.shapes import Box, Curve, Dot, Drawing, Label, Line, Shape, Th
 _HEAD, _CAPTION = 40.0, 13.0
 _HALF_LABEL = 26.0
 _PREVIEW_COLUMNS, _DOT_COLUMNS, _DOT = 14, 20, 10.0
+_LETTER = 6.1  # pixels that a letter takes on average
 
 
 def family_tree(
     record: PromptRecord,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image] | None,
     previews: npt.NDArray[np.uint8] | None,
     *,
+    texts: Sequence[str] | None = None,
     max_columns: int | None = None,
     width: float = 1240,
 ) -> Drawing:
@@ -31,14 +33,15 @@ def family_tree(
 
     Args:
         record: the prompt's record.
-        images: the K returned pictures.
+        images: the K returned pictures; None where the samples are no pictures.
         previews: `(S, K, h, w, 3)` denoised previews, or None (dots instead of thumbnails).
+        texts: the K returned texts, which stand at the right; the predicted ones show on hovering.
         max_columns: most steps to draw, the others are joined; None for as many as fit.
         width: pixels to fill when the tree is narrower.
     """
     fits = max_columns or (_DOT_COLUMNS if previews is None else _PREVIEW_COLUMNS)
     kept, ancestors = thin(record.ancestors, record.resampled, fits)
-    return _Tree(record, images, previews, kept, trace(ancestors, record.chosen), width).draw()
+    return _Tree(record, images, previews, texts, kept, trace(ancestors, record.chosen), width).draw()
 
 
 class _Tree:
@@ -47,21 +50,28 @@ class _Tree:
     def __init__(
         self,
         record: PromptRecord,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image] | None,
         previews: npt.NDArray[np.uint8] | None,
+        texts: Sequence[str] | None,
         kept: npt.NDArray[np.int64],
         family: Lineages,
         width: float,
     ) -> None:
         self.record, self.images, self.previews, self.kept, self.family = record, images, previews, kept, family
+        self.texts = texts
+        self.predictions = record.raw.get("predictions")
         slots, columns = record.num_particles, len(kept) + 1
         size = _node_size(slots, columns)
         self.side, self.last = (size, size * 1.25) if previews is not None else (_DOT, 0.85 * size)
+        if images is None:
+            self.side, self.last = _DOT, _DOT
+        aside = 0.0 if texts is None else min(0.55 * width, 20 + _LETTER * max(map(len, texts)))
         self.captioned = slots <= 16 and record.rewards is not None
         pitch = max(self.last + (_CAPTION + 11 if self.captioned else 11 if slots <= 16 else 4), 24.0)
-        self.gap = max(self.side + 26.0, 44.0, min(230.0, (width - self.last - 40) / max(columns - 1, 1)))
+        self.gap = max(self.side + 26.0, 44.0, min(230.0, (width - aside - self.last - 40) / max(columns - 1, 1)))
         edge = max(10.0, _HALF_LABEL - self.side / 2)  # space for the words above the first column
-        self.width = edge + 10 + self.gap * (columns - 1) + self.last
+        self.width = edge + 10 + self.gap * (columns - 1) + self.last + max(aside, _HALF_LABEL if texts else 0.0)
+        self.letters = int((aside - 20) / _LETTER)
         self.height = _HEAD + pitch * slots + 6
         self.xs = [edge + self.side / 2 + self.gap * i for i in range(columns - 1)]
         self.xs.append(edge + self.gap * (columns - 1) + self.last / 2)
@@ -122,7 +132,14 @@ class _Tree:
         title += f", weight {number(float(self.record.weights[slot]))}" if end else ""
         if end and slot == self.record.chosen:
             shapes.append(Box(x - box / 2 - 4, y - box / 2 - 4, box + 8, box + 8, "choice", rounding=7))
-        picture = self.images[slot] if end else None if self.previews is None else self.previews[self.kept[i], slot]
+        if end:
+            picture = None if self.images is None else self.images[slot]
+        else:
+            picture = None if self.previews is None else self.previews[self.kept[i], slot]
+            if self.predictions is not None:
+                title += f": {self.predictions[self.kept[i]][slot]}"
+        if end and self.texts is not None:
+            shapes.append(Label(x + box / 2 + 9, y + 4, short(self.texts[slot], self.letters), f"label{dead}"))
         if picture is None:
             shapes.append(Dot(x, y, 5, f"node{dead}", color, title))
         else:

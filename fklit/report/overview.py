@@ -13,6 +13,7 @@ from fklit.report.reading import RunFolder
 from fklit.report.shapes import Drawing
 from fklit.report.step_charts import trends
 from fklit.report.summary import LABELS, MethodRun, score_names
+from fklit.report.texts import TextSample, read_texts
 
 _CHIPS = (
     "pipeline",
@@ -166,17 +167,25 @@ def _differences(methods: Sequence[MethodRun], scores: Sequence[str]) -> Iterabl
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """A small card: what each method chose, with a link to the prompt where it is shown in full."""
+    """A small card: what each method chose, with a link to the prompt where it is shown in full.
+
+    Attributes:
+        index: The prompt's index.
+        prompt: Its text.
+        pictures: Each method, the picture it chose (or the text), and what is said of it.
+        linked: Whether the prompt is shown in full.
+    """
 
     index: int
     prompt: str
-    pictures: Sequence[tuple[MethodRun, Picture, str]]
+    pictures: Sequence[tuple[MethodRun, Picture | TextSample, str]]
     linked: bool
 
 
 def index_entry(methods: Sequence[MethodRun], index: int, *, linked: bool = True) -> IndexEntry:
     """The card of one prompt."""
-    pictures, prompt = [], ""
+    pictures: list[tuple[MethodRun, Picture | TextSample, str]] = []
+    prompt = ""
     for m in methods:
         record = m.run.records.get(index)
         if record is None:
@@ -184,6 +193,9 @@ def index_entry(methods: Sequence[MethodRun], index: int, *, linked: bool = True
         prompt = record.prompt
         slot = m.chosen(record)
         words = caption(record, slot, 2)
+        if record.modality == "text":
+            pictures.append((m, read_texts(record)[slot or 0], words))
+            continue
         picture = Picture(record.images()[slot or 0], 96, f"{m.label}, {words or 'a sample'}: {short(prompt, 200)}")
         pictures.append((m, picture, words))
     return IndexEntry(index, prompt, pictures, linked)

@@ -95,6 +95,7 @@ def _content(methods: list[MethodRun], title: str, max_prompts: int | None, fold
     indices = sorted(set().union(*(m.run.records for m in methods)))
     full = indices if max_prompts is None else indices[:max_prompts]
     shown = set(full)
+    texts = any(record.modality == "text" for m in methods for record in m.run.records.values())
     label = 90 if any(m.method == "corrected" for m in methods) else 70
     return {
         "title": title,
@@ -104,7 +105,8 @@ def _content(methods: list[MethodRun], title: str, max_prompts: int | None, fold
         "settings_hash": settings_hash(methods[-1].run),
         "headline": headline(methods),
         "index": (index_entry(methods, index, linked=index in shown) for index in indices),
-        "index_width": 130 if len(methods) == 1 else label * len(methods),
+        "stacked": texts,
+        "index_width": 300 if texts else 130 if len(methods) == 1 else label * len(methods),
         "sections": (section(methods, index, folder) for index in full),
         "costs": list(COSTS.values()),
         "settings": all_settings(methods),

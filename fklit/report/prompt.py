@@ -15,6 +15,7 @@ from fklit.report.pictures import Picture
 from fklit.report.record import PromptRecord
 from fklit.report.shapes import Drawing
 from fklit.report.summary import MethodRun
+from fklit.report.texts import TextSample, read_texts
 
 COSTS = {
     "denoiser_calls": "denoiser",
@@ -28,10 +29,12 @@ _STAR, _DIAMOND = "\N{BLACK STAR}", "\N{BLACK DIAMOND}"
 
 @dataclass(frozen=True)
 class Thumb:
-    """A sample in the strip below the large picture.
+    """A sample in the strip below the large picture; of texts, one of the list.
 
     Attributes:
-        picture: The sample; its `alt` shows on hovering.
+        picture: The sample; None for a text.
+        text: The sample if it is a text.
+        hover: What shows on hovering.
         chosen: Whether it is the large one.
         percent: Its weight, or None where all samples count alike.
         drawn: Whether it is the one drawn by weight.
@@ -40,7 +43,9 @@ class Thumb:
         marks: Name and value of each score that is 0 or 1 (other values stand at the chosen sample alone).
     """
 
-    picture: Picture
+    picture: Picture | None
+    text: TextSample | None
+    hover: str
     chosen: bool
     percent: float | None
     drawn: bool
@@ -51,10 +56,10 @@ class Thumb:
 
 @dataclass(frozen=True)
 class Card:
-    """What one method made of the prompt."""
+    """What one method made of the prompt; without a picture where it made texts."""
 
     run: MethodRun
-    picture: Picture
+    picture: Picture | None
     name: str
     caption: str
     scores: str
@@ -85,6 +90,16 @@ class Section:
     cards: Sequence[Card]
     charts: Sequence[tuple[str, Drawing]]
     tree: tuple[str, Drawing] | None
+
+    @property
+    def texts(self) -> bool:
+        """Whether the samples are texts."""
+        return any(card.picture is None for card in self.cards)
+
+    @property
+    def colored(self) -> bool:
+        """Whether it is known when tokens of texts were unmasked."""
+        return any(sample.text is not None and sample.text.colored for card in self.cards for sample in card.thumbs)
 
 
 def section(methods: Sequence[MethodRun], index: int, page_folder: Path) -> Section:
@@ -140,31 +155,45 @@ def _counted(record: PromptRecord) -> str:
 
 
 def _tree(m: MethodRun, record: PromptRecord) -> tuple[str, Drawing]:
+    chosen = "chosen" if record.rewards is not None else "drawn"
+    if record.modality == "text":
+        texts = [sample.text[_shared(record.prompt, sample.text) :] for sample in read_texts(record)]
+        heading = f"family tree of {m.label}: particles, thick = ancestors of the {chosen} one"
+        heading += ", predicted texts on hovering" if record.raw.get("predictions") else ""
+        return heading, family_tree(record, None, None, texts=texts)
     previews = record.previews()
     what = "particles" if previews is None else "denoised previews"
     if previews is not None and record.rewards is not None:
         what += " with their score"
-    chosen = "chosen" if record.rewards is not None else "drawn"
     heading = f"family tree of {m.label}: {what}, thick = ancestors of the {chosen} one"
     return heading, family_tree(record, record.images(), previews)
 
 
+def _shared(prompt: str, text: str) -> int:
+    """How many letters of a text are its prompt's."""
+    return len(prompt) if prompt and text.startswith(prompt) else 0
+
+
 def _card(m: MethodRun, record: PromptRecord, page_folder: Path) -> Card:
-    images, slot, frames = record.strips(), m.chosen(record), record.strip_frames
+    slot, frames = m.chosen(record), record.strip_frames
+    texts = read_texts(record) if record.modality == "text" else None
+    images = [] if texts else record.strips()
     files = record.media()
-    media: list[str | None] = [None] * len(images)
+    media: list[str | None] = [None] * record.num_particles
     if files is not None:
         media = [_address(path, page_folder) for path in files]
     name = "sample 0" if slot is None else f"{_DIAMOND if record.rewards is None else _STAR} sample {slot}"
     thumbs = []
-    for k, image in enumerate(images):
-        weight = 1 / len(images) if m.method == "base" else float(record.weights[k])
+    for k in range(record.num_particles):
+        weight = 1 / record.num_particles if m.method == "base" else float(record.weights[k])
         reward = "" if record.rewards is None else number(float(record.rewards[k]), 2)
         hover = f"{m.label}, sample {k}: " + (f"reward {reward}, " if reward else "") + f"weight {number(weight)}"
         hover += ", drawn by weight" if k == record.drawn else ""
         thumbs.append(
             Thumb(
-                picture=Picture(image, 128, hover, frames),
+                picture=None if texts else Picture(images[k], 128, hover, frames),
+                text=texts[k] if texts else None,
+                hover=hover,
                 chosen=k == slot,
                 percent=None if slot is None else 100 * weight,
                 drawn=k == record.drawn,
@@ -173,9 +202,10 @@ def _card(m: MethodRun, record: PromptRecord, page_folder: Path) -> Card:
                 marks=[(name, float(v[k])) for name, v in record.scores.items() if v[k] in (0.0, 1.0)],
             )
         )
+    side, words = 512 if frames == 1 else 256, _alternative(m, record, slot or 0)
     return Card(
         run=m,
-        picture=Picture(images[slot or 0], 512 if frames == 1 else 256, _alternative(m, record, slot or 0), frames),
+        picture=None if texts else Picture(images[slot or 0], side, words, frames),
         name=name,
         caption=caption(record, slot),
         scores=" ".join(f"{name} {number(m.of_chosen(record, v), 2)}" for name, v in record.scores.items()),

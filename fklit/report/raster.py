@@ -35,6 +35,7 @@ _LOOKS = {
     "node": _Look(width=2.5),
     "node dead": _Look(width=2.5, opacity=0.28),
     "label": _Look("#16181d", size=12.0),
+    "label dead": _Look("#16181d", opacity=0.5, size=12.0),
     "tick": _Look(),
     "tick hit": _Look("#e11d48"),
     "tick dead": _Look(opacity=0.5),

@@ -51,7 +51,7 @@ class PromptRecord:
         budget: numbers under `BUDGET_KEYS`; missing ones are None.
         terms: parts of the rewards by name, each `(K,)`, of a reward that is made of others.
         scores: further scores of the samples by name, each `(K,)`, from `scores.json` (never seen by the run).
-        modality: what the samples are: "image", "video" or "audio".
+        modality: what the samples are: "image", "video", "audio" or "text".
         strip_frames: frames side by side in the picture of a sample, 1 for images and audio.
         raw: the record as it was read.
     """

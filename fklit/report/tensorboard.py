@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from fklit.pictures import pictures
 from fklit.report.family_tree import family_tree
+from fklit.report.formatting import number
 from fklit.report.raster import rasterize
 from fklit.report.record import PromptRecord, parse_record
 
@@ -28,7 +29,12 @@ class Result(Protocol):
 
     @property
     def samples(self) -> torch.Tensor:
-        """Images (B, K, C, H, W), videos (B, K, F, C, H, W) or waveforms (B, K, C, T)."""
+        """Images (B, K, C, H, W), videos (B, K, F, C, H, W), waveforms (B, K, C, T) or tokens (B, K, L)."""
+        ...
+
+    @property
+    def items(self) -> Sequence[Sequence[Any]]:
+        """B lists of K samples; read of texts only."""
         ...
 
     @property
@@ -82,7 +88,10 @@ def log_result(writer: SummaryWriter, result: Result, *, drawn: int | None = Non
 def _draw(writer: SummaryWriter, result: Result, record: PromptRecord, b: int) -> None:
     tag, slots = f"{record.prompt_index:05d}", record.num_particles
     writer.add_text(f"{tag}/prompt", record.prompt or "(no prompt)")
-    writer.add_image(f"{tag}/images", make_grid(pictures(result.samples[b]), nrow=slots, padding=2, pad_value=0.5))
+    if record.modality == "text":
+        writer.add_text(f"{tag}/texts", _table(record, result.items[b]), record.num_steps)
+    else:
+        writer.add_image(f"{tag}/images", make_grid(pictures(result.samples[b]), nrow=slots, padding=2, pad_value=0.5))
     if result.sampling_rate is not None:
         mono = result.samples[b, record.chosen].mean(0, keepdim=True)
         writer.add_audio(f"{tag}/audio", mono, sample_rate=result.sampling_rate)
@@ -105,6 +114,17 @@ def _draw(writer: SummaryWriter, result: Result, record: PromptRecord, b: int) -
         writer.add_image(f"{tag}/lineages", np.asarray(lineage_image(result, b, record)), dataformats="HWC")
 
 
+def _table(record: PromptRecord, texts: Sequence[str]) -> str:
+    """Texts with reward and weight as a table of Markdown, the chosen one in bold."""
+    rows = ["| reward | weight | text |", "| --- | --- | --- |"]
+    for slot, text in enumerate(texts):
+        reward = number(None if record.rewards is None else float(record.rewards[slot]))
+        plain = " ".join(text.replace("|", "\\|").split())
+        shown = f"**{plain}**" if slot == record.chosen and plain else plain
+        rows.append(f"| {reward} | {number(float(record.weights[slot]))} | {shown} |")
+    return "\n".join(rows)
+
+
 def lineage_image(result: Result, b: int, record: PromptRecord | None = None) -> Image.Image:
     """Family tree of prompt `b` as in the HTML report: slots over steps, colored by root, faded where it died out.
 
@@ -114,6 +134,8 @@ def lineage_image(result: Result, b: int, record: PromptRecord | None = None) ->
         record: `parse_record(result.record(b))` where it is at hand.
     """
     record = record or parse_record(result.record(b))
+    if record.modality == "text":
+        return rasterize(family_tree(record, None, None, texts=result.items[b]))
     previews = None
     if result.previews is not None and len(result.previews) == len(record.steps):
         previews = result.previews[:, b].permute(0, 1, 3, 4, 2).cpu().numpy()

@@ -16,6 +16,7 @@ from PIL import Image
 import fklit
 from fklit.atomic import make_folder, remove_leftovers, write_atomically, write_json_atomically, write_text_atomically
 from fklit.report.media import DEFAULT_FRAME_RATE, one_picture, sample_files
+from fklit.report.texts import TEXTS, write_texts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "lightning")
 
@@ -48,6 +49,7 @@ def write_prompt(
     metadata: Mapping[str, Any],
     previews: torch.Tensor | None = None,
     *,
+    details: Sequence[Mapping[str, Any]] | None = None,
     frame_rate: float = DEFAULT_FRAME_RATE,
 ) -> None:
     """Writes one prompt's folder, the record last; what another run left there is removed first.
@@ -58,35 +60,48 @@ def write_prompt(
         items: K samples in particle order, as `result.items` has them.
         metadata: The prompt's metadata, with `"prompt"`.
         previews: Denoised predictions, uint8 (S, K, 3, h, w), or None.
+        details: What else is known of each of K texts, see `write_texts`; None for nothing.
         frame_rate: Frames a second of videos.
     """
     modality, rate = str(record.get("modality", "image")), record.get("sampling_rate")
+    if modality == "text":
+        _start(folder, metadata)
+        checksums = {TEXTS: write_texts(folder, record, items, details)}
+        files = {"checksums": checksums, "files": ["metadata.jsonl", TEXTS]}
+        write_json_atomically(folder / "record.json", {**record, **files})
+        return
     written = [sample_files(item, modality, frame_rate=frame_rate, sampling_rate=rate) for item in items]
-    (folder / "record.json").unlink(missing_ok=True)  # from here on the folder does not count as done
-    shutil.rmtree(folder / "samples", ignore_errors=True)
-    for stale in ("previews.npz", "scores.json"):
-        (folder / stale).unlink(missing_ok=True)
-    remove_leftovers(folder, older_than=0.0)
+    _start(folder, metadata)
     make_folder(folder / "samples")
-    write_text_atomically(folder / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
-    files, checksums = ["grid.png", "metadata.jsonl"], {}
+    names, sums = ["grid.png", "metadata.jsonl"], {}
     for slot, sample in enumerate(written):
         name = f"samples/{slot:04d}"
         _save_image(folder / f"{name}.png", sample.picture)
-        files.append(f"{name}.png")
+        names.append(f"{name}.png")
         if sample.media is not None:
             with write_atomically(folder / f"{name}{sample.suffix}") as file:
                 file.write(sample.media)
-            files.append(f"{name}{sample.suffix}")
-            checksums[files[-1]] = hashlib.sha256(sample.media).hexdigest()
+            names.append(f"{name}{sample.suffix}")
+            sums[names[-1]] = hashlib.sha256(sample.media).hexdigest()
     _save_image(folder / "grid.png", _side_by_side([one_picture(s.picture, s.frames) for s in written]))
     if previews is not None:
-        files.append("previews.npz")
+        names.append("previews.npz")
         with write_atomically(folder / "previews.npz") as file:
             np.savez_compressed(file, previews=previews.permute(0, 1, 3, 4, 2).contiguous().numpy())
     # What these formats lack: a checksum by which damage shows.
-    media = {"checksums": checksums, "strip_frames": written[0].frames} if checksums else {}
-    write_json_atomically(folder / "record.json", {**record, **media, "files": sorted(files)})
+    media = {"checksums": sums, "strip_frames": written[0].frames} if sums else {}
+    write_json_atomically(folder / "record.json", {**record, **media, "files": sorted(names)})
+
+
+def _start(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Removes what another run left in a prompt's folder, and writes the prompt's metadata."""
+    (folder / "record.json").unlink(missing_ok=True)  # from here on the folder does not count as done
+    shutil.rmtree(folder / "samples", ignore_errors=True)
+    for stale in ("grid.png", "previews.npz", "scores.json", TEXTS):
+        (folder / stale).unlink(missing_ok=True)
+    remove_leftovers(folder, older_than=0.0)
+    make_folder(folder)
+    write_text_atomically(folder / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
 
 
 def _save_image(path: Path, image: Image.Image) -> None:

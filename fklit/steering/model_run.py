@@ -9,20 +9,21 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fklit.feynman_kac.budget import peak_memory_bytes
-from fklit.feynman_kac.engine import run
+from fklit.feynman_kac.budget import Budget, peak_memory_bytes
+from fklit.feynman_kac.particle_gibbs import particle_gibbs
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.randomness import Generators, group_generators
 from fklit.feynman_kac.resampling import get_resampler
 from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.reward_path import RewardPath
-from fklit.feynman_kac.tempering import Constant
+from fklit.feynman_kac.tempering import Adaptive, Constant
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import chosen_scale
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
 from fklit.steering.model_reward import SampleScorer
-from fklit.steering.own_steps import Steerable, SteeringModel, check_settings, soft_mean
+from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, soft_mean
+from fklit.steering.particle_scores import ParticleScores
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
@@ -37,10 +38,16 @@ class ModelSteeringResult(SteeringResult):
     Attributes:
         made: B lists of K samples as the reward takes them.
         kind: The modality.
+        predictions: Texts only: S lists of B lists of K, one of the clean texts that each particle predicted at each
+            scored step, in the slots before the step's resampling; None if not kept (`previews=False`).
+        details: B lists of what is known of each of the K samples, such as the step that unmasked each token; None if
+            the model says nothing, or with `previews=False`.
     """
 
     made: list[list[Any]] = field(repr=False)
     kind: str
+    predictions: list[list[list[str]]] | None = field(default=None, repr=False)
+    details: list[list[dict[str, Any]]] | None = field(default=None, repr=False)
 
     @property
     def modality(self) -> Any:
@@ -52,9 +59,23 @@ class ModelSteeringResult(SteeringResult):
         """B lists of K samples in slot order."""
         return self.made
 
+    def record(self, b: int) -> dict[str, Any]:
+        """Everything about prompt b, JSON-able; of samples that are no texts not the samples."""
+        predictions = None if self.predictions is None else [rows[b] for rows in self.predictions]
+        return {**super().record(b), "predictions": predictions}
+
+
+@dataclass(frozen=True)
+class _State:
+    """The model's state with the reward histories and the last scores of its particles."""
+
+    inner: Any
+    path: RewardPath
+    scores: ParticleScores
+
 
 class _Rewarded:
-    """The model with the rewards' log potentials, for the engine; a state is the model's and the reward histories."""
+    """The model with the rewards' log potentials, for the engine."""
 
     def __init__(self, model: SteeringModel, settings: SteeringSettings, scorer: SampleScorer, num_groups: int) -> None:
         self.model, self.scorer, self.settings = model, scorer, settings
@@ -65,9 +86,12 @@ class _Rewarded:
         self.tempering = settings.tempering or Constant()
         self.steps = self.schedule.resolve(model.num_steps) if self.potential.scores_intermediate else ()
         self.reward_path: list[Tensor] = []
-        self.rewards: Tensor | None = None
-        self.made: Any = None
-        self.shown: Tensor | None = None
+        self.predictions: list[list[list[str]]] = []
+
+    @property
+    def budget(self) -> Budget:
+        """What the model spent since `initial`."""
+        return self.model.budget
 
     @property
     def resample_at(self) -> tuple[int, ...]:
@@ -75,52 +99,61 @@ class _Rewarded:
         steers = self.steps and self.scale > 0
         return tuple(step - 1 for step in self.schedule.resolve_resampling(self.num_steps)) if steers else ()
 
-    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> tuple[Any, RewardPath]:
+    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> _State:
         path = RewardPath(self.potential, num_groups, num_particles, num_points=len(self.steps))
         self._generator = generator
-        return self.model.initial(num_groups, num_particles, generator), path
+        self.reward_path, self.predictions = [], []  # of the last sweep
+        scores = ParticleScores(torch.zeros(num_groups, num_particles, dtype=torch.float64))
+        return _State(self.model.initial(num_groups, num_particles, generator), path, scores)
 
-    def step(
-        self, state: tuple[Any, RewardPath], t: int, log_weights: Tensor, generator: Generators
-    ) -> tuple[tuple[Any, RewardPath], Tensor]:
-        inner, path = state
-        inner, log_potential = self.model.step(inner, t, log_weights, generator)
-        log_potential = log_potential.cpu()
+    def step(self, state: _State, t: int, log_weights: Tensor, generator: Generators) -> tuple[_State, Tensor]:
+        inner, log_potential = self.model.step(state.inner, t, log_weights, generator)
+        state, log_potential = replace(state, inner=inner), log_potential.cpu()
         if t + 1 in self.steps:
-            inner, more = self.score(inner, path, t + 1, log_weights.cpu() + log_potential, generator)
+            state, more = self.score(state, t + 1, log_weights.cpu() + log_potential, generator)
             log_potential = log_potential + more
         if t == self.num_steps - 1:
-            self.made, self.shown = self.model.finished(inner)
-            self.rewards = self.scorer(self.made, where="at the finished samples")
-            log_potential = log_potential + path.terminal(self.rewards, self.scale)
-        return (inner, path), log_potential
+            made, _ = self.model.finished(state.inner)
+            rewards = self.scorer(made, where="at the finished samples")
+            state.scores.take(rewards, terms=self.scorer.terms)
+            log_potential = log_potential + state.path.terminal(rewards, self.scale)
+        return state, log_potential
 
     def score(
-        self, inner: Any, path: RewardPath, step: int, log_weights: Tensor, generator: Generators
-    ) -> tuple[Any, Float64[Tensor, "B K"]]:
+        self, state: _State, step: int, log_weights: Tensor, generator: Generators
+    ) -> tuple[_State, Float64[Tensor, "B K"]]:
         """Score the clean samples that a state predicts; return the state and the log potential."""
-        inner, samples = self.model.clean_samples(inner, generator)
+        inner, samples = self.model.clean_samples(state.inner, generator)
         found = self.scorer(samples, where=f"at step {step} of {self.num_steps}")
-        rewards = soft_mean(found.reshape(*path.shape, -1), self.scale)
-        self.reward_path.append(rewards)
+        rewards, texts = soft_mean(found.reshape(*state.path.shape, -1), self.scale), None
+        if self.settings.previews and isinstance(samples[0], str):
+            texts = _by_group(samples[:: len(samples) // rewards.numel()], len(rewards))
+        state.scores.take(rewards, texts=texts)
         scale = self.tempering.scale(
-            path,
+            state.path,
             rewards,
             log_weights=log_weights,
             reward_scale=self.scale,
-            point=len(self.reward_path) - 1,
+            point=self.steps.index(step),
             num_points=len(self.steps),
         )
-        return inner, path.update(rewards, scale)
+        return replace(state, inner=inner), state.path.update(rewards, scale)
+
+    def observe(self, t: int, state: _State) -> None:
+        """Keep the scores of a step, of all particles before they are resampled."""
+        if t + 1 in self.steps:
+            self.reward_path.append(state.scores.rewards)
+            if state.scores.texts is not None:
+                self.predictions.append(state.scores.texts)
 
 
 class _RewardedFromStart(_Rewarded):
     """With a score before the first step."""
 
-    def initial_log_weights(self, state: tuple[Any, RewardPath]) -> Tensor:
-        inner, path = state
+    def initial_log_weights(self, state: _State) -> Tensor:
         # What the model keeps of the predictions is asked for again by step 0: a state is not replaced here.
-        _, log_potential = self.score(inner, path, 0, torch.zeros(path.shape, dtype=torch.float64), self._generator)
+        weights = torch.zeros(state.path.shape, dtype=torch.float64)
+        _, log_potential = self.score(state, 0, weights, self._generator)
         return log_potential
 
 
@@ -148,6 +181,11 @@ def steer_model(
     texts = check_prompts(prompts)
     indices = check_indices(prompt_indices, len(texts))
     check_settings(settings, source)
+    if settings.num_sweeps and isinstance(settings.tempering, Adaptive):
+        raise ValueError(
+            f"expected num_sweeps=0 with tempering={settings.tempering!r}, got {settings.num_sweeps}: a scale that "
+            "follows from all particles changes the weight of the one that is kept; use Linear or Constant."
+        )
     reward = settings.reward
     assert isinstance(reward, Reward)
     model = source.steering_model(texts, settings)
@@ -162,8 +200,9 @@ def steer_model(
     scorer = SampleScorer(reward, texts, known, max_batch=settings.max_batch, on_nan=settings.on_nan)
     plan = _Rewarded(model, settings, scorer, len(texts))
     rewarded = _RewardedFromStart(model, settings, scorer, len(texts)) if 0 in plan.steps else plan
-    result = run(
+    result = particle_gibbs(
         rewarded,
+        num_sweeps=settings.num_sweeps,
         num_groups=len(texts),
         num_particles=settings.num_particles,
         resampler=get_resampler(settings.resampler),
@@ -172,12 +211,13 @@ def steer_model(
         on_nan=settings.on_nan,
         on_degenerate=settings.on_degenerate,
         resample_steps=rewarded.resample_at,
+        observe=rewarded.observe,
     )
     return _result(result, rewarded, texts, indices, seconds=time.perf_counter() - start)
 
 
 def _result(
-    found: ParticleResult[Any], rewarded: _Rewarded, prompts: list[str], indices: list[int], *, seconds: float
+    found: ParticleResult[_State], rewarded: _Rewarded, prompts: list[str], indices: list[int], *, seconds: float
 ) -> ModelSteeringResult:
     model, settings, steps = rewarded.model, rewarded.settings, rewarded.steps
     groups, particles = found.num_groups, found.num_particles
@@ -185,18 +225,23 @@ def _result(
     identity = torch.arange(particles).expand(groups, particles)
     traced = [found.ancestors[row] for row in rows]
     ancestors = [identity if moved is None else moved.cpu() for moved in traced]
-    assert rewarded.rewards is not None and rewarded.shown is not None
-    made = list(rewarded.made)
+    last = found.samples
+    made, shown = model.finished(last.inner)
+    details = None
+    if settings.previews and isinstance(model, Describes):
+        details = _by_group(model.described(last.inner), groups)
     budget = replace(
-        model.budget,
+        found.budget,
         reward_calls=rewarded.scorer.reward_calls,
         seconds=seconds,
-        peak_memory_bytes=peak_memory_bytes(rewarded.shown.device),
+        peak_memory_bytes=peak_memory_bytes(shown.device),
     )
     return ModelSteeringResult(
-        samples=rewarded.shown.cpu(),
-        made=[made[b * particles : (b + 1) * particles] for b in range(groups)],
+        samples=shown.cpu(),
+        made=_by_group(list(made), groups),
         kind=model.modality,
+        predictions=rewarded.predictions or None,
+        details=details,
         log_weights=found.log_weights.cpu(),
         log_z=found.log_z.cpu(),
         steps=steps,
@@ -206,19 +251,20 @@ def _result(
         resampled=found.resampled[rows].cpu(),
         degenerate=found.degenerate.cpu(),
         dropped=found.dropped.cpu(),
-        rewards=rewarded.rewards,
+        rewards=last.scores.rewards,
         reward_path=torch.stack(rewarded.reward_path)
         if rewarded.reward_path
         else torch.zeros(0, groups, particles, dtype=torch.float64),
         prompts=prompts,
         prompt_indices=indices,
         num_steps=model.num_steps,
-        terms=rewarded.scorer.terms,
+        terms=last.scores.terms,
         settings={
             "seed": settings.seed,
             "num_particles": particles,
             "resampler": getattr(get_resampler(settings.resampler), "__name__", repr(settings.resampler)),
             "ess_threshold": settings.ess_threshold,
+            "num_sweeps": settings.num_sweeps,
             "sampler": model.sampler,
             "max_batch": settings.max_batch,
             "decode_batch": None,
@@ -230,3 +276,9 @@ def _result(
         },
         budget=budget,
     )
+
+
+def _by_group(rows: list[Any], groups: int) -> list[list[Any]]:
+    """B * K rows as B lists of K."""
+    each = len(rows) // groups
+    return [rows[b * each : (b + 1) * each] for b in range(groups)]

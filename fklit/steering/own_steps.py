@@ -67,6 +67,19 @@ class SteeringModel(Protocol):
 
 
 @runtime_checkable
+class Describes(Protocol):
+    """What a `SteeringModel` may have beside."""
+
+    def described(self, state: Any) -> list[dict[str, Any]]:
+        """What is known of each of the B * K finished samples but the sample itself, JSON-able, for records.
+
+        Args:
+            state: The finished one.
+        """
+        ...
+
+
+@runtime_checkable
 class Steerable(Protocol):
     """What `fklit.steer` takes beside pipelines."""
 

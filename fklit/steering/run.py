@@ -72,6 +72,11 @@ class SteeringRun(SamplingRun):
         prompt_indices: Sequence[int] | None = None,
         metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     ) -> None:
+        if settings.num_sweeps:
+            raise ValueError(
+                f"expected num_sweeps=0 with a diffusers pipeline, got {settings.num_sweeps}: its states cannot be put "
+                "back; raise num_particles."
+            )
         texts = check_prompts(prompts)
         indices = check_indices(prompt_indices, len(texts))
         self._kwargs = dict(settings.pipeline_kwargs or {})

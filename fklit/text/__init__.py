@@ -9,13 +9,14 @@ from fklit.text.masked_language_model import MaskedLanguageModel
 from fklit.text.masked_model import MaskedTextModel
 from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
 from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
-from fklit.text.proposals import TiltedProposal, TokenProposal
+from fklit.text.proposals import GradientProposal, TiltedProposal, TokenProposal
 from fklit.text.published import load_published
 from fklit.text.source import MaskedTextSource
 from fklit.text.steered_text import SteeredText, TextSampling
 from fklit.text.substitution import substitute
 from fklit.text.training.causal import CausalLanguageModelTask
 from fklit.text.training.masked import MaskedDiffusionTask
+from fklit.text.twisted import StepProposal, TwistedProposal
 from fklit.text.unmasking import transition_log_probs
 from fklit.text.windows import TextBatch, TextDataModule, Windows
 
@@ -25,6 +26,7 @@ __all__ = [
     "CosineSchedule",
     "Denoising",
     "DiffusionTransformer",
+    "GradientProposal",
     "LogLinearSchedule",
     "MaskedDenoiser",
     "MaskedDiffusionTask",
@@ -34,6 +36,7 @@ __all__ = [
     "NoiseSchedule",
     "Predictions",
     "SteeredText",
+    "StepProposal",
     "TextBatch",
     "TextDataModule",
     "TextExpert",
@@ -42,6 +45,7 @@ __all__ = [
     "TiltedProposal",
     "TokenProposal",
     "TransformerSettings",
+    "TwistedProposal",
     "Windows",
     "load_folder",
     "load_published",

@@ -1,6 +1,7 @@
 """Ancestral sampling of masked diffusion as a model that owns its steps, for `fklit.feynman_kac.run`."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float64, Int64
@@ -11,7 +12,8 @@ from fklit.feynman_kac.randomness import uniforms
 from fklit.text.denoising import Denoising, Predictions
 from fklit.text.noise_schedule import NoiseSchedule
 from fklit.text.proposals import TokenProposal
-from fklit.text.unmasking import draw, places_to_unmask
+from fklit.text.twisted import StepProposal
+from fklit.text.unmasking import draw, places_to_unmask, transition_log_probs
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,28 @@ class TextState:
     Attributes:
         tokens: (B, K, L) int64.
         predictions: What is known of the masked positions; None before anything was asked.
+        unmasked_at: (B, K, L) int64, the step that unmasked each position, -1 for those that are masked or were given;
+            None if nobody counts.
     """
 
     tokens: Int64[Tensor, "B K L"]
     predictions: Predictions | None = None
+    unmasked_at: Int64[Tensor, "B K L"] | None = None
+
+    def remembered(self) -> Self:
+        """The state without predictions, which can be asked for again."""
+        return replace(self, predictions=None)
+
+    def joined(self, other: Self) -> Self:
+        """These particles followed by the other's, group by group."""
+        when = None
+        if self.unmasked_at is not None and other.unmasked_at is not None:
+            when = torch.cat([self.unmasked_at, other.unmasked_at], dim=1)
+        known = None
+        if self.predictions is not None or other.predictions is not None:
+            mine = self.predictions or Predictions.nothing(self.tokens)
+            known = mine.joined(other.predictions or Predictions.nothing(other.tokens))
+        return replace(self, tokens=torch.cat([self.tokens, other.tokens], dim=1), predictions=known, unmasked_at=when)
 
 
 class AncestralModel:
@@ -39,7 +59,7 @@ class AncestralModel:
         start: (B, L) int64, the tokens at the start: masks, but for those that are given (a prompt), which stay.
         num_steps: T.
         schedule: Of the noise.
-        proposal: Law of the tokens; None for the model's own.
+        proposal: Law of the tokens, or of places and tokens of a step; None for the model's own.
 
     Attributes:
         num_steps: T.
@@ -56,7 +76,7 @@ class AncestralModel:
         *,
         num_steps: int,
         schedule: NoiseSchedule,
-        proposal: TokenProposal | None = None,
+        proposal: TokenProposal | StepProposal | None = None,
     ) -> None:
         if num_steps < 1:
             raise ValueError(f"expected num_steps of at least 1, got {num_steps}; give an integer.")
@@ -80,12 +100,15 @@ class AncestralModel:
         if num_groups != len(self.start):
             raise ValueError(f"expected {len(self.start)} groups, one a prompt, got {num_groups}; give as many.")
         self._before = self.denoising.calls
-        return TextState(self.start[:, None].repeat(1, num_particles, 1))
+        tokens = self.start[:, None].repeat(1, num_particles, 1)
+        return TextState(tokens, unmasked_at=torch.full_like(tokens, -1))
 
     def step(
         self, state: TextState, t: int, log_weights: Tensor, generator: Generators
     ) -> tuple[TextState, Float64[Tensor, "B K"]]:
         """Unmask from the t-th time to the next; return the importance ratio."""
+        if isinstance(self.proposal, StepProposal):
+            return self._whole_step(self.proposal, state, t, generator)
         tokens, mask = state.tokens, self.denoising.mask
         points = uniforms(generator, tokens.shape, device=tokens.device)
         at, inner = places_to_unmask(tokens, points, mask=mask, unmask=self.unmask[t])
@@ -104,7 +127,24 @@ class AncestralModel:
             ratio = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
             ratio = ratio.masked_scatter(at, log_p - log_q).sum(dim=2)
         kept = None if state.predictions is None else state.predictions.kept(~at.any(dim=2))
-        return TextState(tokens.masked_scatter(at, values), kept), ratio
+        when = None if state.unmasked_at is None else state.unmasked_at.masked_fill(at, t)
+        return TextState(tokens.masked_scatter(at, values), kept, when), ratio
+
+    def _whole_step(
+        self, proposal: StepProposal, state: TextState, t: int, generator: Generators
+    ) -> tuple[TextState, Float64[Tensor, "B K"]]:
+        """A step whose places and tokens are drawn together."""
+        tokens, mask = state.tokens, self.denoising.mask
+        if not bool((tokens == mask).any()):
+            return state, torch.zeros(tokens.shape[:2], dtype=torch.float64, device=tokens.device)
+        state = self.predict(state)
+        transition = transition_log_probs(self.log_probs(state), tokens, mask=mask, unmask=self.unmask[t])
+        drawn, log_q = proposal.draw(tokens, transition, t, generator)
+        log_p = transition.gather(3, drawn[..., None]).squeeze(3).sum(dim=2)
+        changed = drawn != tokens
+        when = None if state.unmasked_at is None else state.unmasked_at.masked_fill(changed, t)
+        assert state.predictions is not None
+        return TextState(drawn, state.predictions.kept(~changed.any(dim=2)), when), log_p - log_q
 
     def predict(self, state: TextState) -> TextState:
         """The state with predictions at all masked positions; those at hand are used again."""

@@ -30,6 +30,20 @@ class Predictions:
         other.place = self.place[torch.arange(len(index), device=index.device)[:, None], index]
         return other
 
+    @classmethod
+    def nothing(cls, tokens: Int64[Tensor, "B K L"]) -> Self:
+        """No predictions of these particles."""
+        return cls(torch.zeros(0, 1, dtype=torch.float64, device=tokens.device), torch.full_like(tokens, -1))
+
+    def joined(self, other: Self) -> Self:
+        """The predictions of these particles followed by the other's."""
+        moved = torch.where(other.place >= 0, other.place + len(self.log_probs), -1)
+        rows = [part for part in (self.log_probs, other.log_probs) if len(part)]
+        joined = copy.copy(self)
+        joined.log_probs = torch.cat(rows) if rows else self.log_probs
+        joined.place = torch.cat([self.place, moved], dim=1)
+        return joined
+
     def kept(self, unchanged: Bool[Tensor, "B K"]) -> Self:
         """The predictions of particles whose tokens did not change."""
         other = copy.copy(self)
@@ -128,8 +142,7 @@ class Denoising:
         flat = tokens.flatten(0, 1)
         at = flat == self.mask
         if not bool(at.any()):
-            nothing = torch.zeros(0, 1, dtype=torch.float64, device=tokens.device)
-            return Predictions(nothing, torch.full_like(tokens, -1))
+            return Predictions.nothing(tokens)
         found, place = self.ask(flat, at)
         return Predictions(found, place.view(tokens.shape))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fklit import assets
 from fklit.atomic import write_atomically, write_json_atomically
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
 
@@ -42,26 +43,27 @@ def load_folder(folder: str | Path) -> tuple[DiffusionTransformer, Any]:
     """Reads a folder that `save_folder` wrote.
 
     Args:
-        folder: Where it is.
+        folder: Where it is, or the name of a model that ships with fklit, such as "fklit:text_diffusion".
 
     Returns:
         The network in float32 and in evaluation mode, and the tokenizer.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds another model.
+        ValueError: It holds another model, or none of that name ships.
     """
     from safetensors.torch import load_file
     from transformers import AutoTokenizer
 
-    path = Path(folder) / "config.json"
+    folder = assets.shipped(str(folder)) or Path(folder).expanduser()
+    path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"expected a masked model in {folder}, got no config.json; give an exported folder.")
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.pop("kind", None) != _KIND:
         raise ValueError(f"expected a masked model of fklit in {folder}, got another; give an exported folder.")
     network = DiffusionTransformer(TransformerSettings(**config))
-    weights = {name: value.float() for name, value in load_file(Path(folder) / "model.safetensors").items()}
+    weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
     if network.settings.tied:
         weights["head.weight"] = weights["embedding.weight"]
     network.load_state_dict(weights)

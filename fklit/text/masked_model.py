@@ -19,6 +19,7 @@ from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TokenProposal
 from fklit.text.published import load_published
 from fklit.text.steered_text import SteeredText, TextSampling
+from fklit.text.twisted import StepProposal
 
 
 class _Settings(Protocol):
@@ -35,7 +36,7 @@ class MaskedTextModel:
     """Masked diffusion over text: a denoiser with its tokenizer.
 
     ```python
-    model = MaskedTextModel.from_folder("outputs/assets/text/text_diffusion")
+    model = MaskedTextModel.from_folder("fklit:text_diffusion")
     result = fklit.steer(model, "The king", reward=reward, reward_scale=1.0, num_particles=8)
     ```
 
@@ -60,7 +61,7 @@ class MaskedTextModel:
         *,
         sampling: TextSampling | None = None,
         schedule: NoiseSchedule | None = None,
-        proposal: TokenProposal | None = None,
+        proposal: TokenProposal | StepProposal | None = None,
         never: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -95,10 +96,10 @@ class MaskedTextModel:
 
     @classmethod
     def from_folder(cls, folder: str | Path, **given: Any) -> Self:
-        """Read a folder that a training exported.
+        """Read a folder that a training exported, or the model that ships.
 
         Args:
-            folder: With `config.json`, `model.safetensors` and the tokenizer.
+            folder: With `config.json`, `model.safetensors` and the tokenizer; or "fklit:text_diffusion".
             **given: Further arguments of the class.
         """
         network, tokenizer = load_folder(folder)

@@ -61,3 +61,43 @@ class TiltedProposal(TokenProposal):
                 "expected a finite tilt of every token, got NaN or infinities; a token that is excluded has no ratio."
             )
         return torch.log_softmax(base + torch.where(base > -torch.inf, tilt, 0.0), dim=1)
+
+
+class GradientProposal(TiltedProposal):
+    """`q(v) ~ p(v) exp(df/dp(v))` at each position: the first-order tilt for rewards that are differentiable.
+
+    A differentiable `f` of the predicted probabilities stands for the log of what the finished text is worth, `scale *
+    reward`. Taking token v at a position changes it by its derivative there, to first order: the counterpart for tokens
+    of the gradient proposal of Singhal et al. 2025. The importance ratio makes the target exact whatever `f` is.
+
+    Args:
+        log_value: Function of probabilities (n, L, V), 1 at the token of a position that is not masked, that returns
+            `scale * reward` of each, (n,); differentiable.
+        largest: Bound on the tilt's spread at a position in nats: larger ones are shrunk, so that no token of the
+            target is lost for good; above 0.
+
+    Raises:
+        ValueError: `largest` is not above 0.
+    """
+
+    def __init__(self, log_value: Callable[[Tensor], Tensor], *, largest: float = 20.0) -> None:
+        if not largest > 0:
+            raise ValueError(f"expected largest above 0, got {largest}; give nats such as 20.")
+        self.log_value, self.largest = log_value, largest
+        super().__init__(self._gradient)
+
+    def _gradient(self, tokens: Tensor, log_probs: Tensor) -> Tensor:
+        """Derivatives (B, K, L, V) of the value with respect to the probabilities."""
+        with torch.inference_mode(False), torch.enable_grad():
+            probabilities = log_probs.exp().flatten(0, 1).clone().requires_grad_()
+            values = self.log_value(probabilities)
+            if values.shape != probabilities.shape[:1] or not values.requires_grad:
+                raise ValueError(
+                    f"expected {len(probabilities)} differentiable values, got {tuple(values.shape)} with "
+                    f"requires_grad={values.requires_grad}; return one number a row, by torch operations."
+                )
+            (found,) = torch.autograd.grad(values.sum(), probabilities)
+        # Constants at a position cancel: the tilt is centered, and shrunk where its spread is too large to be trusted.
+        centered = found - (found * probabilities.detach()).sum(dim=-1, keepdim=True)
+        spread = centered.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+        return (centered * (self.largest / spread).clamp(max=1.0)).view(log_probs.shape)

@@ -21,7 +21,7 @@ class MaskedTextSource(ModelSource):
     ```yaml
     source:
       class_path: fklit.text.MaskedTextSource
-      init_args: {path: outputs/assets/text/text_diffusion}
+      init_args: {path: 'fklit:text_diffusion'}
     ```
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate, pairwise
 from typing import Any, Self
 
 from jaxtyping import Int64
@@ -11,6 +12,7 @@ from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
 from fklit.text.noise_schedule import NoiseSchedule
 from fklit.text.proposals import TokenProposal
+from fklit.text.twisted import StepProposal
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class SteeredText(AncestralModel):
         tokenizer: Any,
         sampling: TextSampling,
         schedule: NoiseSchedule,
-        proposal: TokenProposal | None,
+        proposal: TokenProposal | StepProposal | None,
     ) -> None:
         super().__init__(denoising, start, num_steps=sampling.num_steps, schedule=schedule, proposal=proposal)
         self.tokenizer, self.num_draws = tokenizer, sampling.num_draws
@@ -89,7 +91,31 @@ class SteeredText(AncestralModel):
         """Texts, and their tokens (B, K, L)."""
         return self.texts(state.tokens.flatten(0, 1)), state.tokens
 
+    def described(self, state: TextState) -> list[dict[str, Any]]:
+        """How each text came about: its tokens as `pieces` that make up the text, and `unmasked_at`, the step of each.
+
+        Steps count from 0, the noisiest; -1 stands for what the prompt gave.
+        """
+        assert state.unmasked_at is not None
+        rows = zip(state.tokens.flatten(0, 1).tolist(), state.unmasked_at.flatten(0, 1).tolist(), strict=True)
+        return [{"pieces": self._pieces(tokens), "unmasked_at": steps} for tokens, steps in rows]
+
+    def _pieces(self, tokens: list[int]) -> list[str]:
+        """What each token adds to the text, spaces included; what has no letters of its own yet adds nothing."""
+        beginnings = [tokens[:count] for count in range(1, len(tokens) + 1)]
+        read = self.tokenizer.batch_decode(beginnings, skip_special_tokens=True)
+        # A beginning may end in half a character: only what agrees with the whole counts.
+        ends = [_shared(beginning, read[-1]) for beginning in read[:-1]]
+        edges = [0, *accumulate(ends, max), len(read[-1])]
+        return [read[-1][first:last] for first, last in pairwise(edges)]
+
     def texts(self, tokens: Int64[Tensor, "n l"]) -> list[str]:
         """Tokens as texts, without special tokens."""
         decoded: list[str] = self.tokenizer.batch_decode(tokens.tolist(), skip_special_tokens=True)
         return decoded
+
+
+def _shared(one: str, other: str) -> int:
+    """With how many equal characters two texts begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

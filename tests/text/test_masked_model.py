@@ -79,6 +79,57 @@ def test_steering_converges_to_the_tilted_law(potential, start):
     assert result.scored_steps == ({"difference": (0, 1, 2) if start == 0 else (1, 2), "terminal": ()}[potential])
 
 
+def test_sweeps_of_particle_gibbs_bring_few_particles_to_the_tilted_law():
+    scale = 1.2
+    tilted = {text: mass * math.exp(scale * text.count(4)) for text, mass in base_law().items()}
+    expected = sum(mass * text.count(4) for text, mass in tilted.items()) / sum(tilted.values())
+
+    def gap(sweeps):
+        result = fklit.steer(
+            model(), [""] * 700, reward=count_a, reward_scale=scale, num_particles=4, ess_threshold=1.0,
+            reward_schedule=fklit.Schedule(start=0.0, every=1), num_sweeps=sweeps,
+        )  # fmt: skip
+        # What stands in the result is of all particles of the last sweep, the kept one included.
+        for made, rewards in zip(result.items, result.rewards.tolist(), strict=True):
+            assert count_a(made) == rewards
+        assert result.reward_path.shape == (len(result.scored_steps), 700, 4)
+        assert result.budget.denoiser_calls > 0 and result.settings["num_sweeps"] == sweeps
+        return float(result.reward_mean.mean()) - expected, float(result.reward_mean.std()) / math.sqrt(700)
+
+    (before, _), (after, error) = gap(0), gap(12)
+    print(f"mean reward less the target's: {before:.3f}, after 12 sweeps {after:.3f} (standard error {error:.3f})")
+    assert before < -0.1 and abs(after) < 3 * error < 0.1
+
+
+def test_sweeps_on_a_network_leave_records_whole():
+    result = fklit.steer(model(), ["a", ""], reward=count_a, reward_scale=1.0, num_particles=3, num_sweeps=2, seed=3)
+    for texts, rewards in zip(result.predictions, result.reward_path, strict=True):
+        assert [len(row) for row in texts] == [3, 3] and rewards.shape == (2, 3)
+    for made, details in zip(result.items, result.details, strict=True):
+        assert ["".join(one["pieces"]) for one in details] == made
+    once = fklit.steer(model(), ["a", ""], reward=count_a, reward_scale=1.0, num_particles=3, seed=3)
+    assert torch.equal(once.log_z, result.log_z)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_sweeps": 1, "num_particles": 1}, "expected num_particles of at least 2 with num_sweeps=1, got 1"),
+        ({"num_sweeps": -1}, "num_sweeps"),
+        ({"num_sweeps": 1, "tempering": fklit.feynman_kac.Adaptive()}, "expected num_sweeps=0 with tempering=Adaptive"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        fklit.steer(model(), reward=count_a, reward_scale=1.0, **given)
+
+
+def test_pipelines_have_no_sweeps():
+    settings = fklit.steering.settings.SteeringSettings(reward=count_a, num_sweeps=1)
+    with pytest.raises(ValueError, match="expected num_sweeps=0 with a diffusers pipeline, got 1"):
+        fklit.SteeringRun(None, ["a"], settings)
+
+
 def test_evidence_is_unbiased_with_few_particles_and_draws():
     z = sum(mass * math.exp(text.count(4)) for text, mass in base_law().items())
     result = fklit.steer(
