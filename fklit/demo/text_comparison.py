@@ -96,7 +96,7 @@ class TextDemo:
             advance: Called after each of the `2 * num_calls` calls.
 
         Returns:
-            What `metrics.json` holds: `base`, `best_of_n` and `fk` with their figures, `intervals`, `fk_less`, what
+            What `metrics.json` holds, `base`, `best_of_n` and `fk` with their figures, `intervals`, `fk_less`, what
             they mean, and the hardware, versions, settings and prompts.
         """
         output = Path(output)

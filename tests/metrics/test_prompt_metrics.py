@@ -10,7 +10,6 @@ from fklit.feynman_kac import ParticleResult
 from fklit.metrics import CLIPDiversity, Compositional, MeanCLIPScore, RewardMetric, SampleBatch, UniqueRoots
 from fklit.rewards import CLIPScore, Frames, Function
 
-pytestmark = pytest.mark.filterwarnings("ignore:CLIPScore expected words that its tokenizer knows")
 SAMPLES = torch.rand(7, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 SAMPLES = SAMPLES * torch.rand(7, 3, 3, 1, 1, generator=torch.Generator().manual_seed(1))  # colors that differ
 CHOSEN = torch.tensor([0, 2, 1, 1, 0, 2, 0])

@@ -54,7 +54,6 @@ def score(task, images, prompts):
 
 # The scenes are an endless independent stream: there is no place in it to resume at.
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-@pytest.mark.filterwarnings("ignore:ImageReward expected words that its tokenizer knows")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # which is what resuming means
 def test_it_trains_resumes_and_is_read_by_the_reward_class(monkeypatch, tmp_path, art_dir):
     cli = run(monkeypatch, tmp_path, art_dir)
