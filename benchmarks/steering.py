@@ -6,6 +6,7 @@
 
 Prompts are those of GenEval's tasks that the base fails at (counting, positions, two objects, two colors), half of them
 pairs of objects that no training showed together: single objects are nearly always right, with nothing left to gain.
+`--mixed` takes half of them from all six tasks.
 
 What is measured. An *arm* is a way to sample; each (prompt, arm, K, seed) is one cell, one line of JSON, and a cell
 that is on disk is not computed again. The unsteered arm is a pool of N samples with the same sampler and eta as FK
@@ -40,7 +41,13 @@ from steering_summary import summarize
 from steering_tables import show, show_tuning
 
 from fklit import assets
-from fklit.emoji.prompts import compositional_prompts
+from fklit.emoji.prompts import ScenePrompt, compositional_prompts, test_prompts
+
+
+def mixed_prompts(number: int) -> list[ScenePrompt]:
+    """Prompts of all six tasks, the second half of them held-out pairs."""
+    pairs = test_prompts(number // 2, held_out=True, tags=("position", "two_object", "color_attr"))
+    return [*test_prompts(number - len(pairs), held_out=False), *pairs]
 
 
 def make_plan(given: argparse.Namespace) -> Plan:
@@ -58,7 +65,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
             arms.append(Arm(name, given.particles[0], 1.0, scale, window, potential, threshold, first))
         seeds = range(100, 100 + given.seeds)
     else:
-        prompts = compositional_prompts(given.prompts)
+        prompts = mixed_prompts(given.prompts) if given.mixed else compositional_prompts(given.prompts)
         arms = [Arm("unsteered", given.pool), Arm("unsteered_eta0", max(given.particles), 0.0)]
         arms += [Arm("fk", k, 1.0, given.scale) for k in given.particles]
         seeds = range(given.seeds)
@@ -117,6 +124,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="compare settings on the tune prompts")
     parser.add_argument("--quick", action="store_true", help="four prompts, one seed, six steps")
     parser.add_argument("--prompts", type=int, default=None, help="prompts (64; 24 with --tune)")
+    parser.add_argument("--mixed", action="store_true", help="single objects and colors among the prompts, too")
     parser.add_argument("--seeds", type=int, default=None, help="seeds of each prompt (5; 2 with --tune)")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="values of K (4 8; 4 with --tune)")
     parser.add_argument("--pool", type=int, default=32, help="unsteered samples of each prompt")

@@ -40,6 +40,13 @@ KEYS = _table(
     ("weigh", "weight_schedule"),
 )
 
+# Argument of a class that has no other name but another place: (class, argument) -> where it is now.
+MOVED_KEYS: dict[tuple[str, str], str] = {
+    (task, "metrics"): "the callback MetricsCallback, which `validate` and `test` of every task take: move it to "
+    "trainer.callbacks as {class_path: MetricsCallback, init_args: {metrics: ...}}"
+    for task in ("SteeringTask", "GuidanceTask")
+}
+
 # Value of a choice -> new value, where the choice has the new one.
 VALUES = _table(("sweep", "sequential"))
 

@@ -69,7 +69,7 @@ ALLOWED = {
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {
         *("atomic", "checks", "eqprop", "evaluation", "feynman_kac", "metrics", "renamed", "report"),
-        "sampling",
+        *("rewards", "sampling"),
     },
 }
 APPLICATIONS = {"cli", "demo", "__init__", "__main__"}

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from fklit.callbacks.alignment import AlignmentCallback
+from fklit.callbacks.base_comparison import RewardHackingWarning
 from fklit.callbacks.classification_writer import ClassificationWriter
+from fklit.callbacks.metrics import MetricsCallback
 from fklit.callbacks.report import Report
+from fklit.callbacks.same_model import SameModelWarning
 from fklit.callbacks.sample_writer import SampleWriter
 from fklit.callbacks.simulation_writer import SimulationWriter
 from fklit.callbacks.tensorboard_particles import TensorBoardParticles
@@ -12,7 +15,10 @@ from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 __all__ = [
     "AlignmentCallback",
     "ClassificationWriter",
+    "MetricsCallback",
     "Report",
+    "RewardHackingWarning",
+    "SameModelWarning",
     "SampleWriter",
     "SimulationWriter",
     "TensorBoardParticles",

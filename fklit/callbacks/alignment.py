@@ -1,4 +1,4 @@
-"""Logs how well equilibrium propagation aligns with backpropagation while a network trains."""
+"""Logs how well equilibrium propagation aligns with backpropagation, while a network trains and afterwards."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from fklit.metrics.alignment import Alignment
 
 
 class AlignmentCallback(Callback):
-    """Measures alignment on validation batches of an `fklit.eqprop.EqPropTask`.
+    """Measures alignment on validation and test batches of an `fklit.eqprop.EqPropTask`.
 
     Logs `alignment/error/<layer>` and `alignment/gradient/<weight>` (cosines with recurrent backpropagation, on samples
     that have converged), `alignment/usable` (their share), `alignment/symmetry` (1 symmetric, 0.5 random) and
-    `alignment/angle/<link>` in degrees.
+    `alignment/angle/<link>` in degrees; in a test all below `test/`.
 
     Args:
-        every_n_epochs: Measure in every n-th epoch, and in the check before training.
-        num_batches: Validation batches to use, from the first.
+        every_n_epochs: Measure in every n-th epoch of training, and in the check before it.
+        num_batches: Batches to use, from the first.
         estimator: Of the error vectors; None for the network's own (the exact response for networks trained by
             recurrent backpropagation).
         symmetry_samples: Samples of the first batch behind the symmetry score.
@@ -63,13 +63,23 @@ class AlignmentCallback(Callback):
         """Starts a new measurement."""
         self._metric = None
 
+    on_test_epoch_start = on_validation_epoch_start
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measures a batch."""
-        if batch_idx >= self.num_batches or trainer.current_epoch % self.every_n_epochs:
-            return
-        task: EqPropTask = pl_module
+        if batch_idx < self.num_batches and trainer.current_epoch % self.every_n_epochs == 0:
+            self._measure(pl_module, batch, batch_idx, "")
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measures a batch."""
+        if batch_idx < self.num_batches:
+            self._measure(pl_module, batch, batch_idx, "test/")
+
+    def _measure(self, task: EqPropTask, batch: Any, batch_idx: int, prefix: str) -> None:
         network = task.network
         with torch.inference_mode(False), torch.no_grad():  # derivatives are needed, of tensors that allow them
             x, y = batch["x"].clone(), batch["y"].clone()
@@ -86,21 +96,28 @@ class AlignmentCallback(Callback):
                 gradients=vectors.gradients,
                 reference_gradients=vectors.reference_gradients,
             )
-            task.log("alignment/usable", vectors.usable.float().mean(), batch_size=len(x), sync_dist=True)
+            task.log(f"{prefix}alignment/usable", vectors.usable.float().mean(), batch_size=len(x), sync_dist=True)
             if batch_idx == 0:
                 score = symmetry_score(network, equilibrium, samples=self.symmetry_samples)
-                task.log("alignment/symmetry", score, batch_size=len(x), sync_dist=True)
+                task.log(f"{prefix}alignment/symmetry", score, batch_size=len(x), sync_dist=True)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the cosines and the weight angles."""
+        self._log(pl_module, "")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the cosines and the weight angles."""
+        self._log(pl_module, "test/")
+
+    def _log(self, task: Any, prefix: str) -> None:
         if self._metric is None:
             return
         cosines = self._metric.compute()  # the same on every process
-        pl_module.log_dict(
-            {f"alignment/{name}": value.float() for name, value in cosines.items()}, rank_zero_only=False
+        task.log_dict(
+            {f"{prefix}alignment/{name}": value.float() for name, value in cosines.items()}, rank_zero_only=False
         )
-        task: Any = pl_module
-        pl_module.log_dict({f"alignment/angle/{name}": value for name, value in weight_angles(task.network).items()})
+        angles = weight_angles(task.network)
+        task.log_dict({f"{prefix}alignment/angle/{name}": value for name, value in angles.items()})
 
 
 def _cotangents(task: EqPropTask, equilibrium: Equilibrium, y: torch.Tensor) -> State:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fklit.cli.class_paths import find
 from fklit.cli.options import explain_words, names_below
-from fklit.renamed import KEYS, VALUES, renamed_path, renamed_word
+from fklit.renamed import KEYS, MOVED_KEYS, VALUES, renamed_path, renamed_word
 
 # What jsonargparse says around its findings when a value fits no member of a union.
 _FRAME = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
@@ -102,6 +102,8 @@ def _renamed(finding: _Finding) -> str | None:
     where = ".".join(finding.where)
     place = f"{where}: " if where else ""
     if option := _option(finding):
+        if moved := MOVED_KEYS.get((_owner(finding), option)):
+            return f"{place}{option!r} of {_owner(finding)} is now of {moved}."
         new = renamed_word(option, _arguments(finding.owner), KEYS)
         return f"{place}{option!r} of {_owner(finding)} was renamed to {new!r}." if new else None
     if literal := _LITERAL.fullmatch(finding.text):

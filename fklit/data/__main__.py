@@ -2,28 +2,35 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fklit.data.checksums import Finding, compare
 from fklit.data.imagenet32_cache import convert
 from fklit.data.verify import VERIFIERS
 from fklit.emoji.art import fetch, verify_art
+from fklit.rewards.text_parts import CHECKSUMS, fetch_text_parts
 from fklit.text.corpus import fetch_text, verify_text
 
 FETCHERS = {
     "emoji": (fetch, "data/emoji", "emoji art is"),
     "text": (fetch_text, "data/text", "texts and tokenizer are"),
+    "text-parts": (fetch_text_parts, "data/parts", "the language model is"),
 }
+
+
+def _verify_text_parts(data_dir: Path) -> Iterator[Finding]:
+    return compare(data_dir, CHECKSUMS, "sha256")
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
-    verifiers = {**VERIFIERS, "emoji": verify_art, "text": verify_text}
+    verifiers = {**VERIFIERS, "emoji": verify_art, "text": verify_text, "text-parts": _verify_text_parts}
     parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")
     bring.add_argument("name", choices=sorted(FETCHERS))
-    bring.add_argument("data_dir", nargs="?", help="where it goes; default: data/NAME")
+    bring.add_argument("data_dir", nargs="?", help="where it goes; default: data/NAME, of text-parts data/parts")
     check = commands.add_parser("verify", help="compare files with known checksums, and print them")
     check.add_argument("name", choices=sorted(verifiers))
     check.add_argument("data_dir", help="the folder that the data module takes")
@@ -46,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"{what} in {data_dir}")
             return 0
         names = convert(options.data_dir, options.cache_dir)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"fklit: {error}", file=sys.stderr)
         return 1
     print(f"converted {', '.join(names)}" if names else "everything was converted before")

@@ -40,7 +40,7 @@ def collate_prompts(batch: Sequence[PromptItem | None]) -> PromptBatch:
 
 
 class PromptDataModule(LightningDataModule):
-    """Prompts for `predict` and `test`, from a file or a list.
+    """Prompts for `predict`, `validate` and `test`, from a file or a list.
 
     Every batch is a `PromptBatch`. The index of a prompt is its place in the file (or list), whatever `limit`,
     batch size and number of processes are: it determines the noise of its samples.
@@ -110,21 +110,25 @@ class PromptDataModule(LightningDataModule):
         return None if self.path is None else find_benchmark(self.path, column=self.column, format=self.format)
 
     def setup(self, stage: str) -> None:
-        """Reads the prompts, so that a bad file is refused before any model is loaded."""
+        """Reads the prompts, so that a bad file is refused before any model is loaded.
+
+        Raises:
+            ValueError: The stage is "fit", or the file is bad.
+        """
+        if stage == "fit":  # the check before training would ask for validation batches first
+            self.train_dataloader()
         assert self.items
 
     def train_dataloader(self) -> NoReturn:
-        """Refuses: nothing is trained or validated on prompts.
+        """Refuses: nothing is trained on prompts.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "expected `predict` or `test` with PromptDataModule, got `fit` or `validate`; "
-            "use `predict` (writes samples) or `test` (reports metrics)."
+            "expected `predict`, `validate` or `test` with PromptDataModule, got `fit`; use `predict` (writes samples) "
+            "or `validate` and `test` (report metrics)."
         )
-
-    val_dataloader = train_dataloader
 
     def test_dataloader(self) -> DataLoader[PromptItem]:
         """All prompts, each on exactly one rank; ranks for which there is none get an empty batch."""
@@ -132,4 +136,4 @@ class PromptDataModule(LightningDataModule):
         sampler = shared(items, self.trainer)
         return DataLoader(items, batch_size=self.batch_size, sampler=sampler, collate_fn=collate_prompts)
 
-    predict_dataloader = test_dataloader
+    predict_dataloader = val_dataloader = test_dataloader

@@ -43,4 +43,4 @@ class SimulationDataModule(LightningDataModule):
         sampler = shared(groups, self.trainer)
         return DataLoader(groups, batch_size=self.batch_size, sampler=sampler, collate_fn=_collate)
 
-    test_dataloader = predict_dataloader
+    val_dataloader = test_dataloader = predict_dataloader

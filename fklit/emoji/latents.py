@@ -13,6 +13,8 @@ from fklit.emoji.art import load_art
 from fklit.emoji.scene_data import SceneDataset
 from fklit.emoji.scenes import caption, sample_scene
 
+_STREAMS = {"validate": ("val",), "test": ("test",)}  # of each stage; of others, training and validation
+
 
 class LatentItem(TypedDict):
     """One training example: the scaled latent, float32 `(C, h, w)`, and the caption."""
@@ -43,13 +45,17 @@ class EncodedScenesDataModule(LightningDataModule):
         batch_size: Scenes in a batch.
         autoencoder: Folder of a diffusers `AutoencoderKL` whose `scaling_factor` is set.
         num_scenes: Scenes in a training epoch; the same ones every epoch.
-        num_val_scenes: Scenes of the validation stream.
-        seed: Of the training stream; validation uses `seed + 1`.
+        num_val_scenes: Scenes of the validation stream, and as many of the test stream.
+        seed: Of the training stream; validation uses `seed + 1`, test `seed + 2`.
 
     Raises:
         ValueError: A number is out of its range.
         FileNotFoundError: No autoencoder in that folder, or no art (raised by `prepare_data`).
     """
+
+    train_set: LatentDataset
+    val_set: LatentDataset
+    test_set: LatentDataset
 
     def __init__(
         self,
@@ -87,10 +93,21 @@ class EncodedScenesDataModule(LightningDataModule):
                 f"expected an autoencoder in {self.autoencoder}, got no config.json; make it with "
                 "`fklit fit --config configs/assets/autoencoder.yaml`, or give the folder of another one."
             )
-        for seed, length in ((self.seed, self.num_scenes), (self.seed + 1, self.num_val_scenes)):
+        running = None if self.trainer is None else self.trainer.state.fn
+        stage = "fit" if running is None else str(running.value)
+        for name, (seed, length) in self._streams().items():
             path = self._store(seed, length)
-            if not path.is_file():
+            # Latents of a stage that does not run would cost minutes: validation and test need no training scenes.
+            if name in _STREAMS.get(stage, ("train", "val")) and not path.is_file():
                 self._encode(path, seed, length)
+
+    def _streams(self) -> dict[str, tuple[int, int]]:
+        """Seed and length of each stream."""
+        return {
+            "train": (self.seed, self.num_scenes),
+            "val": (self.seed + 1, self.num_val_scenes),
+            "test": (self.seed + 2, self.num_val_scenes),
+        }
 
     def _encode(self, path: Path, seed: int, length: int) -> None:
         from diffusers import AutoencoderKL
@@ -111,13 +128,13 @@ class EncodedScenesDataModule(LightningDataModule):
             file.write(save({"latents": torch.cat(parts)}))
 
     def setup(self, stage: str) -> None:
-        """Reads the stored latents."""
+        """Reads the stored latents of a stage: "fit", "validate" or "test"."""
         from safetensors.torch import load_file
 
-        self.train_set = LatentDataset(load_file(self._store(self.seed, self.num_scenes))["latents"], self.seed)
-        self.val_set = LatentDataset(
-            load_file(self._store(self.seed + 1, self.num_val_scenes))["latents"], self.seed + 1
-        )
+        for name in _STREAMS.get(stage, ("train", "val")):
+            seed, length = self._streams()[name]
+            stored = LatentDataset(load_file(self._store(seed, length))["latents"], seed)
+            setattr(self, f"{name}_set", stored)
 
     def train_dataloader(self) -> DataLoader[LatentItem]:
         """Batches `{"latent": (N, C, h, w), "prompt": list of str}`."""
@@ -126,3 +143,7 @@ class EncodedScenesDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[LatentItem]:
         """The validation stream, in order."""
         return DataLoader(self.val_set, batch_size=self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[LatentItem]:
+        """The test stream, in order."""
+        return DataLoader(self.test_set, batch_size=self.batch_size)

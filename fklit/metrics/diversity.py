@@ -1,13 +1,12 @@
 """How different the samples of one prompt are: steering gains reward at the price of variety."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
+from fklit.metrics.clip_features import CLIPFeatures
+from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.samples import SampleBatch
-from fklit.rewards.clip import CLIPScore
 
 
 def pairwise_distance(features: Float[Tensor, "b k d"]) -> Float[Tensor, " b"]:
@@ -25,38 +24,48 @@ def pairwise_distance(features: Float[Tensor, "b k d"]) -> Float[Tensor, " b"]:
     return 1 - cosines
 
 
-class CLIPDiversity(Metric):
+class CLIPDiversity(PromptMetric):
     """Mean over prompts of the mean pairwise `1 - cosine` between CLIP image embeddings of a prompt's samples.
 
+    In [0, 2]; all K samples of a prompt count alike, whatever their weights.
+
     Args:
-        model_name: As in `fklit.rewards.CLIPScore`.
+        model_name: Any model of open_clip, as in `fklit.rewards.CLIPScore`.
         pretrained: As there.
+        max_batch: Most images at once; None for no limit.
+        by: As in `PromptMetric`.
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
-    total: Tensor
-    count: Tensor
+    accepts = "image"
 
-    def __init__(self, model_name: str, pretrained: str | None = None) -> None:
-        super().__init__()
-        self.score = CLIPScore(model_name, pretrained)
-        self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(
+        self, model_name: str, pretrained: str | None = None, *, max_batch: int | None = None, by: str | None = None
+    ) -> None:
+        super().__init__(by=by)
+        self.features = CLIPFeatures(model_name, pretrained, max_batch=max_batch)
 
-    def update(self, samples: Float[Tensor, "b k c h w"], batch: SampleBatch) -> None:
-        """Adds all samples, in [0, 1], of B prompts.
+    def load(self) -> None:
+        """Loads the model."""
+        self.features.load()
+
+    def check_run(self, name: str, *, num_prompts: int | None, num_particles: int | None) -> None:
+        """Refuses one sample a prompt.
+
+        Raises:
+            ValueError: There is only one.
+        """
+        if num_particles is not None and num_particles < 2:
+            raise ValueError(
+                f"{name} ({type(self).__name__}) expected at least 2 samples a prompt, got {num_particles}; raise "
+                "num_particles, or leave it out."
+            )
+
+    def values(self, samples: Float[Tensor, "b k c h w"], batch: SampleBatch) -> Float[Tensor, " b"]:
+        """The distance of each prompt's samples.
 
         Raises:
             ValueError: There are fewer than two samples a prompt.
         """
-        with torch.no_grad():
-            features = self.score.embed_images(samples.flatten(0, 1))
-        distances = pairwise_distance(features.reshape(*samples.shape[:2], -1))
-        self.total += distances.sum()
-        self.count += len(distances)
-
-    def compute(self) -> Tensor:
-        """The mean over prompts, in [0, 2], float64; NaN before any update."""
-        return self.total / self.count
+        features = self.features(samples.flatten(0, 1))
+        return pairwise_distance(features.unflatten(0, samples.shape[:2]))

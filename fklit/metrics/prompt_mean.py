@@ -42,12 +42,13 @@ class PromptMean(Metric):
 
     def compute(self) -> Tensor:
         """The mean, a float64 scalar."""
-        by_prompt = dict(zip(_joined(self.indices).tolist(), _joined(self.values).tolist(), strict=True))
+        by_prompt = dict(zip(joined(self.indices).tolist(), joined(self.values).tolist(), strict=True))
         values = torch.tensor([by_prompt[index] for index in sorted(by_prompt)], dtype=torch.float64)
         return values[values.isfinite()].mean()
 
 
-def _joined(parts: list[Tensor] | Tensor) -> Tensor:
-    if isinstance(parts, Tensor):  # after a synchronization between processes
+def joined(parts: list[Tensor] | Tensor) -> Tensor:
+    """A state of torchmetrics that is a list of tensors, as one tensor, which it is after processes exchanged it."""
+    if isinstance(parts, Tensor):
         return parts
     return torch.cat(parts) if parts else torch.zeros(0)

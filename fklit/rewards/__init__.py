@@ -30,6 +30,7 @@ from fklit.rewards.server import RewardServer
 from fklit.rewards.soft_tifa import SoftTIFA
 from fklit.rewards.text_classifier import TextClassifier
 from fklit.rewards.text_reward import TextReward
+from fklit.rewards.unknown_words import UnknownWordsWarning
 from fklit.rewards.vqa_score import VQAScore
 from fklit.rewards.word_sentiment import AFINNSentiment, VADERSentiment
 
@@ -64,6 +65,7 @@ __all__ = [
     "Standardized",
     "TextClassifier",
     "TextReward",
+    "UnknownWordsWarning",
     "VADERSentiment",
     "VQAScore",
     "WeightedSum",

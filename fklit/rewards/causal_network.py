@@ -71,8 +71,8 @@ class CausalNetwork(nn.Module):
             max_tokens: So many tokens after the context at most; None for all.
 
         Returns:
-            Tokens, and the number of them that have no score: those of the prompt and BOS, or the first token if
-            nothing precedes it.
+            Tokens, and the number of them that have no score, which are those of the prompt and BOS, or the first token
+            if nothing precedes it.
 
         Raises:
             RewardError: The tokenizer does not know a word of it.
@@ -90,6 +90,7 @@ class CausalNetwork(nn.Module):
         self._check_known(own, places, whole)
         # A token that begins in the prompt and ends behind it belongs to what follows.
         given = next((number for number, (_, stop) in enumerate(places) if stop > end), len(own))
+        given = given if whole[end:].strip() else len(own)  # spaces alone are nothing to score
         scored_from = len(context) + given
         tokens = [*context, *own]
         scored_from = max(scored_from, 1)  # a first token that nothing precedes has no probability given the past

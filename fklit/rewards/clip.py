@@ -12,6 +12,7 @@ from torch import Tensor
 from fklit import assets
 from fklit.rewards.image_text_cosine import ImageTextCosine
 from fklit.rewards.preprocess import ClipPreprocess
+from fklit.rewards.unknown_words import warn_of_unknown_words
 
 
 class CLIPScore(ImageTextCosine):
@@ -129,6 +130,7 @@ class CLIPScore(ImageTextCosine):
     def encode_text(self, prompt: str) -> Tensor:
         """Embedding (1, d) of a prompt, cut to the context length of the model (77 tokens for most)."""
         assert self._tokenize is not None
+        warn_of_unknown_words(getattr(self._tokenize, "tokenizer", None), prompt, owner="CLIPScore")
         return self.model.encode_text(self._tokenize([prompt]).to(self.device))  # type: ignore[no-any-return]
 
 

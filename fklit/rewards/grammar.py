@@ -1,7 +1,9 @@
 """How much of a sentence a grammar explains, by link-grammar."""
 
 import math
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,19 +19,26 @@ _FIX = (
 )
 
 
+# A mark and what closes with it, before a space; where a quotation ends, "he said" may go on with the sentence.
+_SENTENCE_END = re.compile(r"[.!?]+(?:(?=\s|$)|[\"'\u201d\u2019)]+(?=\s+[^\sa-z]|\s*$))")
+
+
 class GrammarScore(TextReward):
-    """Minus the share of words that link-grammar has to leave out to parse a text as one sentence, -1 to 0.
+    """Minus the share of words that link-grammar has to leave out to parse the sentences of a text, -1 to 0.
 
     0 means that the whole text parses; `AcceptanceRate(GrammarScore(), threshold=0.0)` is the share of such texts.
     Words are those that link-grammar counts, punctuation included. It sees word order and agreement, but not meaning
-    (Sleator and Temperley 1991); it reads whole sentences, so split texts of several, and cut them at a full stop.
+    (Sleator and Temperley 1991). A sentence ends at a full stop, a question mark or an exclamation mark before a space,
+    also where that is an abbreviation.
 
-    A text that could not be parsed is NaN: of more than about 250 words, or one that takes longer than `max_seconds`.
+    A text that could not be parsed is NaN: with a sentence of more than 254 words, or that takes over `max_seconds`.
     The latter depends on the machine, so keep the limit far from what sentences take (milliseconds).
 
     Args:
         language: Of a dictionary that is installed.
-        max_seconds: Most seconds a text, whole ones.
+        trim: Whether to leave out what follows the last end of a sentence, such as one that the length of the text has
+            cut; a text without an end is read whole.
+        max_seconds: Most seconds a sentence, whole ones.
         empty: What a text without words is: "error" refuses it by name, "nan" scores it NaN, for the method's `on_nan`.
         max_batch: Most texts at once; None for no limit.
     """
@@ -41,12 +50,14 @@ class GrammarScore(TextReward):
         self,
         language: str = "en",
         *,
+        trim: bool = False,
         max_seconds: int = 10,
         empty: OnEmpty = "error",
         max_batch: int | None = None,
     ) -> None:
         super().__init__(empty=empty, max_batch=max_batch)
         self.language = language
+        self.trim = trim
         self.max_seconds = check_count("max_seconds", max_seconds)
         self._library: Any = None
         self._dictionary: Any = None
@@ -67,24 +78,46 @@ class GrammarScore(TextReward):
                 f"link-grammar-dictionaries-{self.language}, or give another one."
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the dictionary, which copies read again: it lives in the memory of a C library."""
+        return {**self.__dict__, "_library": None, "_dictionary": None, "_loaded": False}
+
     def score_texts(self, texts: list[str], prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
         """Scores (n,), float64."""
         return torch.tensor([self._of(text) for text in texts], dtype=torch.float64)
 
     def _of(self, text: str) -> float:
+        parsed = [self._parse(sentence) for sentence in sentences(text, trim=self.trim)]
+        left_out, words = sum(counts[0] for counts in parsed), sum(counts[1] for counts in parsed)
+        return 0.0 - left_out / words
+
+    def _parse(self, sentence: str) -> tuple[float, float]:
+        """Words that are left out of a sentence, and all of its words; NaN if it could not be parsed."""
         library = self._library
-        text = text.replace("\0", "\ufffd")  # C ends a text there
         options = library.ParseOptions(
-            max_null_count=len(text) + 2,  # more than there are words
+            max_null_count=len(sentence) + 2,  # more than there are words
             max_parse_time=self.max_seconds,
             linkage_limit=1,
             repeatable_rand=True,
             spell_guess=False,  # a word that it guesses at is not that of the text
         )
-        sentence = library.Sentence(text, self._dictionary, options)
-        linkages = sentence.parse()
+        read = library.Sentence(sentence.replace("\0", "\ufffd"), self._dictionary, options)  # C ends a text at 0
+        linkages = read.parse()
         if len(linkages) == 0:
-            return math.nan
+            return math.nan, math.nan
         # The walls before and after a sentence are no words of it, though it counts those that it leaves out.
         words = sum(1 for word in next(iter(linkages)).words() if word not in ("LEFT-WALL", "RIGHT-WALL"))
-        return -min(float(sentence.null_count()) / words, 1.0)
+        return float(min(read.null_count(), words)), float(words)
+
+
+def sentences(text: str, *, trim: bool = False) -> list[str]:
+    """The sentences of a text with words, at least one.
+
+    Args:
+        text: The text.
+        trim: Whether to leave out what follows the last end of a sentence, if there is one.
+    """
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    rest = [] if trim and ends else [len(text)]
+    cut = [text[first:last].strip() for first, last in pairwise([0, *ends, *rest])]
+    return [sentence for sentence in cut if sentence]

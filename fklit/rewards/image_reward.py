@@ -16,6 +16,7 @@ from fklit.rewards.image_reward_layout import read_sizes, rename_weights
 from fklit.rewards.image_text_network import ImageTextNetwork
 from fklit.rewards.preprocess import ClipPreprocess
 from fklit.rewards.pretrained import load_part
+from fklit.rewards.unknown_words import warn_of_unknown_words
 
 _PUBLISHED = {
     "mean": 0.16717362830052426,  # of the raw scores of the training set, and their deviation: published in the code
@@ -37,7 +38,8 @@ class ImageReward(Reward):
 
     `ImageReward("fklit:emoji_reward")` is the small model that ships: the log probability, at most 0, that a picture
     of the emoji scenes shows what its caption says and nothing else. It sees relations and counts. It knows
-    the words of these captions only, reads all others as one unknown word, and cuts captions to 16.
+    the words of these captions only, reads all others as one unknown word (with an `UnknownWordsWarning`), and cuts
+    captions to 16.
 
     Args:
         model_name: "owner/name" of the hub or a local file or folder with `ImageReward.pt`; or "fklit:emoji_reward", or
@@ -74,6 +76,7 @@ class ImageReward(Reward):
             self._notes = json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
             self._set_range()
         self._tokenizer: Any = None
+        self._read: set[str] = set()  # prompts whose words have been checked
 
     def _set_range(self) -> None:
         if "pixels" not in self._notes or "vision" not in self._notes:
@@ -132,6 +135,10 @@ class ImageReward(Reward):
             samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
             prompts: One prompt a sample.
         """
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._read:
+                warn_of_unknown_words(self._tokenizer, prompt, owner="ImageReward")
+                self._read.add(prompt)
         images = samples.expand(-1, 3, -1, -1) if samples.shape[1] == 1 else samples
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self._notes["max_length"]

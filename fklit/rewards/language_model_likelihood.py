@@ -35,11 +35,11 @@ class LanguageModelLikelihood(TextReward):
     LanguageModelLikelihood("fklit:text_guide")
     ```
 
-    **Which tokens are scored.** All of the text, each given those before it. What the tokenizer puts in front (BOS) is
-    context and has no score, and nothing that it puts behind is used. Where nothing precedes the first token, as with
-    GPT-2, whose tokenizer adds no BOS, that token has no score either; `add_bos=True` gives it one. With
-    `given_prompt` the tokens of the prompt are context, and what follows is scored: a sample that begins with its
-    prompt, apart from spaces and case, is split there, and any other is taken as what follows it.
+    **Which tokens are scored.** All of the text, each given those before it; of a text of spaces alone none. What the
+    tokenizer puts in front (BOS) is context and has no score, and nothing that it puts behind is used. Where nothing
+    precedes the first token, as with GPT-2, whose tokenizer adds no BOS, that token has no score either; `add_bos=True`
+    gives it one. With `given_prompt` the tokens of the prompt are context, and what follows is scored: a sample that
+    begins with its prompt, apart from spaces and case, is split there, and any other is taken as what follows it.
 
     Words that the tokenizer does not know, and texts longer than the model takes, are refused by name: the likelihood
     of a stand-in, or of a part, would be another number. Gradients do not reach texts.
@@ -110,12 +110,8 @@ class LanguageModelLikelihood(TextReward):
             cache_dir=self.cache_dir,
         )
 
-    def is_empty(self, text: str) -> bool:
-        """Whether there is no text; of others the tokens tell."""
-        return not text
-
     def token_log_probabilities(self, texts: list[str], prompts: list[str]) -> list[Tensor]:
-        """`log p` in nats of each scored token, for each text a tensor of float64; empty without a scored token.
+        """`log p` in nats of each scored token, a tensor of float64 on the CPU a text; empty without a scored token.
 
         Args:
             texts: n texts.
@@ -128,12 +124,12 @@ class LanguageModelLikelihood(TextReward):
             for text, prompt in zip(texts, given, strict=True)
         ]
         scored = [number for number, (tokens, start) in enumerate(rows) if len(tokens) > start]
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)] * len(rows)
+        found = [torch.zeros(0, dtype=torch.float64)] * len(rows)
         size = self.max_batch or max(len(scored), 1)
         for some in (scored[first : first + size] for first in range(0, len(scored), size)):
             logs = self.network.log_probabilities([rows[row] for row in some], fill=size if self.pad else None)
             for row, values in zip(some, logs, strict=True):
-                found[row] = values.double()
+                found[row] = values.cpu().double()
         return found
 
     def score_texts(self, texts: list[str], prompts: list[str], metadata: list[Mapping[str, Any]]) -> Tensor:
@@ -148,7 +144,7 @@ class LanguageModelLikelihood(TextReward):
             if not len(values):
                 self.refuse_empty(text, "a text with a token that others precede")
         total = torch.stack([values.sum() for values in logs])
-        counts = torch.tensor([len(values) for values in logs], dtype=torch.float64, device=total.device)
+        counts = torch.tensor([len(values) for values in logs], dtype=torch.float64)
         total = total.masked_fill(counts == 0, torch.nan)
         if self.output == "sum":
             return total

@@ -20,6 +20,7 @@ class ProfanityScore(TextReward):
     Args:
         unwanted: Whether offensive texts are the bad ones: `log(1 - p)`; False scores `log p`.
         empty: What a text without words is: "error" refuses it by name, "nan" scores it NaN, for the method's `on_nan`.
+        max_batch: Most texts at once; None for no limit.
     """
 
     typical_range = (-8.0, 0.0)

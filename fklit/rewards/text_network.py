@@ -100,8 +100,8 @@ class TextNetwork(nn.Module):
                 f"{self.owner} expected texts of at most {limit} tokens, which {self.source} takes, got {longest}; set "
                 f"max_tokens={limit} to read the beginning of texts."
             )
-        # Without a token for padding, as in most causal models, texts of one length go together.
-        pad = self.tokenizer.pad_token_id if self.network.config.pad_token_id is not None else None
+        # By it the network knows where a text ends; without one, as in some causal models, texts go one by one.
+        pad = self.network.config.pad_token_id
         found = torch.stack(by_rows(token_batches(ids, pad=pad, limit=limit, fill=fill), len(ids), self._logits))
         if self.multi_label:
             return F.logsigmoid(found), F.logsigmoid(-found)

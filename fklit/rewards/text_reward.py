@@ -53,7 +53,8 @@ class TextReward(Reward):
         filled = [row for row, text in enumerate(samples) if not self.is_empty(text)]
         if len(filled) < len(samples):
             self.refuse_empty(next(text for text in samples if self.is_empty(text)), "a text with words")
-        scores = torch.full((len(samples),), math.nan, dtype=torch.float64, device=self.device)
+        precision = torch.float32 if self.device.type == "mps" else torch.float64  # which has no other
+        scores = torch.full((len(samples),), math.nan, dtype=precision, device=self.device)
         if filled:
             found = self.score_texts(
                 [samples[row] for row in filled], [prompts[row] for row in filled], [known[row] for row in filled]

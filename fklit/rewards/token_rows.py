@@ -35,18 +35,19 @@ def token_batches(
 
     Args:
         ids: Tokens of each row; every row has some.
-        pad: Token to pad with; None puts rows of exactly one length together, without padding.
+        pad: Token to pad with; None for a network without one, which gets one row at a time.
         limit: Longest row that the network takes; padding does not exceed it. None for no limit.
         fill: Rows of each batch, made up by repeating the last; None for as many as there are.
     """
     groups: dict[int, list[int]] = {}
+    most = 1 if pad is None else fill
     for row, given in enumerate(ids):
         size = len(given) if pad is None else -(-len(given) // STEP) * STEP
         groups.setdefault(max(len(given), size if limit is None else min(size, limit)), []).append(row)
     for size, rows in sorted(groups.items()):
-        for start in range(0, len(rows), fill or len(rows)):
-            some = rows[start : start + (fill or len(rows))]
-            filled = some + some[-1:] * ((fill or len(some)) - len(some))
+        for start in range(0, len(rows), most or len(rows)):
+            some = rows[start : start + (most or len(rows))]
+            filled = some + some[-1:] * ((most or len(some)) - len(some))
             tokens = torch.tensor([[*ids[row], *[pad or 0] * (size - len(ids[row]))] for row in filled])
             mask = torch.tensor([[1] * len(ids[row]) + [0] * (size - len(ids[row])) for row in filled])
             yield TokenBatch(some, tokens, mask)

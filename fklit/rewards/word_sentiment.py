@@ -22,6 +22,7 @@ class VADERSentiment(TextReward):
 
     Args:
         empty: What a text without words is: "error" refuses it by name, "nan" scores it NaN, for the method's `on_nan`.
+        max_batch: Most texts at once; None for no limit.
     """
 
     typical_range = (-1.0, 1.0)
@@ -53,6 +54,7 @@ class AFINNSentiment(TextReward):
     Args:
         output: "mean" over the words of a text, those that are on the list and those that are not, or their "sum".
         empty: What a text without words is: "error" refuses it by name, "nan" scores it NaN, for the method's `on_nan`.
+        max_batch: Most texts at once; None for no limit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Lightning modules that sample with fixed weights: `predict` and `test` work, `fit` and `validate` are refused."""
+"""Lightning modules that sample with fixed weights: `predict`, `validate` and `test` work, `fit` is refused."""
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -11,23 +11,22 @@ class NoTraining(LightningModule):
     """A base of tasks that train nothing; a checkpoint of one holds hyperparameters and no weights."""
 
     def setup(self, stage: str) -> None:
-        """Refuse `fit` and `validate` before any data is read.
+        """Refuse `fit` before any data is read.
 
         Raises:
-            ValueError: For these stages.
+            ValueError: For this stage.
         """
-        if stage in ("fit", "validate"):
+        if stage == "fit":
             self._refuse()
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
-            f"expected `predict` or `test` with {type(self).__name__}, which trains nothing, got `fit` or `validate`; "
-            "`predict` writes samples, `test` reports metrics."
+            f"expected `predict`, `validate` or `test` with {type(self).__name__}, which trains nothing, got `fit`; "
+            "`predict` writes samples, `validate` and `test` report metrics."
         )
 
     # Lightning asks for these methods, or complains in words of its own, before it calls `setup`.
     training_step = _refuse
-    validation_step = _refuse
     configure_optimizers = _refuse
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.samples import SampleBatch
@@ -16,13 +16,17 @@ from fklit.sampling.describe import describe
 from fklit.sampling.model_source import ModelSource
 from fklit.sampling.no_training import NoTraining
 from fklit.sampling.prompts import check_metadata
+from fklit.sampling.repeated import loader_at, repeated_rows
 from fklit.sampling.result import PipelineResult
 from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.threads import check_threads, pinned_threads
 
 
 class SamplingTask(NoTraining):
-    """`predict` and `test` of a method that samples prompts with a pretrained pipeline; nothing is trained.
+    """`predict`, `validate` and `test` of a method that samples prompts with a pretrained pipeline; nothing is trained.
+
+    `validate` and `test` sample and log the same, `val/NAME` and `test/NAME`. Their steps return the samples, which
+    `fklit.callbacks.MetricsCallback` measures: `{"samples": (B, K, ...), "batch": SampleBatch}`.
 
     The samples of a prompt depend on the settings, the seed and the prompt's index, not on batch size, number of
     processes or order (bit for bit with a fixed `max_batch` and `num_threads`). Nothing here is saved in checkpoints:
@@ -32,10 +36,10 @@ class SamplingTask(NoTraining):
         source: Where the pipeline, or a model that owns its steps, comes from; loaded when the run starts.
         settings: Of the method.
         reported: Names of the figures that `figures` gives.
-        metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in [0, 1]
-            with a `SampleBatch`.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
     """
+
+    evaluates: ClassVar[str] = "samples"  # what the steps return, for MetricsCallback
 
     def __init__(
         self,
@@ -43,7 +47,6 @@ class SamplingTask(NoTraining):
         settings: SamplingSettings,
         *,
         reported: Sequence[str],
-        metrics: Mapping[str, Metric] | None = None,
         num_threads: int | None = 1,
     ) -> None:
         super().__init__()
@@ -53,7 +56,18 @@ class SamplingTask(NoTraining):
         self.done: frozenset[int] = frozenset()  # prompts that are on disk already; set by the writer
         self.num_threads = check_threads(num_threads)
         self.means = nn.ModuleDict({name: PromptMean() for name in reported})
-        self.metrics = nn.ModuleDict(dict(metrics or {}))
+        self._seen: dict[int, int] = {}  # rows of this epoch, by loader
+
+    @property
+    def num_prompts(self) -> int | None:
+        """Prompts of the run, on all processes; None if the data module does not say."""
+        items = getattr(getattr(self.trainer, "datamodule", None), "items", None)
+        return None if items is None else len(items)
+
+    @property
+    def num_particles(self) -> int:
+        """K."""
+        return self.sampling.num_particles
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -77,13 +91,41 @@ class SamplingTask(NoTraining):
 
     @abstractmethod
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> PipelineResult:
-        """Run the method on prompts with their indices and what else is known about them."""
+        """Run the method on prompts with their indices and what else is known about them.
+
+        Args:
+            prompts: B prompts.
+            indices: Their indices, from which with the seed their noise follows.
+            metadata: What else is known about each, B mappings.
+            settings: In place of the task's own.
+        """
+
+    def sample_base(self, batch: SampleBatch) -> tuple[Tensor, SampleBatch]:
+        """Draw one sample of each prompt without the method: the same run with one particle, which nothing selects.
+
+        Its first noise is that of the prompt's first particle; its sampler, steps and guidance are those of the method,
+        so that the difference is what the method did. It costs 1/K of the method.
+
+        Returns:
+            Samples (B, 1, ...) on the task's device, and what is known about them.
+        """
+        alone = replace(self.sampling, num_particles=1, on_degenerate="keep")
+        prompts, indices, metadata = list(batch.prompts), batch.indices.tolist(), list(batch.metadata)
+        with pinned_threads(self.num_threads):
+            result = self.sample(prompts, indices, metadata, settings=alone)
+        known = SampleBatch(prompts, metadata, torch.zeros_like(batch.indices), batch.indices, result)
+        return result.samples.to(self.device), known
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:
-        """Figures of each prompt (B,) by name, for `test`."""
+        """Figures of each prompt (B,) by name, for `validate` and `test`."""
 
     def chosen(self, result: Any) -> Tensor:
         """Slot of the sample of each prompt that metrics see, (B,)."""
@@ -110,19 +152,6 @@ class SamplingTask(NoTraining):
             reward.load()
         self.source.load().enable_offload(self.trainer.strategy.root_device)
 
-    def on_test_start(self) -> None:
-        """Refuse metrics with more processes than prompts: they would wait for one that saw none.
-
-        Raises:
-            ValueError: There are.
-        """
-        items = getattr(getattr(self.trainer, "datamodule", None), "items", None)
-        if items is not None and len(self.metrics) and self.trainer.world_size > len(items):
-            raise ValueError(
-                f"expected a prompt for each of {self.trainer.world_size} processes with metrics, got {len(items)}; "
-                f"use at most {len(items)} devices."
-            )
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Sample the prompts of a batch that are not done.
 
@@ -140,14 +169,29 @@ class SamplingTask(NoTraining):
         with pinned_threads(self.num_threads):
             return self.sample([row[0] for row in todo], [row[1] for row in todo], [row[2] for row in todo])
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Sample the prompts of a batch and add them to the metrics."""
-        prompts, indices, metadata = _columns(batch)
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Sample the prompts of a batch, add their figures to the means, and return the samples."""
+        return self._evaluate(batch, "val", dataloader_idx)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Sample the prompts of a batch, add their figures to the means, and return the samples."""
+        return self._evaluate(batch, "test", dataloader_idx)
+
+    def _evaluate(self, batch: dict[str, Any], stage: str, dataloader_idx: int) -> dict[str, Any]:
+        loader = loader_at(getattr(self._trainer, f"{stage}_dataloaders", None), dataloader_idx)
+        rows = [*zip(*_columns(batch), strict=True)]
+        seen = self._seen.get(dataloader_idx, 0)
+        self._seen[dataloader_idx] = seen + len(rows)
+        repeated = repeated_rows(loader, seen, len(rows))
+        rows = [row for row, again in zip(rows, repeated, strict=True) if not again]
+        prompts, indices, metadata = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
         if not prompts:  # of a process that has nothing to do: what is gathered from it has no rows
+            nothing = torch.zeros(0, dtype=torch.int64)
             for mean in self.means.values():
                 assert isinstance(mean, PromptMean)
-                mean.update(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64))
-            return
+                mean.update(nothing, torch.zeros(0, dtype=torch.float64))
+            samples = torch.zeros(0, self.num_particles, 3, 1, 1, device=self.device)
+            return {"samples": samples, "batch": SampleBatch([], [], nothing, nothing)}
         with pinned_threads(self.num_threads):
             result = self.sample(prompts, indices, metadata)
         where = torch.tensor(indices)
@@ -155,20 +199,29 @@ class SamplingTask(NoTraining):
             mean = self.means[name]
             assert isinstance(mean, PromptMean)
             mean.update(where, values)
-        samples = result.samples.to(self.device)
-        for metric in self.metrics.values():
-            assert isinstance(metric, Metric)
-            metric.update(samples, SampleBatch(prompts, metadata, self.chosen(result)))
+        known = SampleBatch(prompts, metadata, self.chosen(result).cpu(), where, result)
+        return {"samples": result.samples.to(self.device), "batch": known}
+
+    def on_validation_epoch_start(self) -> None:
+        """Count the rows of the epoch from the first."""
+        self._seen = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all prompts of all processes, `val/NAME`."""
+        self._log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over all prompts of all processes; a metric of several numbers logs each."""
-        for name, metric in (*self.means.items(), *self.metrics.items()):
-            assert isinstance(metric, Metric)
-            value = metric.compute()
-            values = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+        """Log the means over all prompts of all processes, `test/NAME`."""
+        self._log_means("test")
+
+    def _log_means(self, stage: str) -> None:
+        for name, mean in self.means.items():
+            assert isinstance(mean, PromptMean)
             # Equal on all processes already; the mean over them only tells Lightning so.
-            self.log_dict({f"test/{key}": v.float() for key, v in values.items()}, sync_dist=True)
-            metric.reset()
+            self.log(f"{stage}/{name}", mean.compute().float(), sync_dist=True)
+            mean.reset()
 
 
 def cost_figures(result: PipelineResult) -> dict[str, Tensor]:

@@ -1,14 +1,14 @@
-"""Steering under Lightning: `predict` makes samples for a writer, `test` reports metrics."""
+"""Steering under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
-from torchmetrics import Metric
 
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
 from fklit.sampling.model_source import ModelSource
+from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
 from fklit.steering.api import steer
 from fklit.steering.result import SteeringResult
@@ -21,9 +21,9 @@ class SteeringTask(SamplingTask):
     """Steers a pretrained pipeline on the prompts of a DataModule.
 
     `predict` returns one `SteeringResult` a batch, which `SampleWriter` writes to disk; set
-    `return_predictions: false`, or all images of the run stay in memory. `test` logs means over prompts: the reward by
-    weight and of the chosen sample, the effective sample size and log Z at the end, surviving lineages, cost, and
-    `metrics` of the chosen samples.
+    `return_predictions: false`, or all images of the run stay in memory. `validate` and `test` log means over prompts:
+    the reward by weight and of the chosen sample, the effective sample size and log Z at the end, surviving lineages,
+    and cost; `fklit.callbacks.MetricsCallback` adds metrics of the samples.
     """
 
     @takes_settings(SteeringSettings)
@@ -31,7 +31,6 @@ class SteeringTask(SamplingTask):
         self,
         source: PipelineSource | ModelSource,
         *,
-        metrics: dict[str, Metric] | None = None,
         num_threads: int | None = 1,
         **settings: Unpack[SteeringArguments],
     ) -> None:
@@ -39,8 +38,6 @@ class SteeringTask(SamplingTask):
 
         Args:
             source: Where the pipeline, or a model that owns its steps, comes from; loaded when the run starts.
-            metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in
-                [0, 1] with a `fklit.metrics.samples.SampleBatch`: prompts, metadata and which samples were chosen.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
                 are.
 
@@ -48,13 +45,18 @@ class SteeringTask(SamplingTask):
             ValueError, TypeError: For settings that no run accepts.
         """
         chosen = SteeringSettings(**settings)
-        super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
+        super().__init__(source, chosen, reported=_REPORTED, num_threads=num_threads)
 
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> SteeringResult:
         """Steer prompts."""
-        keywords = self.sampling.keywords()
+        keywords = (settings or self.sampling).keywords()
         return steer(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:

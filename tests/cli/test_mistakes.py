@@ -18,6 +18,7 @@ from fklit.cli import main
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEBUG = str(CONFIGS / "debug" / "steering.yaml")
 DIGITS = (CONFIGS / "debug" / "eqprop_digits.yaml").read_text()
+JUDGE = '{"judge": {"class_path": "Compositionl"}}'
 STEER = (
     *("predict", "--config", DEBUG, "--model.source.path", "sd", "--model.reward_scale", "30", "--output_dir", "out"),
     *("--model.reward", '{"class_path": "Function", "init_args": {"fn": "steering_rewards:redness"}}'),
@@ -69,7 +70,7 @@ MISTAKES = [
     ("class", (*STEER, "--model.tempering", "linear"), "did you mean 'Linear'?"),
     (
         "class",
-        (*STEER, "--model.metrics", '{"judge": {"class_path": "Compositionl"}}'),
+        (*STEER, "--trainer.callbacks=MetricsCallback", "--trainer.callbacks.metrics", JUDGE),
         "mean 'Compositional'?",
     ),
     ("class", (*STEER, "--model.reward", "ClipScore"), "did you mean 'CLIPScore'?"),

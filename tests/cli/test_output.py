@@ -38,7 +38,7 @@ def written():
 def test_output_dir_reaches_everything_wherever_it_stands_and_the_results_are_named(capsys):
     steps = '{"num_inference_steps": 4, "eta": 1.0}'
     emoji = ("predict", "--config", str(CONFIGS / "steering" / "emoji.yaml"), *SMALL, "--data.path", "null")
-    main([*emoji, "--model.metrics", "null", "--model.pipeline_kwargs", steps, "--output_dir", "runs/a"])
+    main([*emoji, "--model.pipeline_kwargs", steps, "--output_dir", "runs/a"])
     assert written() == {"runs/a"} and {path.name for path in Path().iterdir()} == {"runs", "sd"}
     assert {"report.html", "config.yaml", "run.json"} <= {path.name for path in Path("runs/a").iterdir()}
     assert "1 prompt: runs/a\nreport: runs/a/report.html\n" in capsys.readouterr().out

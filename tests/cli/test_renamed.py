@@ -79,6 +79,10 @@ def test_old_class_paths_on_the_command_line(word, new, capsys):
     ("word", "new"),
     [
         ("--model.call=1", "model: 'call' of SteeringTask was renamed to 'pipeline_kwargs'."),
+        (
+            "--model.metrics=null",
+            "'metrics' of SteeringTask is now of the callback MetricsCallback, which",
+        ),
         ("--model.schedule.start=1", "model: 'schedule' of SteeringTask was renamed to 'reward_schedule'."),
     ],
 )

@@ -62,7 +62,7 @@ GROUPS = ("--data.init_args.num_groups", "5", "--data.init_args.batch_size", "2"
 
 def run(command):
     """A command of its own, whose processes must not be those of pytest."""
-    settings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    settings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
     settings.pop("OMP_NUM_THREADS", None)  # threads are for Lightning and the tasks to set
     result = subprocess.run(
         [sys.executable, *command], env=settings, capture_output=True, text=True, timeout=500, check=False

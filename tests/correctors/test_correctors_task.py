@@ -182,10 +182,21 @@ def test_figures_compare_with_the_reference():
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-@pytest.mark.parametrize("method", ["fit", "validate"])
-def test_training_is_refused(method, tmp_path):
+def test_training_is_refused(tmp_path):
     with pytest.raises(ValueError, match="SimulationTask, which trains nothing"):
-        getattr(_trainer(tmp_path, max_epochs=1), method)(SimulationTask(_target()), [torch.zeros(1)])
+        _trainer(tmp_path, max_epochs=1).fit(SimulationTask(_target()), [torch.zeros(1)])
+
+
+def test_validate_says_what_test_says(tmp_path):
+    settings = {"num_particles": 20, "num_steps": 6}
+    said = {
+        stage: getattr(_trainer(tmp_path), stage)(
+            SimulationTask(_target(), **settings), SimulationDataModule(3, batch_size=2), verbose=False
+        )[0]
+        for stage in ("validate", "test")
+    }
+    assert {f"test/{name.removeprefix('val/')}": value for name, value in said["validate"].items()} == said["test"]
+    assert "val/log_z" in said["validate"]
 
 
 def test_files_hold_what_was_simulated(tmp_path):
@@ -215,7 +226,8 @@ def in_a_copy(tmp_path, monkeypatch, folder):
     shutil.copytree(CONFIGS, tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])
-    monkeypatch.setattr(fklit.assets, "path", lambda name: folder / name)
+    shipped = fklit.assets.path
+    monkeypatch.setattr(fklit.assets, "path", lambda name: folder / name if (folder / name).exists() else shipped(name))
     return tmp_path
 
 

@@ -232,14 +232,11 @@ def test_bad_arguments(arguments, message):
         PromptDataModule(**arguments)
 
 
-@pytest.mark.parametrize("method", ["fit", "validate"])
-def test_training_is_refused(method, tmp_path):
+def test_training_is_refused(tmp_path):
     from lightning.pytorch.demos import BoringModel
 
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1, default_root_dir=tmp_path
     )
-    with pytest.raises(
-        ValueError, match="expected `predict` or `test` with PromptDataModule, got `fit` or `validate`; use"
-    ):
-        getattr(trainer, method)(BoringModel(), datamodule=PromptDataModule(prompts=["a"]))
+    with pytest.raises(ValueError, match="`predict`, `validate` or `test` with PromptDataModule, got `fit`; use"):
+        trainer.fit(BoringModel(), datamodule=PromptDataModule(prompts=["a"]))

@@ -17,7 +17,9 @@ def test_real_scenes_are_judged_right():
 def test_all_tasks_are_solved_by_real_scenes():
     images, right, _ = real_scenes()
     metric = Compositional()
-    batch = SampleBatch([line["prompt"] for line in right], right, torch.zeros(len(right), dtype=torch.int64))
+    batch = SampleBatch(
+        [line["prompt"] for line in right], right, torch.zeros(len(right), dtype=torch.int64), torch.arange(len(right))
+    )
     metric.update(images[:, None], batch)
     assert {name: float(value) for name, value in metric.compute().items()} == dict.fromkeys(
         ("overall", "overall_exact", "overall_partial", "single_object", "two_object", "counting", "colors",

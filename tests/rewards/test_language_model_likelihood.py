@@ -169,6 +169,15 @@ def test_texts_without_a_scored_token(llama, text):
     assert reward([text]).isnan().all()
 
 
+@pytest.mark.parametrize("text", ["", " ", "the king", "the king ", "The King\n"])
+def test_nothing_behind_the_prompt_has_no_score(gpt2, text):
+    reward = LanguageModelLikelihood(gpt2, given_prompt=True, empty="nan")
+    assert reward([text], ["the king"]).isnan().all()
+    assert [len(logs) for logs in reward.token_log_probabilities([text, "he went"], ["the king", "he"])] == [
+        0, len(byte_tokenizer()(" went").input_ids),
+    ]  # fmt: skip
+
+
 def test_one_token_without_bos_has_no_score(llama):
     reward = LanguageModelLikelihood(llama, add_bos=False, empty="nan")
     assert reward(["go", "go go"]).isnan().tolist() == [True, False]

@@ -42,6 +42,9 @@ def test_log_probabilities_of_labels(tmp_path, kind):
     folder = write_text_classifier(tmp_path, LABELS, kind=kind, length=64)
     shares = logits(folder, TEXTS).softmax(-1)
     assert shares[:, 1].log().std() > 0.05
+    for number in (0, 2):  # also of one length, and as many at once as rows
+        twice = TextClassifier(folder, number, max_batch=4, pad=kind == "bert")([*TEXTS[:2], *TEXTS[:2]])
+        assert torch.allclose(twice, shares[[0, 1, 0, 1], number].log(), atol=1e-5)
     for number in range(3):
         assert torch.allclose(TextClassifier(folder, number)(TEXTS), shares[:, number].log(), atol=1e-5)
         unwanted = TextClassifier(folder, number, unwanted=True)(TEXTS)

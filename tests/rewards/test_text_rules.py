@@ -1,5 +1,6 @@
 """Rewards of texts without networks: patterns, word lists, grammar. The libraries are stood in for where missing."""
 
+import copy
 import math
 import sys
 import types
@@ -18,6 +19,7 @@ from fklit.rewards import (
     WeightedSum,
 )
 from fklit.rewards.continuation import split_prompt
+from fklit.rewards.grammar import sentences
 from fklit.rewards.testing import RewardTests
 
 TEXTS = ["The king, the king.", "a queen", "KING", "", "kingdom of a king"]
@@ -149,8 +151,36 @@ def stand_in_grammar(words, left_out):
 )
 def test_grammar_is_minus_the_share_left_out(monkeypatch, words, left_out, expected):
     monkeypatch.setitem(sys.modules, "linkgrammar", stand_in_grammar(words, left_out))
-    found = GrammarScore(empty="nan")(["a\0b", " "])
-    assert found.tolist() == pytest.approx([expected, math.nan], nan_ok=True)
+    reward = GrammarScore(empty="nan").load()
+    for one in (reward, copy.deepcopy(reward)):
+        assert one(["a\0b", " "]).tolist() == pytest.approx([expected, math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "trim", "expected"),
+    [
+        ("He went. And he", False, ["He went.", "And he"]),
+        ("He went. And he", True, ["He went."]),
+        ('"Go!" he said.  Why? ', False, ['"Go!" he said.', "Why?"]),
+        ("he said", True, ["he said"]),
+        (" 3.5 kings ", False, ["3.5 kings"]),
+        (".", True, ["."]),
+        ("a... b?! c", True, ["a...", "b?!"]),
+        ('"Go." The king', True, ['"Go."']),
+        ("He said, “Go.” ", False, ["He said, “Go.”"]),
+        ("go. he went", False, ["go.", "he went"]),
+    ],
+)
+def test_sentences(text, trim, expected):
+    assert sentences(text, trim=trim) == expected
+
+
+def test_grammar_over_sentences(monkeypatch):
+    library = stand_in_grammar(4, 1)
+    monkeypatch.setitem(sys.modules, "linkgrammar", library)
+    assert GrammarScore()(["a. b. c", "a"]).tolist() == [-3 / 12, -1 / 4]
+    library.Sentence.parse = lambda self: []
+    assert GrammarScore()(["a. b"]).isnan().all()
 
 
 def test_grammar_of_the_library():

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchmetrics import Metric
+from torch.utils.data import DataLoader, DistributedSampler
 
 from fklit.feynman_kac import Budget
 from fklit.rewards.base import Reward
 from fklit.sampling.no_training import NoTraining
+from fklit.sampling.repeated import loader_at, repeated_rows
 from fklit.sampling.result import PipelineResult
 from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
@@ -69,24 +70,6 @@ class Task(SamplingTask):
         return {"ten": 10.0 * torch.tensor(result.prompt_indices)}
 
 
-class Batches(Metric):
-    """Keeps the batches that it got."""
-
-    def __init__(self, value=1.0):
-        super().__init__()
-        self.batches, self.value, self.resets = [], value, 0
-
-    def update(self, samples, batch):
-        self.batches.append((samples, batch))
-
-    def compute(self):
-        return self.value
-
-    def reset(self):
-        super().reset()
-        self.resets = getattr(self, "resets", 0) + 1
-
-
 def _batch(*indices, **more):
     return {"prompts": [f"prompt {i}" for i in indices], "indices": torch.tensor(indices), **more}
 
@@ -111,36 +94,61 @@ def test_a_batch_needs_prompts_and_indices(batch):
             step(batch, 0)
 
 
-def test_metrics_get_all_samples_the_chosen_slot_and_what_is_known_of_the_prompts():
-    metric = Batches()
-    task = Task([], metrics={"seen": metric})
+def test_steps_return_all_samples_the_chosen_slot_and_what_is_known_of_the_prompts():
+    task = Task([])
+    for step, stage in ((task.test_step, "test"), (task.validation_step, "val")):
+        found = step(_batch(3, 5), 0)
+        samples, known = found["samples"], found["batch"]
+        assert samples.shape == (2, 2, 3, 4, 4) and known.chosen.tolist() == [1, 1], stage
+        assert known.prompts == ["prompt 3", "prompt 5"] and known.indices.tolist() == [3, 5]
+        assert known.metadata == [{"prompt": "prompt 3"}, {"prompt": "prompt 5"}]
+        assert torch.equal(known.result.samples, samples)
+        line = {"prompt": "prompt 6", "tag": "x"}
+        assert step(_batch(6, metadata=[line]), 1)["batch"].metadata == [line]
+        assert float(task.means["ten"].compute()) == pytest.approx(10 * (3 + 5 + 6) / 3)
+        task.means["ten"].reset()
+    nothing = task.test_step({"prompts": [], "indices": []}, 0)
+    assert len(nothing["samples"]) == len(nothing["batch"].prompts) == 0
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_means_are_logged_and_start_anew(monkeypatch, stage):
+    task, logged = Task([]), {}
     task.test_step(_batch(3, 5), 0)
-    task.test_step(_batch(6, metadata=[{"prompt": "prompt 6", "tag": "x"}]), 1)
-    (samples, first), (_, second) = metric.batches
-    assert samples.shape == (2, 2, 3, 4, 4) and first.chosen.tolist() == [1, 1]
-    assert first.prompts == ["prompt 3", "prompt 5"]
-    assert first.metadata == [{"prompt": "prompt 3"}, {"prompt": "prompt 5"}]
-    assert second.metadata == [{"prompt": "prompt 6", "tag": "x"}]
-    assert float(task.means["ten"].compute()) == pytest.approx(10 * (3 + 5 + 6) / 3)
+
+    def log(name, value, *, sync_dist):
+        assert sync_dist is True and value.dtype == torch.float32
+        logged[name] = float(value)
+
+    monkeypatch.setattr(task, "log", log)
+    (task.on_validation_epoch_end if stage == "val" else task.on_test_epoch_end)()
+    assert logged == {f"{stage}/ten": 40.0} and task.means["ten"].indices == []
 
 
-def test_means_and_metrics_are_logged_and_start_anew(monkeypatch):
-    plain, several = Batches(torch.tensor(2)), Batches({"a": torch.tensor(3.0), "b": torch.tensor(4.0)})
-    task = Task([], metrics={"plain": plain, "several": several})
-    task.test_step(_batch(3, 5), 0)
-    logged = {}
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_what_a_distributed_sampler_repeats_is_not_sampled_again(rank):
+    sampler = DistributedSampler(range(7), 3, rank, shuffle=True, seed=4)  # two places too many
+    loader = DataLoader(range(7), batch_size=2, sampler=sampler)
+    task, seen = Task(notes := []), []
+    task._trainer = SimpleNamespace(test_dataloaders=[loader])
+    for _ in range(2):
+        task.on_test_epoch_start()
+        for batch in loader:
+            task.test_step(_batch(*batch.tolist()), 0)
+        seen.append([index for note in notes for index in note[1]])
+        notes.clear()
+    # the sampler's list, without its padding
+    everything = torch.randperm(7, generator=torch.Generator().manual_seed(4)).tolist()
+    assert seen[0] == seen[1] == everything[rank::3]
 
-    def log_dict(values, *, sync_dist):
-        assert sync_dist is True and all(value.is_floating_point() for value in values.values())
-        logged.update(values)
 
-    monkeypatch.setattr(task, "log_dict", log_dict)
-    resets = plain.resets
-    task.on_test_epoch_end()
-    assert {name: float(value) for name, value in logged.items()} == {
-        **{"test/ten": 40.0, "test/plain": 2.0, "test/several/a": 3.0, "test/several/b": 4.0},
-    }
-    assert plain.resets == resets + 1 and task.means["ten"].indices == []
+def test_rows_are_repeated_only_where_a_sampler_pads():
+    assert repeated_rows(DataLoader(range(5)), 0, 3) == [False] * 3 == repeated_rows(None, 0, 3)
+    pads = DataLoader(range(5), sampler=DistributedSampler(range(5), 2, 1))
+    assert repeated_rows(pads, 0, 3) == [False, False, True] and repeated_rows(pads, 2, 1) == [True]
+    drops = DataLoader(range(5), sampler=DistributedSampler(range(5), 2, 1, drop_last=True))
+    assert repeated_rows(drops, 0, 2) == [False] * 2
+    assert loader_at({"a": 1, "b": 2}, 1) == loader_at([1, 2], 1) == loader_at(2, 0) == 2 and loader_at([], 0) is None
 
 
 def test_the_reward_is_loaded_before_the_pipeline_unless_all_is_done(monkeypatch):
@@ -164,7 +172,7 @@ def test_the_reward_is_loaded_before_the_pipeline_unless_all_is_done(monkeypatch
 def test_settings_and_defaults():
     task = Task([], rewarded=False)
     assert task.settings()["source"] == {"weights": "none"} and task.settings()["num_particles"] == 2
-    assert task.num_threads == 1 and len(task.metrics) == 0 and list(task.means) == ["ten"] and task.done == frozenset()
+    assert task.num_threads == 1 and list(task.means) == ["ten"] and task.done == frozenset()
     with pytest.raises(ValueError, match="num_threads=0"):
         Task([], num_threads=0)
     with pytest.raises(ValueError, match="Task expected its own arguments, got a checkpoint"):
@@ -182,12 +190,11 @@ class Nothing(NoTraining):
 
 def test_stages_that_train_are_refused_and_nothing_is_saved():
     task = Nothing()
-    for stage in ("fit", "validate"):
-        with pytest.raises(ValueError, match=r"expected `predict` or `test` with Nothing, which trains nothing"):
-            task.setup(stage)
-    for stage in ("test", "predict"):
+    with pytest.raises(ValueError, match="`predict`, `validate` or `test` with Nothing, which trains nothing"):
+        task.setup("fit")
+    for stage in ("validate", "test", "predict"):
         assert task.setup(stage) is None
-    for method in (task.training_step, task.validation_step, task.configure_optimizers):
+    for method in (task.training_step, task.configure_optimizers):
         with pytest.raises(ValueError, match="trains nothing"):
             method()
     task.weight = nn.Parameter(torch.zeros(1))

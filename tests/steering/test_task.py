@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from tiny import tiny_ddpm, tiny_stable_diffusion
 from torchmetrics import Metric
 
-from fklit.callbacks import SampleWriter
+from fklit.callbacks import MetricsCallback, SampleWriter
 from fklit.data import PromptDataModule
 from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.source import PipelineSource
@@ -108,8 +108,9 @@ def test_test_reports_means_over_prompts_and_own_metrics(folder, trainer):
             return {"mean": super().compute(), "samples": self.count}
 
     rows = [{"prompt": prompt, "tag": "x"} for prompt in PROMPTS]
-    module = task(folder, metrics={"pixel": MeanPixel(), "tags": Tags(), "all": OfAllSamples()})
-    (logged,) = trainer().test(module, PromptDataModule(prompts=rows, batch_size=2), verbose=False)
+    metrics = MetricsCallback({"pixel": MeanPixel(), "tags": Tags(), "all": OfAllSamples()})
+    module = task(folder)
+    (logged,) = trainer(callbacks=[metrics]).test(module, PromptDataModule(prompts=rows, batch_size=2), verbose=False)
     direct = steer(PipelineSource(folder).pipeline, PROMPTS, reward=redness, **STEERING)
     best = direct.rewards.max(1).values
     assert logged["test/reward_best"] == pytest.approx(float(best.mean()), abs=1e-6)
@@ -163,13 +164,19 @@ def test_networks_follow_the_module(folder):
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-@pytest.mark.parametrize("method", ["fit", "validate"])
 @pytest.mark.parametrize("with_data", [True, False])
-def test_training_is_refused(method, with_data, folder, trainer):
+def test_training_is_refused(with_data, folder, trainer):
     data = PromptDataModule(prompts=PROMPTS) if with_data else None
     loaders = None if with_data else [torch.zeros(1)]
     with pytest.raises(ValueError, match=r"trains nothing|with PromptDataModule"):
-        getattr(trainer(max_epochs=1), method)(task(folder), loaders, datamodule=data)
+        trainer(max_epochs=1).fit(task(folder), loaders, datamodule=data)
+
+
+def test_validate_says_what_test_says(folder, trainer):
+    data = PromptDataModule(prompts=PROMPTS, batch_size=2)
+    said = {stage: getattr(trainer(), stage)(task(folder), data, verbose=False)[0] for stage in ("validate", "test")}
+    validated = {f"test/{name.removeprefix('val/')}": value for name, value in said["validate"].items()}
+    assert {**validated, "test/seconds": 0} == {**said["test"], "test/seconds": 0} and "val/log_z" in said["validate"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +233,7 @@ def test_settings_tell_runs_apart_and_ignore_place_batch_and_threads(folder, tmp
 
     base = settings_hash(task(folder).settings())
     shutil.copytree(folder, tmp_path / "moved")
-    same = [task(str(tmp_path / "moved")), task(folder, num_threads=2), task(folder, metrics={})]
+    same = [task(str(tmp_path / "moved")), task(folder, num_threads=2)]
     assert all(settings_hash(module.settings()) == base for module in same)
     changed = [
         task(folder, never),

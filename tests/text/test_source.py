@@ -5,7 +5,10 @@ import torch
 from lightning.pytorch import Trainer
 
 import fklit
+from fklit.callbacks import MetricsCallback
 from fklit.data import PromptDataModule
+from fklit.metrics import RewardMetric
+from fklit.rewards import Function
 from fklit.steering.task import SteeringTask
 from fklit.text import DiffusionTransformer, MaskedTextSource, TextSampling, TransformerSettings, save_folder
 from fklit.text.words import build_tokenizer
@@ -25,15 +28,19 @@ def count_a(texts):
     return [float(text.count("a")) for text in texts]
 
 
+def length(texts):
+    return [float(len(text)) for text in texts]
+
+
 def task(folder, **given):
     source = MaskedTextSource(str(folder), sampling=TextSampling(length=6, num_steps=5, num_draws=2))
     return SteeringTask(source, reward=count_a, reward_scale=2.0, num_particles=3, max_batch=4, **given)
 
 
-def trainer(folder):
+def trainer(folder, **given):
     return Trainer(
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=folder,
+        enable_checkpointing=False, default_root_dir=folder, **given,
     )  # fmt: skip
 
 
@@ -51,6 +58,20 @@ def test_test_reports_rewards_and_cost(folder, tmp_path):
     prompts = PromptDataModule(prompts=["a", "b c"], batch_size=2)
     (figures,) = trainer(tmp_path).test(task(folder), prompts, verbose=False)
     assert figures["test/reward_best"] >= figures["test/reward_mean"] > 0 and figures["test/denoiser_calls"] > 0
+
+
+def test_rewards_of_texts_are_metrics(folder, tmp_path):
+    metrics = MetricsCallback({"letters": RewardMetric(Function(length))}, by=None)
+    data = PromptDataModule(prompts=["a", "b c", "a b"], batch_size=2)
+    (figures,) = trainer(tmp_path, callbacks=[metrics]).test(task(folder), data, verbose=False)
+    found = trainer(tmp_path).predict(task(folder), data)
+    texts = [
+        row[slot] for result in found for row, slot in zip(result.items, result.best_index().tolist(), strict=True)
+    ]
+    assert figures["test/letters"] == pytest.approx(sum(len(text) for text in texts) / 3)
+    assert figures["test/steered/reward"] == pytest.approx(figures["test/reward_best"])
+    gain = figures["test/steered/letters"] - figures["test/base/letters"]
+    assert figures["test/gain/letters"] == pytest.approx(gain, abs=1e-6)
 
 
 def test_settings_follow_the_files_and_the_sampling(folder):

@@ -1,16 +1,16 @@
-"""Corrected guidance under Lightning: `predict` makes samples for a writer, `test` reports metrics."""
+"""Corrected guidance under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
-from torchmetrics import Metric
 
 from fklit.correctors.guidance.api import correct
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.settings import GuidanceArguments, GuidanceSettings
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
 
 _REPORTED = ("min_ess", "unique_roots", "ess", "log_weight_std", "log_z", "denoiser_calls", "seconds")
@@ -19,10 +19,10 @@ _REPORTED = ("min_ess", "unique_roots", "ess", "log_weight_std", "log_z", "denoi
 class GuidanceTask(SamplingTask):
     """Corrects the guidance of a pretrained pipeline on the prompts of a DataModule; `fklit.correct` explains it.
 
-    `predict` returns one `GuidanceResult` a batch, which `SampleWriter` writes to disk. `test` logs means over prompts:
-    the least effective sample size of the run and the surviving roots first, then effective sample size and log Z at
-    the end, the mean standard deviation of a step's log weights, cost, and `metrics` of one sample a prompt: drawn by
-    weight, or with a reward the best.
+    `predict` returns one `GuidanceResult` a batch, which `SampleWriter` writes to disk. `validate` and `test` log means
+    over prompts: the least effective sample size of the run and the surviving roots first, then effective sample size
+    and log Z at the end, the mean standard deviation of a step's log weights, and cost;
+    `fklit.callbacks.MetricsCallback` adds metrics of one sample a prompt: drawn by weight, or with a reward the best.
     """
 
     @takes_settings(GuidanceSettings)
@@ -31,7 +31,6 @@ class GuidanceTask(SamplingTask):
         source: PipelineSource,
         *,
         guiding_source: PipelineSource | None = None,
-        metrics: dict[str, Metric] | None = None,
         num_threads: int | None = 1,
         **settings: Unpack[GuidanceArguments],
     ) -> None:
@@ -40,8 +39,6 @@ class GuidanceTask(SamplingTask):
         Args:
             source: Where the pipeline comes from; loaded when the run starts.
             guiding_source: Where a second model comes from, see `guiding_pipeline` of `fklit.correct`; None for none.
-            metrics: Metrics for `test` by name; their `update(samples, batch)` gets all samples (B, K, C, H, W) in
-                [0, 1] with a `fklit.metrics.samples.SampleBatch`: prompts, metadata and which samples were chosen.
             num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they
                 are.
 
@@ -49,7 +46,7 @@ class GuidanceTask(SamplingTask):
             ValueError, TypeError: For settings that no run accepts.
         """
         chosen = GuidanceSettings(**settings)
-        super().__init__(source, chosen, reported=_REPORTED, metrics=metrics, num_threads=num_threads)
+        super().__init__(source, chosen, reported=_REPORTED, num_threads=num_threads)
         if chosen.exponents is not None and guiding_source is None:
             raise ValueError(f"exponents={chosen.exponents} expected a guiding_source, got none; give one as well.")
         self.guiding_source = guiding_source
@@ -69,10 +66,15 @@ class GuidanceTask(SamplingTask):
             self.guiding_source.load().enable_offload(self.trainer.strategy.root_device)
 
     def sample(
-        self, prompts: list[str], indices: list[int], metadata: Sequence[Mapping[str, Any]] | None = None
+        self,
+        prompts: list[str],
+        indices: list[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        settings: SamplingSettings | None = None,
     ) -> GuidanceResult:
         """Sample prompts."""
-        keywords = self.sampling.keywords()
+        keywords = (settings or self.sampling).keywords()
         guiding = None if self.guiding_source is None else self.guiding_source.pipeline
         return correct(
             self.source.pipeline,

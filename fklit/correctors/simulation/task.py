@@ -1,6 +1,6 @@
 """Simulation of an analytic or learned target under Lightning, compared with a reference law."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -19,6 +19,7 @@ from fklit.feynman_kac.resampling import get_resampler, systematic
 from fklit.hyperparameters import save_hyperparameters
 from fklit.metrics.distributions import energy_wasserstein, mmd, mode_masses, total_variation, wasserstein
 from fklit.metrics.prompt_mean import PromptMean
+from fklit.metrics.samples import SampleBatch
 from fklit.sampling.no_training import NoTraining
 from fklit.sampling.threads import check_threads, pinned_threads
 
@@ -30,11 +31,11 @@ set_parsing_settings(subclasses_enabled=[Target])
 class SimulationTask(NoTraining):
     """Simulates a target, a group of K particles for each item of a `SimulationDataModule`; see `simulate`.
 
-    `predict` returns one `SimulationResult` a batch, which `SimulationWriter` writes. `test` logs the mean over groups
-    of the least ESS of the run and the surviving roots, of the final ESS, of log Z, of the standard deviation of a
-    step's log weights and, with a reference, of W1 and W2 (exact assignment of 2,000 points), squared MMD, energy W1
-    and W2, and the total variation of the masses of its modes; in two dimensions also the total variation of 200 x 200
-    histograms. Lengths are multiplied by `unit`.
+    `predict` returns one `SimulationResult` a batch, which `SimulationWriter` writes. `validate` and `test` log the
+    mean over groups of the least ESS of the run and the surviving roots, of the final ESS, of log Z, of the standard
+    deviation of a step's log weights and, with a reference, of W1 and W2 (exact assignment of 2,000 points), squared
+    MMD, energy W1 and W2, and the total variation of the masses of its modes; in two dimensions also the total
+    variation of 200 x 200 histograms. Lengths are multiplied by `unit`.
 
     Args:
         target: What to sample.
@@ -48,7 +49,7 @@ class SimulationTask(NoTraining):
         clamp: Bound on an increment's distance from its group's mean, or None.
         dtype: Precision of the particles; log weights are always float64.
         seed: With the index of a group, its seed.
-        reference: The exact law, for `test`.
+        reference: The exact law, for `validate` and `test`.
         modes: Law whose means are the modes; the reference's own if None.
         unit: Length of one unit of the particles, for the metrics.
         extent: Half the side of the square of the histograms, after `unit`.
@@ -57,6 +58,8 @@ class SimulationTask(NoTraining):
     Raises:
         ValueError, TypeError: For settings that no run accepts.
     """
+
+    evaluates: ClassVar[str] = "particles"  # what the steps return, for MetricsCallback
 
     def __init__(
         self,
@@ -123,13 +126,14 @@ class SimulationTask(NoTraining):
                 **self.simulation,
             )
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Simulates the groups of a batch and adds them to the means."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Simulates the groups of a batch, adds them to the means, and returns the particles."""
         if not batch["indices"]:  # of a process that has nothing to do: what is gathered from it has no rows
+            nothing = torch.zeros(0, dtype=torch.int64)
             for mean in self.means.values():
                 assert isinstance(mean, PromptMean)
-                mean.update(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64))
-            return
+                mean.update(nothing, torch.zeros(0, dtype=torch.float64))
+            return {"samples": torch.zeros(0, 1, 1), "batch": SampleBatch([], [], nothing, nothing)}
         result = self.predict_step(batch, batch_idx)
         for b, index in enumerate(batch["indices"]):
             with pinned_threads(self.num_threads):
@@ -138,12 +142,24 @@ class SimulationTask(NoTraining):
                 mean = self.means[name]
                 assert isinstance(mean, PromptMean)
                 mean.update(torch.tensor([index]), torch.tensor([value], dtype=torch.float64))
+        count, drawn = len(batch["indices"]), result.sample_index(1).squeeze(1).cpu()
+        known = SampleBatch([""] * count, [{}] * count, drawn, torch.tensor(batch["indices"]), result)
+        return {"samples": result.samples, "batch": known}
+
+    validation_step = test_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all groups of all processes, `val/NAME`."""
+        self._log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the means over all groups of all processes."""
+        """Logs the means over all groups of all processes, `test/NAME`."""
+        self._log_means("test")
+
+    def _log_means(self, stage: str) -> None:
         for name, mean in self.means.items():
             assert isinstance(mean, PromptMean)
-            self.log(f"test/{name}", mean.compute().float(), sync_dist=True)
+            self.log(f"{stage}/{name}", mean.compute().float(), sync_dist=True)
             mean.reset()
 
     def figures(self, result: SimulationResult, b: int, index: int) -> dict[str, float]:

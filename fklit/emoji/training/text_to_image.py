@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from fklit.emoji.training.sample_prompts import SAMPLE_SCENES
 from fklit.emoji.training.text_to_image_parts import (
     build_scheduler,
     build_text_encoder,
@@ -17,25 +18,7 @@ from fklit.emoji.training.text_to_image_parts import (
     save_pipeline,
 )
 from fklit.learning_rate import warmup_cosine
-
-SAMPLE_PROMPTS = (
-    "a cat",
-    "a red heart",
-    "a butterfly",
-    "a pizza",
-    "two dogs",
-    "three green circles",
-    "four stars",
-    "two red apples",
-    "a cat and a house",
-    "a blue square and a red book",
-    "a rocket left of a sun",
-    "a yellow heart right of a frog",
-    "a tree above a car",
-    "a purple circle below a panda",
-    "a green apple and a yellow square",
-    "an octopus above an umbrella",
-)
+from fklit.metrics.samples import SampleBatch
 
 
 class TextToImageTask(LightningModule):
@@ -58,7 +41,8 @@ class TextToImageTask(LightningModule):
         caption_dropout: Probability of training on an empty caption instead of the given one, in [0, 1).
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        num_samples: Images drawn at each validation (0 for none), 30 DDIM steps with guidance 4.
+        num_samples: Images drawn at each validation and test (0 for none), 30 DDIM steps with guidance 4, always from
+            the same prompts and noise; `fklit.callbacks.MetricsCallback` measures them.
         export_dir: Folder of the pipeline, written at the end of `fit`; None for none.
 
     Batches are `{"latent": (N, C, h, w) scaled, "prompt": list of str}`.
@@ -117,6 +101,18 @@ class TextToImageTask(LightningModule):
         self.tokenizer: Any = None
         self.scheduler: Any = None
 
+    @property
+    def evaluates(self) -> str | None:
+        """What the steps return, for `MetricsCallback`; None without samples."""
+        return "samples" if self.num_samples else None
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts that are drawn."""
+        return min(self.num_samples, len(SAMPLE_SCENES))
+
+    num_particles = 1
+
     def configure_model(self) -> None:
         """Learns the vocabulary and builds the networks (once)."""
         if self.unet is not None:
@@ -139,8 +135,15 @@ class TextToImageTask(LightningModule):
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
         )
+        self._restore_positions()
         embeddings: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return embeddings
+
+    def _restore_positions(self) -> None:
+        """Undoes what averaging of weights does to buffers of integers: it rounds the positions of tokens down."""
+        for name, positions in self.text_encoder.named_buffers():
+            if name.endswith("position_ids"):
+                positions.copy_(torch.arange(positions.shape[-1], device=positions.device).expand_as(positions))
 
     def velocity_error(self, latent: Tensor, prompts: list[str], noise: Tensor, timestep: Tensor) -> Tensor:
         """Mean squared error of the predicted velocity.
@@ -166,8 +169,15 @@ class TextToImageTask(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs `val/loss` with the same noise and times at every validation."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any] | None:
+        """Logs `val/loss` with the same noise and times at every validation; the first step returns samples."""
+        return self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any] | None:
+        """Logs `test/loss` likewise; the first step returns samples."""
+        return self._evaluate(batch, batch_idx, "test")
+
+    def _evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> dict[str, Any] | None:
         latent = batch["latent"]
         generator = torch.Generator().manual_seed(batch_idx)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
@@ -175,22 +185,51 @@ class TextToImageTask(LightningModule):
         # Evenly spread times instead of random ones: less noise in the curve for the same cost.
         timestep = (torch.arange(len(latent), device=latent.device) * steps // len(latent)).long()
         loss = self.velocity_error(latent, batch["prompt"], noise, timestep)
-        self.log("val/loss", loss, batch_size=len(latent), prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/loss", loss, batch_size=len(latent), prog_bar=True, sync_dist=True)
+        # Within the epoch, where the weights are the averaged ones if a callback averages them.
+        return (
+            self.sample_scenes() if batch_idx == 0 and self.num_samples and not self.trainer.sanity_checking else None
+        )
 
-    def on_validation_epoch_end(self) -> None:
-        """Draws a few images from fixed prompts and noise for the loggers."""
-        if self.num_samples == 0 or self.trainer.sanity_checking or not self.trainer.is_global_zero:
-            return
+    def sample_scenes(self) -> dict[str, Any]:
+        """Draws this process's share of the fixed prompts from fixed noise, and shows all of them to the loggers.
+
+        Returns:
+            `samples`, (B, 1, 3, H, W) in [0, 1], and `batch`, the `SampleBatch` of their prompts.
+        """
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        scenes = SAMPLE_SCENES[: self.num_samples]
+        indices = [*range(rank, len(scenes), world)]
+        lines = [scenes[index].metadata() for index in indices]
         pipeline = self.pipeline().to(self.device)
         pipeline.set_progress_bar_config(disable=True)
-        prompts = list(SAMPLE_PROMPTS[: self.num_samples])
-        generators = [torch.Generator().manual_seed(index) for index in range(len(prompts))]
-        images = pipeline(
-            prompts, num_inference_steps=30, guidance_scale=4.0, generator=generators, output_type="pt"
-        ).images
+        side = self.sample_size * pipeline.vae_scale_factor
+        images = torch.zeros(0, 3, side, side, device=self.device)
+        if indices:
+            with torch.autocast(self.device.type, enabled=False):
+                images = pipeline(
+                    [line["prompt"] for line in lines],
+                    num_inference_steps=30,
+                    guidance_scale=4.0,
+                    generator=[torch.Generator().manual_seed(index) for index in indices],
+                    output_type="pt",
+                ).images.float()
+        self._show(images, len(scenes))
+        where = torch.tensor(indices, dtype=torch.int64)
+        batch = SampleBatch([line["prompt"] for line in lines], lines, torch.zeros_like(where), where)
+        return {"samples": images.unsqueeze(1), "batch": batch}
+
+    def _show(self, images: Tensor, count: int) -> None:
+        """Adds the pictures of all processes to TensorBoard, in the order of the prompts."""
+        world = self.trainer.world_size
+        if world > 1:
+            padded = images.new_zeros(-(-count // world), *images.shape[1:])  # as many on every process
+            padded[: len(images)] = images
+            shares: Any = self.all_gather(padded)
+            images = shares.transpose(0, 1).flatten(0, 1)[:count]
         for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_images("samples", images.float(), self.global_step)
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                logger.experiment.add_images("samples", images, self.global_step)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""
@@ -208,6 +247,7 @@ class TextToImageTask(LightningModule):
         """The networks as they are now as a `StableDiffusionPipeline` (they are shared, not copied)."""
         from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+        self._restore_positions()
         vae = AutoencoderKL.from_pretrained(self.autoencoder, dtype=torch.float32).eval()
         return StableDiffusionPipeline(
             vae=vae,

@@ -77,6 +77,8 @@ class BackpropTask(EqPropTask):
         """Logits, or without a readout the output's activities, of one pass."""
         return self.network.read(feedforward(self.network, x)).flatten(1)
 
-    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> None:
+    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> Tensor:
         x, y = check_batch(batch, self.num_classes)
-        self._log_predictions(self(x), y, stage)
+        out: Tensor = self(x)
+        self._log_predictions(out, y, stage)
+        return out

@@ -1,6 +1,6 @@
 """Training by equilibrium propagation under Lightning."""
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,8 @@ class EqPropTask(LightningModule):
     iterations, and the shares of samples that have not converged (`train/unconverged`), are of period two or diverged,
     for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`, the share of
     unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores, which
-    `fklit.callbacks.ClassificationWriter` writes to a file.
+    `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds other metrics of
+    classes to validation and test.
 
     Diverged samples count in no gradient, nor do unconverged ones if the network's policy is `"drop"` (the default of
     estimators that linearize). `train/dropped` is the share of samples that the dynamics learned nothing from.
@@ -49,6 +50,8 @@ class EqPropTask(LightningModule):
     Raises:
         ValueError: If the loss does not fit the network.
     """
+
+    evaluates: ClassVar[str] = "classes"  # what the steps return, for MetricsCallback
 
     def __init__(
         self,
@@ -173,20 +176,22 @@ class EqPropTask(LightningModule):
         scores = self(batch["x"])
         return {"index": batch["index"], "prediction": scores.argmax(1), "scores": scores}
 
-    def validation_step(self, batch: LabeledBatch, batch_idx: int) -> None:
-        """Logs `val/loss`, `val/top1` and `val/top5`."""
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: LabeledBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Logs `val/loss`, `val/top1` and `val/top5`, and returns `index`, `scores` and `y` of each sample."""
+        return {"index": batch["index"], "scores": self._evaluate(batch, "val"), "y": batch["y"]}
 
-    def test_step(self, batch: LabeledBatch, batch_idx: int) -> None:
-        """Logs `test/loss`, `test/top1` and `test/top5`."""
-        self._evaluate(batch, "test")
+    def test_step(self, batch: LabeledBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Logs `test/loss`, `test/top1` and `test/top5`, and returns `index`, `scores` and `y` of each sample."""
+        return {"index": batch["index"], "scores": self._evaluate(batch, "test"), "y": batch["y"]}
 
-    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> None:
+    def _evaluate(self, batch: LabeledBatch, stage: Literal["val", "test"]) -> Tensor:
         x, y = check_batch(batch, self.num_classes)
         equilibrium = self.network.free_equilibrium(x)
         unconverged = (~equilibrium.result.converged).float().mean()
         self.log(f"{stage}/unconverged", unconverged, batch_size=len(x), sync_dist=True)
-        self._log_predictions(self.network.read(equilibrium.state).flatten(1), y, stage)
+        out = self.network.read(equilibrium.state).flatten(1)
+        self._log_predictions(out, y, stage)
+        return out
 
     def _log_predictions(self, out: Tensor, y: Tensor, stage: Literal["val", "test"]) -> None:
         loss = self.sample_losses(out, y).mean()

