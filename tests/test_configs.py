@@ -133,3 +133,8 @@ def test_the_prompts_of_the_production_file_are_geneval_metadata_of_test_prompts
 
     rows = [json.loads(line) for line in Path("configs/steering/emoji_prompts.jsonl").read_text().splitlines()]
     assert rows == [prompt.metadata() for prompt in test_prompts(12)]
+
+
+def test_the_prompts_of_mdlm_are_fifteen_twenty_times():
+    rows = Path("configs/steering/mdlm_prompts.txt").read_text().splitlines()
+    assert len(rows) == 300 and len(set(rows)) == 15 and all(rows.count(row) == 20 for row in set(rows))
