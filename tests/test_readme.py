@@ -13,8 +13,8 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MUL
 INDENTED = re.findall(r"^  ```python\n(.*?)^  ```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_there_are_three_examples():
-    assert len(EXAMPLES) == 3
+def test_there_are_four_examples():
+    assert len(EXAMPLES) == 4
     assert all(len(example.strip().splitlines()) <= 12 for example in EXAMPLES)
 
 
