@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
+from fklit.metrics import SampleMetric
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards import Reward
 from fklit.sampling.model_source import ModelSource
@@ -31,11 +32,11 @@ for _module in _MODULES:
 
 
 def short_names() -> list[str]:
-    """Names of the classes of models, data, callbacks, rewards and pipeline sources that are imported."""
+    """Names of the classes of models, data, callbacks, rewards, metrics and sources that are imported."""
 
     def below(kind: type[Any]) -> list[str]:
         subclasses: list[type[Any]] = kind.__subclasses__()
         return [kind.__name__, *(name for sub in subclasses for name in below(sub))]
 
-    kinds = (LightningModule, LightningDataModule, Callback, Reward, PipelineSource, ModelSource)
+    kinds = (LightningModule, LightningDataModule, Callback, Reward, SampleMetric, PipelineSource, ModelSource)
     return sorted({name for kind in kinds for name in below(kind) if not name.startswith("_")})
