@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m fklit.demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the report")
-    parser.add_argument("--prompts", type=int, default=60, help="number of prompts")
+    parser.add_argument("--prompts", type=int, default=40, help="number of prompts")
     parser.add_argument("--particles", type=int, default=4, help="samples of each prompt")
     parser.add_argument("--steps", type=int, default=DemoSettings.num_steps, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
