@@ -156,6 +156,10 @@ class MaskedTextModel:
         model = AutoModelForMaskedLM.from_pretrained(source, revision=revision)
         return cls(MaskedLanguageModel(model, before=before, after=after), tokenizer, **given)
 
+    def _special(self) -> list[str]:
+        """Tokens that stand for no words, such as the mask; BERT's unknown one is told with its words."""
+        return [str(word) for word in self.tokenizer.all_special_tokens if word != self.tokenizer.unk_token]
+
     def encode(self, prompts: Sequence[str], length: int) -> Int64[Tensor, "B L"]:
         """Prompts followed by masks.
 
@@ -164,7 +168,7 @@ class MaskedTextModel:
             length: L.
 
         Raises:
-            ValueError: A prompt has words that the tokenizer does not know, or leaves no room.
+            ValueError: A prompt has words that the tokenizer does not know, special tokens, or leaves no room.
         """
         start = torch.full((len(prompts), length), self.mask)
         for row, prompt in zip(start, prompts, strict=True):
@@ -174,6 +178,12 @@ class MaskedTextModel:
                 raise ValueError(
                     f"expected words that the tokenizer knows, got {', '.join(map(repr, unknown))} in the prompt "
                     f"{prompt!r}; use others."
+                )
+            special = [word for word in self._special() if word in prompt]
+            if special:
+                raise ValueError(
+                    f"expected a prompt without special tokens, got {special[0]!r} in {prompt!r}; leave it out: "
+                    "what follows a prompt is masked already."
                 )
             if len(ids) >= length:
                 raise ValueError(

@@ -34,6 +34,8 @@ def test_better_than_chance_by_far(model):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
+        ("the <mask> king", "expected a prompt without special tokens, got '<mask>' in 'the <mask> king'"),
+        ("the <pad> king", "expected a prompt without special tokens, got '<pad>'"),
         ("Zebra spaceship is", "expected words that the tokenizer knows, got 'Zebra', 'spaceship' in the prompt"),
         ("the " * 16, "expected a prompt of fewer than 16 tokens, got 16 of"),
     ],
