@@ -136,7 +136,7 @@ class RewardPath:
             self.statistic = self.statistic.gather(1, index)
 
     def _weigh(self, reward: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log G (B, K), the statistic and the log tilt after a reward."""
+        """Log G (B, K), the statistic and the log tilt after a reward."""
         statistic = self.potential.accumulate(self.statistic, reward)
         tilt = self.potential.tilt(statistic, scale, step=self._step())
         log_potential = self.potential.log_potential(tilt, self.total)

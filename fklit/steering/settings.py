@@ -59,7 +59,7 @@ class SteeringSettings(SamplingSettings):
     def _settle(self, goal: Goal) -> None:
         """Set what the goal sets."""
         names = ("potential", "ess_threshold", "reward_scale", "reward_schedule")
-        usual = {name: type(self).__dataclass_fields__[name].default for name in names}
+        usual: dict[str, Any] = {name: type(self).__dataclass_fields__[name].default for name in names}
         usual["potential"] = get_potential(usual["potential"])
         found = None if self.calibration is None else as_calibration(self.calibration)
         for name, value in settings_of_goal(goal, found, {n: getattr(self, n) for n in names}, usual).items():

@@ -29,7 +29,7 @@ class Curve(Protocol):
 
     @property
     def family(self) -> str:
-        """ "logistic" or "linear"."""
+        """Which family: "logistic" or "linear"."""
         ...
 
     def __call__(self, scores: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
@@ -55,7 +55,7 @@ class LinearCurve:
 
 @dataclass(frozen=True)
 class LogisticCurve:
-    """`log q = log sigmoid(intercept + slope * s)` with `s = log(p / (1 - p))`, `p = exp(r - bound)`: for bounded rewards.
+    """`log q = log sigmoid(intercept + slope * s)`, `s = log(p / (1 - p))`, `p = exp(r - bound)`: for bounded rewards.
 
     Where the reward is a log probability, `s` is its logit. `q` estimates `E[exp(scale (r_0 - bound)) | r_t = r]`,
     which lies between 0 and 1.

@@ -1,4 +1,4 @@
-"""What a calibration says of each step: how much scores part, how far they tell the end, what weights they would give."""
+"""What a calibration says of each step: how much scores part, how far they tell the end, what weights they give."""
 
 import math
 from dataclasses import dataclass

@@ -82,13 +82,14 @@ def scale_for(
 
 
 def reward_std(calibration: Calibration) -> float:
-    """Mean within-prompt standard deviation of the finite rewards; 0 if all are alike."""
-    found = []
+    """Standard deviation of the finite rewards within a prompt, pooled over prompts; 0 if all are alike."""
+    square, degrees = 0.0, 0
     for row in calibration.rewards:
         kept = row[torch.isfinite(row)]
         if len(kept) > 1:
-            found.append(float(kept.std()))
-    return sum(found) / len(found) if found else 0.0
+            square += float((kept - kept.mean()).square().sum())
+            degrees += len(kept) - 1
+    return math.sqrt(square / degrees) if degrees else 0.0
 
 
 def _highest_scale(calibration: Calibration) -> float:

@@ -26,9 +26,9 @@ class CalibrationWarning(UserWarning):
     """The calibration was made with other settings than the run, or says little about its reward scale."""
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, kw_only=True)
 class Calibrated(Potential):
-    """`exp(log q_t(r_t) - log q_s(r_s))` between scored steps s and t, with `q_t(r) ~ E[exp(reward_scale r_0) | r_t = r]`.
+    """`q_t(r_t) / q_s(r_s)` between scored steps s and t, with `q_t(r) ~ E[exp(reward_scale r_0) | r_t = r]`.
 
     The twist of FK steering that a score can give: particles are weighed by what they are expected to be worth at the
     end, not by their score. Whatever the curves, the terminal potential closes on `exp(reward_scale r(x_0))`, so that a
@@ -90,9 +90,7 @@ class Calibrated(Potential):
         _check_support(found, reward_scale)
         bound = None if self.curve == "linear" else found.upper_bound
         rewards = found.rewards.numpy()
-        curves = {
-            step: fit_curve(found.at(step).numpy(), rewards, scale=reward_scale, bound=bound) for step in steps
-        }
+        curves = {step: fit_curve(found.at(step).numpy(), rewards, scale=reward_scale, bound=bound) for step in steps}
         return FittedPotential(curves=curves, reward_scale=float(reward_scale))
 
     def tilt(self, statistic: Tensor, scale: Tensor, *, step: int | None = None) -> Tensor:

@@ -170,7 +170,7 @@ class Calibration:
             content = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
                 raise ValueError(f"no {FORMAT!r}")
-            tensors = {name: _tensor(content.pop(name)) for name in ("scores", "rewards")}
+            tensors: dict[str, Any] = {name: _tensor(content.pop(name)) for name in ("scores", "rewards")}
             return cls(**tensors, **content)
         except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
