@@ -102,8 +102,9 @@ def fit_curve(scores: Floats, rewards: Floats, *, scale: float, bound: float | N
 def _multinomial_slope(scores: Floats, rewards: Floats, *, scale: float) -> float:
     """The slope a that maximizes `sum_p sum_i w_pi log softmax_i(a r_pi)`, with w_p the target's weights in prompt p.
 
-    It is the multinomial likelihood of "which sample of the prompt did the target draw": prompts count alike, however
-    much higher the rewards of one are, and constants of a prompt drop out. With few samples a prompt the slope is
+    It is the multinomial likelihood of "which sample of the prompt did the target draw", with as many draws as the
+    prompt has effective samples, and a standard normal prior on the slope (of standardized scores). Prompts with high
+    rewards count no more than others, and constants of a prompt drop out. With few samples a prompt the slope is
     somewhat too small, as weights that are normalized over few samples hide large values of `exp(scale r_0)`.
     """
     usable = np.isfinite(scores) & (np.isfinite(rewards).any(axis=1, keepdims=True))
@@ -119,13 +120,15 @@ def _multinomial_slope(scores: Floats, rewards: Floats, *, scale: float) -> floa
     if spread == 0 or not len(values):
         return 0.0
     weights = np.exp(tilted - logsumexp(tilted, axis=1, keepdims=True))
+    weights *= 1.0 / (weights**2).sum(axis=1, keepdims=True)  # as many draws as effective samples
+    draws = weights.sum(axis=1, keepdims=True)
     centered = values / spread
 
     def loss(parameter: Floats) -> tuple[float, Floats]:
         logits = np.where(mask, parameter[0] * centered, -np.inf)
         log_shares = logits - logsumexp(logits, axis=1, keepdims=True)
         lost = -float((weights * np.where(mask, log_shares, 0.0)).sum())
-        gap = ((np.exp(log_shares) - weights) * centered).sum()
+        gap = ((draws * np.exp(log_shares) - weights) * centered).sum()
         return lost + 0.5 * float(parameter[0] ** 2), np.array([gap + parameter[0]])
 
     return max(0.0, float(_minimized(loss, np.zeros(1))[0])) / spread

@@ -9,7 +9,8 @@ from jaxtyping import Float64
 from scipy.stats import rankdata
 from torch import Tensor
 
-from fklit.steering.calibration.curves import Curve, fit_curve
+from fklit.steering.calibration.curves import Curve
+from fklit.steering.calibration.fitting import fit_curves
 from fklit.steering.calibration.pool import effective_samples
 from fklit.steering.calibration.record import Calibration
 
@@ -44,7 +45,8 @@ def step_figures(calibration: Calibration, reward_scale: float) -> list[StepFigu
         calibration: what was measured.
         reward_scale: of the target, for the effective shares and the curves.
     """
-    return [_figures(calibration, step, reward_scale) for step in calibration.steps]
+    curves = fit_curves(calibration, calibration.steps, reward_scale)
+    return [_figures(calibration, step, reward_scale, curve) for step, curve in curves.items()]
 
 
 def rank_noise(calibration: Calibration) -> float:
@@ -59,13 +61,12 @@ def rank_correlation(scores: Float64[Tensor, "P n"], rewards: Float64[Tensor, "P
     return float((a * b).sum()) / scale if scale > 0 else math.nan
 
 
-def _figures(calibration: Calibration, step: int, reward_scale: float) -> StepFigures:
+def _figures(calibration: Calibration, step: int, reward_scale: float, curve: Curve) -> StepFigures:
     scores, rewards = calibration.at(step), calibration.rewards
     finite = torch.isfinite(scores) & torch.isfinite(rewards)
     a, b = _centered(scores, finite), _centered(rewards, finite)
     square = float((a * a).sum())
     degrees = float((finite.sum(dim=1) - 1).clamp(min=0).sum())
-    curve = fit_curve(scores.numpy(), rewards.numpy(), scale=reward_scale, bound=calibration.upper_bound)
     plain = torch.zeros_like(scores) if reward_scale == 0 else reward_scale * scores
     return StepFigures(
         step=step,

@@ -5,18 +5,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fklit.checks import check_choice
 from fklit.feynman_kac.potentials import Potential, times
-from fklit.steering.calibration.curves import Curve, fit_curve
+from fklit.steering.calibration.curves import Curve
+from fklit.steering.calibration.fitting import CurveChoice, fit_curves
 from fklit.steering.calibration.pool import effective_samples, scale_for
 from fklit.steering.calibration.record import Calibration, as_calibration
 
-CurveChoice = Literal["auto", "logistic", "linear"]
 _FEWEST = 8.0  # effective samples beyond the first of each prompt, over all prompts, that a curve should rest on
 _MUST_AGREE = ("sampler", "reward", "score_scale")
 _MAY_DIFFER = ("model", "arguments")
@@ -39,7 +39,8 @@ class Calibrated(Potential):
 
     Args:
         calibration: A `Calibration`, or the path of one that was saved.
-        curve: "logistic" for rewards with an upper bound, "linear" for others; "auto" by the calibration's bound.
+        curve: Family of the curves: "linear", or "logistic" for rewards with an upper bound; "auto" is linear without a
+            bound, and with one whichever of the two predicts prompts that were left out better.
 
     Raises:
         ValueError: The curve needs a bound that the calibration does not have, or the file is no calibration.
@@ -88,9 +89,7 @@ class Calibrated(Potential):
                 "leave them out, or calibrate with a schedule that holds them."
             )
         _check_support(found, reward_scale)
-        bound = None if self.curve == "linear" else found.upper_bound
-        rewards = found.rewards.numpy()
-        curves = {step: fit_curve(found.at(step).numpy(), rewards, scale=reward_scale, bound=bound) for step in steps}
+        curves = fit_curves(found, steps, reward_scale, family=self.curve)
         return FittedPotential(curves=curves, reward_scale=float(reward_scale))
 
     def tilt(self, statistic: Tensor, scale: Tensor, *, step: int | None = None) -> Tensor:

@@ -8,8 +8,18 @@ from calibrations import of_chain, of_masked
 from torch import Tensor
 from worlds import GaussianChain, MaskedChain, MaskedWorld, MixtureChain, parabola
 
-from fklit.feynman_kac import Adaptive, Constant, Difference, Geometric, Linear, Potential, Tempering, get_resampler, run
-from fklit.steering.calibration import Calibrated
+from fklit.feynman_kac import (
+    Adaptive,
+    Constant,
+    Difference,
+    Geometric,
+    Linear,
+    Potential,
+    Tempering,
+    get_resampler,
+    run,
+)
+from fklit.steering.calibration import Calibrated, Calibration
 
 POINTS = (3, 7, 11, 15)
 TEMPERINGS = (None, Linear(), Geometric(), Adaptive(0.7))
@@ -101,8 +111,16 @@ def test_a_wrong_calibration_costs_variance_only():
     """Scores of another law, and the finished rewards shuffled: the curves are nonsense, the target is not."""
     chain, z, mean, square = _gaussian(None, "auto")
     made = of_chain(chain)
-    made.rewards = made.rewards.flatten()[torch.randperm(made.rewards.numel())].reshape(made.rewards.shape)
-    chain.potential = Calibrated(made).prepare(POINTS, num_steps=20, reward_scale=2.0)
+    order = torch.randperm(made.rewards.numel(), generator=torch.Generator().manual_seed(0))
+    shuffled = Calibration(
+        scores=made.scores.flip(2) - 3,
+        rewards=made.rewards.flatten()[order].reshape(made.rewards.shape),
+        steps=made.steps,
+        num_steps=20,
+        prompts=made.prompts,
+        upper_bound=0.0,
+    )
+    chain.potential = Calibrated(shuffled, curve="logistic").prepare(POINTS, num_steps=20, reward_scale=2.0)
     _hold(chain, z, mean, square, resampler="systematic", threshold=1.0)
 
 
