@@ -62,16 +62,12 @@ def _content(summary: Mapping[str, Any], title: str) -> dict[str, Any]:
         marks=chosen,
         label="Effective share of a prompt's samples",
     )
-    budget = lines(
-        [math.log2(row["scale"]) for row in scales],
-        {
-            "nats": ([row["nats"] for row in scales], _FITTED),
-            "effective": ([row["effective"] for row in scales], _PLAIN),
-        },
-        low=0.0,
-        names=[number(row["scale"], 2) for row in scales],
-        label="Nats from the base and effective samples by reward scale",
-    )
+    charts = [
+        ("Rank correlation with the final reward (dashed: noise; dots below: proposed steps)", correlations),
+        ("Effective share of a prompt's samples if weighed at that step", shares),
+    ]
+    if scales:
+        charts.append(("Budget by reward scale: nats from the base, and effective samples", budget(scales)))
     return {
         "title": title,
         "chips": [
@@ -91,11 +87,7 @@ def _content(summary: Mapping[str, Any], title: str) -> dict[str, Any]:
         "proposals": [_row_of_proposal(item) for item in summary["proposals"]],
         "num_samples": summary["num_samples"],
         "rows": [[number(row[name], 3) if name != "step" else str(row[name]) for name in row] for row in rows],
-        "charts": [
-            ("Rank correlation with the final reward (line: noise, dots below: proposed steps)", correlations),
-            ("Effective share of a prompt's samples if weighed at that step", shares),
-            ("Budget by reward scale: nats from the base, and effective samples", budget),
-        ],
+        "charts": charts,
         "curves": [(f"step {item['step']}", curve(item)) for item in shown],
     }
 
@@ -109,6 +101,24 @@ def _row_of_proposal(item: Mapping[str, Any]) -> dict[str, Any]:
         "effective": number(item["effective"], 1),
         "overhead": number(None) if item["overhead"] is None else f"{item['overhead']:.0%}",
     }
+
+
+def budget(scales: Sequence[Mapping[str, float]]) -> Drawing:
+    """Nats from the base and effective samples by reward scale.
+
+    Args:
+        scales: of the summary.
+    """
+    return lines(
+        [math.log2(row["scale"]) for row in scales],
+        {
+            "nats": ([row["nats"] for row in scales], _FITTED),
+            "effective": ([row["effective"] for row in scales], _PLAIN),
+        },
+        low=0.0,
+        names=[number(row["scale"], 2) for row in scales],
+        label="Nats from the base and effective samples by reward scale",
+    )
 
 
 def lines(
@@ -183,9 +193,9 @@ def curve(item: Mapping[str, Any], *, width: float = 300, height: float = 190) -
     """
     scores, rewards = np.array(item["scores"]), np.array(item["rewards"])
     x_domain, y_domain = padded(scores), padded(rewards)
-    to_x = scale(x_domain, (_LEFT, width - _RIGHT - 26))
+    to_x = scale(x_domain, (_LEFT, width - _RIGHT - 34))
     to_y = scale(y_domain, (height - _BOTTOM, _TOP))
-    shapes: list[Shape] = y_axis(y_domain, _LEFT, width - _RIGHT - 26, to_y)
+    shapes: list[Shape] = y_axis(y_domain, _LEFT, width - _RIGHT - 34, to_y)
     for mark in ticks(*x_domain, 3):
         shapes.append(Label(to_x(mark), height - 8, number(mark, 1), anchor="middle"))
     order = np.linspace(0, len(scores) - 1, min(len(scores), 400)).round().astype(int)
@@ -199,5 +209,5 @@ def curve(item: Mapping[str, Any], *, width: float = 300, height: float = 190) -
         points = [(to_x(x), to_q(q)) for x, q in zip(at[finite], logs[finite], strict=True)]
         shapes.append(Line(points, "trend", _FITTED))
         for mark in (log_domain[0], 0.0):
-            shapes.append(Label(width - _RIGHT - 22, to_q(mark) + (4 if mark else 8), number(mark, 1), "value"))
+            shapes.append(Label(width - _RIGHT - 30, to_q(mark) + (4 if mark else 8), number(mark, 1), "value"))
     return Drawing(width, height, shapes, f"Scores and final rewards at step {item['step']}")

@@ -72,7 +72,7 @@ class Calibrated(Potential):
         """Fit the curves of a run's steps at its reward scale.
 
         Raises:
-            ValueError: the calibration is of another sampler, reward or number of steps, or lacks a step.
+            ValueError: the calibration is of another sampler, reward or number of steps, or has no step near one.
         """
         found = self.calibration
         if num_steps != found.num_steps:
@@ -82,14 +82,10 @@ class Calibrated(Potential):
             )
         if describe_run is not None and found.run:
             _compare(found.run, describe_run())
-        missing = [step for step in steps if step not in found.steps]
-        if missing:
-            raise ValueError(
-                f"expected reward_schedule among the calibrated steps {list(found.steps)}, got {missing} as well; "
-                "leave them out, or calibrate with a schedule that holds them."
-            )
+        nearest = {step: found.nearest(step) for step in steps}
         _check_support(found, reward_scale)
-        curves = fit_curves(found, steps, reward_scale, family=self.curve)
+        fitted = fit_curves(found, sorted(set(nearest.values())), reward_scale, family=self.curve)
+        curves = {step: fitted[known] for step, known in nearest.items()}
         return FittedPotential(curves=curves, reward_scale=float(reward_scale))
 
     def tilt(self, statistic: Tensor, scale: Tensor, *, step: int | None = None) -> Tensor:

@@ -119,6 +119,20 @@ class Calibration:
             )
         return self.scores[:, :, self.steps.index(step)]
 
+    def nearest(self, step: int) -> int:
+        """Return the calibrated step whose curve serves a step: itself, or one within a twentieth of the run.
+
+        Raises:
+            ValueError: none is so near.
+        """
+        found = min(self.steps, key=lambda known: (abs(known - step), known))
+        if abs(found - step) > self.num_steps // 20:
+            raise ValueError(
+                f"expected steps near the calibrated {list(self.steps)} of {self.num_steps}, got step {step}; leave it "
+                "out of reward_schedule, or calibrate with a schedule that holds it."
+            )
+        return found
+
     def content(self) -> dict[str, Any]:
         """Return everything, JSON-able."""
         return {

@@ -109,10 +109,10 @@ def test_what_does_not_fit_is_refused_by_name(made):
     potential = Calibrated(made)
     with pytest.raises(ValueError, match=r"expected a run of 20 steps, as the calibration was made, got 30"):
         potential.prepare(STEPS, num_steps=30, reward_scale=2.0)
-    with pytest.raises(
-        ValueError, match=r"reward_schedule among the calibrated steps .*, got \[4, 5\] as well"
-    ):
+    with pytest.raises(ValueError, match=r"expected steps near the calibrated \[3, 7, 11, 15\] of 20, got step 5"):
         potential.prepare((3, 4, 5), num_steps=20, reward_scale=2.0)
+    near = potential.prepare((3, 4, 8, 11), num_steps=20, reward_scale=2.0).curves  # within a twentieth of the run
+    assert near[4] == near[3] != near[8] and list(near) == [3, 4, 8, 11]
     with pytest.raises(ValueError, match=r"expected a Calibrated potential that knows its run"):
         RewardPath(potential, 1, 2).update(torch.zeros(1, 2), 1.0)
     with pytest.raises(ValueError, match=r"expected one of the steps \[3, 7, 11, 15\].*, got None"):
