@@ -6,6 +6,8 @@ from typing import Any
 from fklit.rewards.base import Reward
 from fklit.sampling.describe import describe, settings_hash
 
+_HOW = ("max_batch", "pad")  # arguments of a reward that do not move its scores by more than rounding
+
 
 def describe_run(
     reward: Reward, *, model: str, sampler: str, arguments: Mapping[str, Any], score_scale: float | None = None
@@ -20,7 +22,8 @@ def describe_run(
         score_scale: the reward scale where scores depend on it, as those over several draws do; None elsewhere.
     """
     try:
-        digest: str | None = settings_hash({"reward": describe(reward)})
+        described = {name: value for name, value in describe(reward).items() if name not in _HOW}
+        digest: str | None = settings_hash(described)
     except TypeError:  # it does not tell its arguments: its name is all that can be compared
         digest = None
     return {
