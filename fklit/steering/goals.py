@@ -52,7 +52,7 @@ def settings_of_goal(
                 "calibrate --config FILE`, and give calibration=."
             )
         fixed: dict[str, Any] = {"potential": Calibrated(calibration), "ess_threshold": 1.0}
-        if isinstance(given["potential"], Calibrated) and given["potential"].calibration == calibration:
+        if isinstance(given["potential"], Calibrated) and given["potential"].made == calibration:
             fixed["potential"] = given["potential"]  # with a curve of the user's choice
     else:
         fixed = {"potential": Difference(), "ess_threshold": 0.5}

@@ -47,19 +47,24 @@ class Calibrated(Potential):
         FileNotFoundError: There is no such file.
     """
 
-    calibration: Calibration
+    calibration: str | Path | Calibration  # a Calibration, once made; jsonargparse reads what it may be made of
     curve: CurveChoice
 
-    def __init__(self, calibration: "str | Path | Calibration", *, curve: CurveChoice = "auto") -> None:
+    def __init__(self, calibration: str | Path | Calibration, *, curve: CurveChoice = "auto") -> None:
         check_choice("curve", curve, ("auto", "logistic", "linear"))
         object.__setattr__(self, "form", "increment")
         object.__setattr__(self, "calibration", as_calibration(calibration))
         object.__setattr__(self, "curve", curve)
-        if curve == "logistic" and self.calibration.upper_bound is None:
+        if curve == "logistic" and self.made.upper_bound is None:
             raise ValueError(
                 "expected a calibration with an upper_bound for curve='logistic', got one without; give upper_bound= "
                 "when calibrating, or curve='linear'."
             )
+
+    @property
+    def made(self) -> Calibration:
+        """The calibration."""
+        return as_calibration(self.calibration)
 
     def prepare(
         self,
@@ -74,7 +79,7 @@ class Calibrated(Potential):
         Raises:
             ValueError: the calibration is of another sampler, reward or number of steps, or has no step near one.
         """
-        found = self.calibration
+        found = self.made
         if num_steps != found.num_steps:
             raise ValueError(
                 f"expected a run of {found.num_steps} steps, as the calibration was made, got {num_steps}; calibrate "
