@@ -10,6 +10,7 @@ __version__ = "0.2.0"
 
 # name -> module that defines it. The modules below are attributes of the package, too (`fklit.rewards.CLIPScore`).
 _NAMES = {
+    "Calibration": "fklit.steering.calibration.record",
     "ComposedPrompt": "fklit.correctors.guidance.prompts",
     "ParticleResult": "fklit.feynman_kac.result",
     "ParticleSystem": "fklit.feynman_kac.particles",
@@ -18,6 +19,7 @@ _NAMES = {
     "SteeringResult": "fklit.steering.result",
     "SteeringRun": "fklit.steering.run",
     "Target": "fklit.correctors.targets.target",
+    "calibrate": "fklit.steering.calibration.api",
     "correct": "fklit.correctors.guidance.api",
     "simulate": "fklit.correctors.simulation.api",
     "steer": "fklit.steering.api",
@@ -39,6 +41,7 @@ _MODULES = (
 )
 
 __all__ = [
+    "Calibration",
     "ComposedPrompt",
     "ParticleResult",
     "ParticleSystem",
@@ -48,6 +51,7 @@ __all__ = [
     "SteeringRun",
     "Target",
     "__version__",
+    "calibrate",
     "correct",
     "simulate",
     "steer",
@@ -63,6 +67,8 @@ if TYPE_CHECKING:
     from fklit.feynman_kac.schedule import Schedule
     from fklit.pipelines.source import PipelineSource
     from fklit.steering.api import steer
+    from fklit.steering.calibration.api import calibrate
+    from fklit.steering.calibration.record import Calibration
     from fklit.steering.result import SteeringResult
     from fklit.steering.run import SteeringRun
 

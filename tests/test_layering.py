@@ -29,7 +29,7 @@ ALLOWED = {
     "pipelines": {"assets", "checks", "fingerprint", "pictures"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
     "sampling": {"checks", "feynman_kac", "fingerprint", "metrics", "pipelines", "rewards"},
-    "steering": {"checks", "feynman_kac", "pipelines", "rewards", "sampling"},
+    "steering": {"atomic", "checks", "feynman_kac", "pipelines", "rewards", "sampling"},
     "correctors": {
         *(
             "analytic",

@@ -52,20 +52,20 @@ class GaussianChain:
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, object]:
         self.reward_calls = 0
         x = normals(generator, (num_groups, num_particles), dtype=torch.float64)
-        return {"x": x, "path": RewardPath(self.potential, num_groups, num_particles)}
+        return {"x": x, "path": RewardPath(self.potential, num_groups, num_particles, steps=self.score_steps)}
 
     def step(
         self, state: dict[str, object], t: int, log_weights: Tensor, generator: Generators
     ) -> tuple[dict[str, object], Tensor]:
         x, path = state["x"], state["path"]
-        x = math.sqrt(0.8) * x + math.sqrt(0.2) * normals(generator, x.shape, dtype=torch.float64)
+        x = self.move(x, t, generator)
         alpha_bar = 0.8 ** (self.num_steps - 1 - t)
         if t == self.num_steps - 1:
             self.reward_calls += 1
             log_potential = path.terminal(self.reward(x), self.reward_scale)
         elif t in self.score_steps:
             self.reward_calls += 1
-            value = self.predict(x, alpha_bar) if self.predict else self.reward(math.sqrt(alpha_bar) * x)
+            value = self.predict(x, alpha_bar) if self.predict else self.reward(self.denoised(x, alpha_bar))
             scale: float | Tensor = self.reward_scale
             if self.tempering is not None:
                 scale = self.tempering.scale(
@@ -80,6 +80,54 @@ class GaussianChain:
         else:
             log_potential = torch.zeros_like(x)
         return {"x": x, "path": path}, log_potential
+
+    def move(self, x: Tensor, t: int, generator: Generators) -> Tensor:
+        """The sample with one step less left."""
+        return math.sqrt(0.8) * x + math.sqrt(0.2) * normals(generator, x.shape, dtype=torch.float64)
+
+    def denoised(self, x: Tensor, alpha_bar: float) -> Tensor:
+        return math.sqrt(alpha_bar) * x
+
+
+class MixtureChain(GaussianChain):
+    """0.7 N(-2, 1/4) + 0.3 N(3, 1/4) under its exact reverse kernel; r = -(x - 2)^2 / 2 and scale 1 for known numbers.
+
+    The target is 0.005750 N(-1.2, 0.2) + 0.994250 N(2.8, 0.2), with log Z = -1.709777.
+    """
+
+    MEANS = torch.tensor([-2.0, 3.0], dtype=torch.float64)
+    WEIGHTS = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    VARIANCE = 0.25
+
+    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> dict[str, object]:
+        state, alpha_bar = super().initial(num_groups, num_particles, generator), 0.8**self.num_steps
+        centers = self.MEANS[(uniforms(generator, (num_groups, num_particles)) >= self.WEIGHTS[0]).long()]
+        variance = alpha_bar * self.VARIANCE + 1 - alpha_bar
+        return {**state, "x": math.sqrt(alpha_bar) * centers + math.sqrt(variance) * state["x"]}
+
+    def _shares(self, x: Tensor, alpha_bar: float) -> Tensor:
+        """Probability of each component given the noisy sample (..., 2)."""
+        variance = alpha_bar * self.VARIANCE + 1 - alpha_bar
+        gaps = x.unsqueeze(-1) - math.sqrt(alpha_bar) * self.MEANS
+        return torch.softmax(self.WEIGHTS.log() - 0.5 * gaps.square() / variance, dim=-1)
+
+    def move(self, x: Tensor, t: int, generator: Generators) -> Tensor:
+        # From alpha_bar_t to alpha_bar_s: one component is drawn, then the Gaussian that it leaves.
+        left = self.num_steps - t
+        now, then = 0.8**left, 0.8 ** (left - 1)
+        kept = uniforms(generator, x.shape).to(x) < self._shares(x, now)[..., 0]
+        center = torch.where(kept, self.MEANS[0], self.MEANS[1])
+        mean, prior = math.sqrt(then) * center, then * self.VARIANCE + 1 - then
+        gain = prior * math.sqrt(0.8) / (0.8 * prior + 0.2)
+        posterior = prior * 0.2 / (0.8 * prior + 0.2)
+        drawn = normals(generator, x.shape, dtype=torch.float64)
+        return mean + gain * (x - math.sqrt(0.8) * mean) + math.sqrt(posterior) * drawn
+
+    def denoised(self, x: Tensor, alpha_bar: float) -> Tensor:
+        variance = alpha_bar * self.VARIANCE + 1 - alpha_bar
+        gain = math.sqrt(alpha_bar) * self.VARIANCE / variance
+        each = self.MEANS + gain * (x.unsqueeze(-1) - math.sqrt(alpha_bar) * self.MEANS)
+        return (self._shares(x, alpha_bar) * each).sum(dim=-1)
 
 
 def exact_value(scale: float) -> Callable[[Tensor, float], Tensor]:
@@ -151,7 +199,7 @@ class MaskedChain:
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> tuple[Tensor, RewardPath]:
         states = torch.full((num_groups, num_particles), self.world.start)
-        return states, RewardPath(self.potential, num_groups, num_particles)
+        return states, RewardPath(self.potential, num_groups, num_particles, steps=sorted(self.intermediate))
 
     def step(
         self, state: tuple[Tensor, RewardPath], t: int, log_weights: Tensor, generator: Generators

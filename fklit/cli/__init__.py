@@ -1,4 +1,4 @@
-"""The `fklit` command: one LightningCLI for everything (`fklit fit | validate | test | predict --config FILE`)."""
+"""The `fklit` command: one LightningCLI for all (`fklit fit | validate | test | predict | calibrate --config FILE`)."""
 
 import os
 import sys

@@ -11,7 +11,7 @@ from jsonargparse import Namespace, get_loader, set_loader
 MODE = "yaml_with_environment"
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)\s*(?:,([^}]*))?\}")
 _SHELL = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
-_PATHS = re.compile(r"(?:\w+_)?(?:dir|path|dirpath|root)|base|best_of_n")  # keys of files and folders
+_PATHS = re.compile(r"(?:\w+_)?(?:dir|path|dirpath|root)|base|best_of_n|calibration")  # keys of files and folders
 _NO_PATHS = ("class_path",)
 
 

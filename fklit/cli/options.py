@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-_SUBCOMMANDS = ("fit", "validate", "test", "predict", "configs", "serve-reward")
+_SUBCOMMANDS = ("fit", "validate", "test", "predict", "calibrate", "configs", "serve-reward")
 _OWN = (
     "seed_everything",
     "output_dir",

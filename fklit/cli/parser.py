@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from fklit.cli import environment
+from fklit.cli.calibrate import CalibratingTrainer, without_calibration
 from fklit.cli.checkpoints import Words, laid_under, saved_model
 from fklit.cli.class_paths import find
 from fklit.cli.classes import short_names
@@ -68,6 +69,11 @@ class CLI(LightningCLI):
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return parser
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands, and the arguments that are no options; and that of fklit's trainer."""
+        return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule"}}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what every subcommand takes."""
         parser.add_argument(
@@ -80,7 +86,8 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.set_defaults(weights_only=True)  # a checkpoint from elsewhere must not run code
+        if subcommand != "calibrate":
+            parser.set_defaults(weights_only=True)  # a checkpoint from elsewhere must not run code
         if subcommand == "predict":  # nobody on a command line receives them, and they would fill the memory
             parser.set_defaults(return_predictions=False)
         return parser
@@ -108,6 +115,8 @@ class CLI(LightningCLI):
         """Direct the output to where it was asked for, and see to it that there is some."""
         settings = self.config[self.config.subcommand]
         set_output_dir(settings)
+        if self.config.subcommand == "calibrate":
+            without_calibration(settings)
         if self.config.subcommand == "predict":
             add_writer(settings)
 
@@ -160,6 +169,7 @@ def build_cli(args: Sequence[str] | dict[str, Any] | None) -> CLI:
     return CLI(
         model_class=LightningModule,
         datamodule_class=LightningDataModule,
+        trainer_class=CalibratingTrainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,

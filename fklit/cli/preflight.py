@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "calibrate")
 _EXAMPLE = "fklit predict --config configs/steering/emoji.yaml"
 _SHIPPED = "`fklit configs list` shows those that ship, `fklit configs copy NAME` writes one"
 

@@ -33,7 +33,7 @@ from fklit.feynman_kac.resampling import (
 from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.schedule import Schedule
-from fklit.feynman_kac.tempering import Adaptive, Constant, Linear, Tempering
+from fklit.feynman_kac.tempering import Adaptive, Constant, Geometric, Linear, Tempering
 from fklit.feynman_kac.trees import join, select, tree_map
 from fklit.feynman_kac.weights import (
     DegenerateGroupError,
@@ -52,6 +52,7 @@ __all__ = [
     "Difference",
     "FeynmanKacModel",
     "Generators",
+    "Geometric",
     "HighVarianceWarning",
     "InvalidWeightError",
     "Linear",

@@ -18,6 +18,7 @@ class Budget:
         reward_checks: samples scored once more, alone, to check that the reward's scores do not depend on the batch;
             at most one a run, whatever the number of prompts, and so no part of a prompt's share.
         seconds: wall time.
+        score_seconds: the part of it that went into scores on the way: decoding predictions and rewarding them.
         peak_memory_bytes: the largest memory in use: of the accelerator if there is one, else of the process.
     """
 
@@ -26,6 +27,7 @@ class Budget:
     reward_calls: int = 0
     reward_checks: int = 0
     seconds: float = 0.0
+    score_seconds: float = 0.0
     peak_memory_bytes: int = 0
 
     def __post_init__(self) -> None:

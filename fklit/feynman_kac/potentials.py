@@ -16,6 +16,9 @@ the increment form is then `exp(c_t S_t - c_{t-1} S_{t-1})`, whose intermediate 
 constant scale `Sum("increment")` and `Difference("statistic")` are therefore the same potential; they differ under
 tempering.
 
+A potential of your own may choose the log tilt `c S_t` freely, also by step (`Potential.tilt`), and may look at the run
+before its first score (`Potential.prepare`).
+
 Whatever came before, the terminal potential is `exp(reward_scale * r(x_0)) / prod_t G_t`, so along every path the
 product of all potentials is exactly `exp(reward_scale * r(x_0))`: the choice changes the variance, never the target.
 The forms whose intermediate targets overshoot (`Potential.overshoot`) are legal but useless on long schedules, and
@@ -27,8 +30,9 @@ References:
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -62,6 +66,36 @@ class Potential(ABC):
         """Whether rewards before the terminal one are used at all."""
         return True
 
+    def prepare(
+        self,
+        steps: Sequence[int],
+        *,
+        num_steps: int,
+        reward_scale: float,
+        describe_run: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> "Potential":
+        """Return the potential of one run, before its first score; itself unless a subclass depends on the run.
+
+        Args:
+            steps: that score, 0 is the noisiest.
+            num_steps: of the run.
+            reward_scale: of the target.
+            describe_run: says what runs (sampler, reward, arguments of the pipeline), JSON-able; None if unknown.
+        """
+        return self
+
+    def tilt(self, statistic: Tensor, scale: Tensor, *, step: int | None = None) -> Tensor:
+        """Return the log tilt (B, K) of the intermediate target `p(path) exp(tilt)`: `scale * statistic`.
+
+        It must be 0 at scale 0, whatever the statistic; a tilt of `-inf` kills.
+
+        Args:
+            statistic: (B, K), from `accumulate`.
+            scale: (B, 1), between 0 and the scale of the target.
+            step: the step that was scored, None if the path was not told (see `RewardPath`).
+        """
+        return times(scale, statistic)
+
     @abstractmethod
     def accumulate(self, statistic: Tensor | None, reward: Tensor) -> Tensor:
         """Return the statistic after `reward`, both of shape (B, K); `statistic` is None before the first."""
@@ -74,7 +108,7 @@ class Potential(ABC):
         """
 
     def log_potential(self, tilt: Tensor, total: Tensor) -> Tensor:
-        """Return log G for `tilt` = scale * statistic, given `total`, the sum of the path's log G so far."""
+        """Return log G for the log `tilt`, given `total`, the sum of the path's log G so far."""
         return tilt - total if self.form == "increment" else tilt
 
     def warn_if_useless(self, num_points: int) -> None:
@@ -178,3 +212,8 @@ def get_potential(name: "str | Potential") -> Potential:
     }
     check_choice("potential", name, tuple(table))
     return table[name]
+
+
+def times(scale: Tensor, values: Tensor) -> Tensor:
+    """Return `scale * values` with `0 * anything = 0`: a scale of 0 ignores the reward."""
+    return torch.where(scale == 0, torch.zeros_like(values), scale * values)

@@ -1,13 +1,14 @@
 """The reward history of each particle, from which a potential makes log G score by score."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.feynman_kac.checks import check_count, check_matrix, check_non_negative
-from fklit.feynman_kac.potentials import OVERSHOOT_LIMIT, Potential
+from fklit.feynman_kac.potentials import OVERSHOOT_LIMIT, Potential, times
 from fklit.feynman_kac.weights import as_float64, weight_device
 
 
@@ -25,6 +26,7 @@ class RewardPath:
         num_groups: B.
         num_particles: K.
         num_points: how many intermediate scores will come, if known, so that a useless form warns at the start.
+        steps: the steps at which they will come, for potentials that depend on the step; None if unknown.
 
     Attributes:
         statistic: (B, K) float64, or None before the first score.
@@ -35,7 +37,13 @@ class RewardPath:
     """
 
     def __init__(
-        self, potential: Potential, num_groups: int, num_particles: int, *, num_points: int | None = None
+        self,
+        potential: Potential,
+        num_groups: int,
+        num_particles: int,
+        *,
+        num_points: int | None = None,
+        steps: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(potential, Potential):
             raise TypeError(f"potential is {potential!r}; give a Potential, or the result of potential('difference').")
@@ -47,6 +55,8 @@ class RewardPath:
         self.scale = torch.zeros(self.shape[0], dtype=torch.float64)
         self.num_scores = 0
         self.closed = False
+        self._steps = None if steps is None else tuple(steps)
+        num_points = len(self._steps) if self._steps is not None and num_points is None else num_points
         self._warned = num_points is not None
         if num_points is not None:
             potential.warn_if_useless(check_count("num_points", num_points, minimum=0))
@@ -59,12 +69,12 @@ class RewardPath:
             scale: `c >= 0`, one number or one for each group, shape (B,); may grow from score to score.
 
         Raises:
-            ValueError: for a wrong shape or scale, or after `terminal`.
+            ValueError: for a wrong shape or scale, after `terminal`, or for more scores than `steps`.
         """
         values, factor = self._accept(reward, scale)
-        log_potential, statistic = self._weigh(values, factor)
+        log_potential, statistic, tilt = self._weigh(values, factor)
         # The tilt itself, not total + log G, so that rounding does not pile up.
-        total = _times(factor, statistic) if self.potential.form == "increment" else self.total + log_potential
+        total = tilt if self.potential.form == "increment" else self.total + log_potential
         self.total = torch.where(torch.isfinite(log_potential), total, self.total)
         self.dead = self.dead | ~torch.isfinite(log_potential)
         self.statistic = statistic
@@ -87,7 +97,7 @@ class RewardPath:
             scale: the reward scale of the target, one number or one for each group.
         """
         values, factor = self._accept(reward, scale)
-        log_potential = _times(factor, values) - self.total
+        log_potential = times(factor, values) - self.total
         log_potential = torch.where(_invalid(values), torch.nan, log_potential).masked_fill(self.dead, -torch.inf)
         self.scale = factor.squeeze(1)
         self.closed = True
@@ -125,12 +135,25 @@ class RewardPath:
         if self.statistic is not None:
             self.statistic = self.statistic.gather(1, index)
 
-    def _weigh(self, reward: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def _weigh(self, reward: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log G (B, K), the statistic and the log tilt after a reward."""
         statistic = self.potential.accumulate(self.statistic, reward)
-        log_potential = self.potential.log_potential(_times(scale, statistic), self.total)
+        tilt = self.potential.tilt(statistic, scale, step=self._step())
+        log_potential = self.potential.log_potential(tilt, self.total)
         if self.potential.scores_intermediate:
             log_potential = torch.where(_invalid(reward), torch.nan, log_potential)
-        return log_potential.masked_fill(self.dead, -torch.inf), statistic
+        return log_potential.masked_fill(self.dead, -torch.inf), statistic, tilt
+
+    def _step(self) -> int | None:
+        """The step of the score at hand."""
+        if self._steps is None:
+            return None
+        if self.num_scores >= len(self._steps):
+            raise ValueError(
+                f"expected at most {len(self._steps)} intermediate scores, at steps {list(self._steps)}, got another; "
+                "give RewardPath all steps that score."
+            )
+        return self._steps[self.num_scores]
 
     def _accept(self, reward: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
         if self.closed:
@@ -158,11 +181,6 @@ def scale_column(scale: float | Tensor, num_groups: int, device: torch.device) -
             "scale has a negative or infinite entry; give finite numbers of at least 0 (negate the reward instead)."
         )
     return values.expand(num_groups).unsqueeze(1)
-
-
-def _times(scale: Tensor, values: Tensor) -> Tensor:
-    """Return `scale * values` with `0 * anything = 0`: a scale of 0 ignores the reward."""
-    return torch.where(scale == 0, torch.zeros_like(values), scale * values)
 
 
 def _invalid(reward: Tensor) -> Tensor:

@@ -74,6 +74,32 @@ class Linear(Tempering):
 
 
 @dataclass(frozen=True)
+class Geometric(Tempering):
+    """From `first` to 1 times the scale by equal factors: slow where the scale is small.
+
+    Score j = 0 .. n - 1 of n has the fraction `first ** (1 - (j + 1) / (n + 1))` of it.
+
+    Attributes:
+        first: the fraction of the scale where the curve starts, before the first score, above 0 and at most 1.
+    """
+
+    first: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", check_fraction("first", self.first))
+        if self.first == 0:
+            raise ValueError("expected first above 0, got 0.0, from which no factor leads to 1; use Linear().")
+
+    def scale(
+        self, path: RewardPath, reward: Tensor, *, log_weights: Tensor, reward_scale: float, point: int, num_points: int
+    ) -> Float64[Tensor, " B"]:
+        """Return the same point of the curve for every group."""
+        _check_point(reward_scale, point, num_points)
+        fraction = self.first ** (1.0 - (point + 1) / (num_points + 1))
+        return torch.full((path.shape[0],), reward_scale * fraction, dtype=torch.float64, device=path.total.device)
+
+
+@dataclass(frozen=True)
 class Adaptive(Tempering):
     """The largest scale that keeps the ESS of a group's carried weights at `ess_target` of its living particles.
 

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
+from fklit.report.calibration import write_calibration
 from fklit.report.page import write_report
 from fklit.report.reading import RunFolder, read_run
 from fklit.report.record import PromptRecord
 
-__all__ = ["PromptRecord", "RunFolder", "read_run", "write_report"]
+__all__ = ["PromptRecord", "RunFolder", "read_run", "write_calibration", "write_report"]
 
 if not TYPE_CHECKING:  # type checkers know the names of today
 

@@ -63,7 +63,7 @@ def write_report(
     heading = title or ("Corrected guidance" if methods[-1].method == "corrected" else "Steering report")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = _environment().get_template("page.html.j2").stream(_content(methods, heading, max_prompts, output.parent))
+    page = environment().get_template("page.html.j2").stream(_content(methods, heading, max_prompts, output.parent))
     page.enable_buffering(100)
     with write_atomically(output) as file:  # piece by piece: a run of a thousand prompts need not fit in memory
         page.dump(file, encoding="utf-8")
@@ -77,7 +77,8 @@ def _check(m: MethodRun) -> None:
     raise ValueError(f"expected a run of {m.label}, got {m.run.path} with a run of {found}; pass it as {name}=.")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates of all pages."""
     environment = Environment(
         loader=PackageLoader("fklit.report"),
         autoescape=True,

@@ -49,6 +49,8 @@ class Reward(nn.Module, ABC):
         suggested_scale: A `reward_scale` to start from, or None if unknown. Steering samples from
             `p(x | prompt) exp(reward_scale * reward(x))`, so what counts is `reward_scale` times the standard
             deviation of the reward among the particles of a prompt; 1 to 5 is a working range of that product.
+        upper_bound: What no score exceeds (0 of log probabilities), or None if there is no bound or it is unknown;
+            calibrations fit other curves with one.
 
     Args:
         max_batch: Most samples given to `score` at once; None for no limit.
@@ -65,6 +67,7 @@ class Reward(nn.Module, ABC):
     uses_metadata: bool = False
     typical_range: tuple[float, float] | None = None
     suggested_scale: float | None = None
+    upper_bound: float | None = None
 
     _place: Tensor
 

@@ -41,6 +41,7 @@ class ImageClassifier(Reward):
     needs_prompts = False
     uses_metadata = True
     typical_range = (-10.0, 0.0)
+    upper_bound = 0.0
     suggested_scale = 1.0
 
     network: LabeledNetwork

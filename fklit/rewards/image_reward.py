@@ -87,6 +87,7 @@ class ImageReward(Reward):
         low, high = self._notes.get("typical_range", (-10.0, 0.0))
         self.typical_range = (float(low), float(high))
         self.suggested_scale = float(self._notes.get("suggested_scale", 1.0))
+        self.upper_bound = 0.0 if self._notes.get("output") == "log_probability" else None
 
     def build(self) -> None:
         """Loads weights and tokenizer.

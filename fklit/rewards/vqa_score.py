@@ -76,6 +76,7 @@ class VQAScore(Reward):
         self.revision = revision
         self.typical_range = (0.0, 1.0) if output == "probability" else None
         self.suggested_scale = None if output == "probability" else 1.0
+        self.upper_bound = 1.0 if output == "probability" else 0.0
 
     def build(self) -> None:
         """Loads model and processor, and looks the answers up.

@@ -1,7 +1,8 @@
 """The reward of an intercepted run: denoised predictions are decoded, scored, and rewards become log potentials."""
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class RewardTerm:
         replay: decodes what only the pipeline itself can.
         path: reward histories; known once the run has begun.
         decodes: rows that `decode` got so far.
+        seconds: wall time of the scores on the way.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
 
@@ -70,6 +72,7 @@ class RewardTerm:
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
         self.decodes = 0
+        self.seconds = 0.0
         self.terms: dict[str, Tensor] = {}
         self.replay = PipelineReplay(pipeline)
         self._path: RewardPath | None = None
@@ -131,8 +134,13 @@ class RewardTerm:
         """Rewards of the steps scored so far, on the CPU."""
         return torch.stack(self._rewards) if self._rewards else torch.zeros(0, *self._shape, dtype=torch.float64)
 
-    def begin(self, num_steps: int) -> None:
-        """Resolve the schedule, once the number of steps is known."""
+    def begin(self, num_steps: int, describe_run: Callable[[], Mapping[str, Any]] | None = None) -> None:
+        """Resolve the schedule and prepare the potential, once the number of steps is known.
+
+        Args:
+            num_steps: of the run.
+            describe_run: says what runs, for potentials that belong to a run (`fklit.sampling.describe_run`).
+        """
         if self.potential.scores_intermediate:
             try:
                 self.steps = self.schedule.resolve(num_steps)
@@ -144,16 +152,21 @@ class RewardTerm:
                     f"{num_steps} step(s), which cannot be steered on the way; use potential='terminal' (best-of-n), "
                     "or more steps."
                 ) from error
-        self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
+        self.potential = self.potential.prepare(
+            self.steps, num_steps=num_steps, reward_scale=self.reward_scale, describe_run=describe_run
+        )
+        self._path = RewardPath(self.potential, *self._shape, steps=self.steps)
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
         """Return the rewards of denoised latents (B * K, ...), and the samples that were scored."""
+        began = _now(latents.device)
         samples = self._decoded(latents)
         if self._on_nan == "error":
             kind = self._pipeline if self._decode is not None else getattr(self._pipeline, "vae", self._pipeline)
             check_finite(samples, "decoder", kind, where=where, name=self._name_of_row)
         rewards = self._finite_only(samples, ~finite_rows(samples), where=where)
         self._rewards.append(rewards.cpu())
+        self.seconds += _now(latents.device) - began
         return rewards, samples
 
     def _decoded(self, latents: Tensor) -> Tensor:
@@ -210,6 +223,13 @@ class RewardTerm:
     def _name_of_row(self, row: int) -> str:
         b, particle = divmod(row, self._shape[1])
         return f"particle {particle} of prompt {self._prompts[b]!r}"
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _check_modality(reward: Reward, modality: Modality, pipeline: Any) -> None:

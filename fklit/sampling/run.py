@@ -22,6 +22,7 @@ from fklit.pipelines.sampler import DeterministicSamplerError, choose_sampler
 from fklit.pipelines.seeds import reads_seeds, separate_generators
 from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
+from fklit.sampling.describe_run import describe_run
 from fklit.sampling.resource_monitor import ResourceMonitor
 from fklit.sampling.reward_term import REWARD_RECORD, RewardTerm
 from fklit.sampling.settings import ParticleSettings
@@ -70,6 +71,7 @@ class SamplingRun(ABC):
         if reads_seeds(getattr(pipeline, "scheduler", None)):
             self.generators = separate_generators(self.generators)
         self._pipeline = pipeline
+        self._kwargs = dict(pipeline_kwargs)
         self._reward = reward
         self._system = ParticleSystem(
             len(self.prompts),
@@ -123,6 +125,16 @@ class SamplingRun(ABC):
     @abstractmethod
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Prepare, once the number of steps is known (called by the interception)."""
+
+    def describe_run(self) -> dict[str, Any]:
+        """Return what runs, JSON-able, for potentials that belong to a run."""
+        assert self._reward is not None
+        return describe_run(
+            self._reward.reward,
+            model=type(self._pipeline).__name__,
+            sampler=str(self._settings["sampler"]),
+            arguments=self._kwargs,
+        )
 
     @abstractmethod
     def weigh(self, call: StepCall) -> Tensor | StepChange | None:
@@ -252,6 +264,7 @@ class SamplingRun(ABC):
                 reward_calls=0 if reward is None else reward.reward_calls,
                 reward_checks=0 if reward is None else reward.reward_checks,
                 seconds=meter.seconds(),
+                score_seconds=0.0 if reward is None else reward.seconds,
                 peak_memory_bytes=meter.peak_memory_bytes(),
             ),
         }

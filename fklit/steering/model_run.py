@@ -19,6 +19,7 @@ from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Adaptive, Constant
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import chosen_scale
+from fklit.sampling.describe_run import describe_run
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
 from fklit.steering.model_reward import SampleScorer
@@ -81,10 +82,14 @@ class _Rewarded:
         self.model, self.scorer, self.settings = model, scorer, settings
         self.num_steps = model.num_steps
         self.scale = chosen_scale(scorer.reward, settings.reward_scale)
-        self.potential = get_potential(settings.potential)
+        potential = get_potential(settings.potential)
         self.schedule = settings.reward_schedule or DEFAULT_REWARD_SCHEDULE
         self.tempering = settings.tempering or Constant()
-        self.steps = self.schedule.resolve(model.num_steps) if self.potential.scores_intermediate else ()
+        self.steps = self.schedule.resolve(model.num_steps) if potential.scores_intermediate else ()
+        self.potential = potential.prepare(
+            self.steps, num_steps=model.num_steps, reward_scale=self.scale, describe_run=self.describe_run
+        )
+        self.score_seconds = 0.0
         self.reward_path: list[Tensor] = []
         self.predictions: list[list[list[str]]] = []
 
@@ -93,6 +98,16 @@ class _Rewarded:
         """What the model spent since `initial`."""
         return self.model.budget
 
+    def describe_run(self) -> dict[str, Any]:
+        """What runs, for potentials that belong to a run."""
+        return describe_run(
+            self.scorer.reward,
+            model=type(self.model).__name__,
+            sampler=self.model.sampler,
+            arguments=self.settings.pipeline_kwargs or {},
+            score_scale=self.scale if self.model.num_draws > 1 else None,
+        )
+
     @property
     def resample_at(self) -> tuple[int, ...]:
         """Steps of the engine after which particles may be resampled: a score at step i judges what i - 1 has left."""
@@ -100,7 +115,7 @@ class _Rewarded:
         return tuple(step - 1 for step in self.schedule.resolve_resampling(self.num_steps)) if steers else ()
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> _State:
-        path = RewardPath(self.potential, num_groups, num_particles, num_points=len(self.steps))
+        path = RewardPath(self.potential, num_groups, num_particles, steps=self.steps)
         self._generator = generator
         self.reward_path, self.predictions = [], []  # of the last sweep
         scores = ParticleScores(torch.zeros(num_groups, num_particles, dtype=torch.float64))
@@ -123,12 +138,14 @@ class _Rewarded:
         self, state: _State, step: int, log_weights: Tensor, generator: Generators
     ) -> tuple[_State, Float64[Tensor, "B K"]]:
         """Score the clean samples that a state predicts; return the state and the log potential."""
+        began = time.perf_counter()
         inner, samples = self.model.clean_samples(state.inner, generator)
         found = self.scorer(samples, where=f"at step {step} of {self.num_steps}")
         rewards, texts = soft_mean(found.reshape(*state.path.shape, -1), self.scale), None
         if self.settings.previews and isinstance(samples[0], str):
             texts = _by_group(samples[:: len(samples) // rewards.numel()], len(rewards))
         state.scores.take(rewards, texts=texts)
+        self.score_seconds += time.perf_counter() - began
         scale = self.tempering.scale(
             state.path,
             rewards,
@@ -234,6 +251,7 @@ def _result(
         found.budget,
         reward_calls=rewarded.scorer.reward_calls,
         seconds=seconds,
+        score_seconds=rewarded.score_seconds,
         peak_memory_bytes=peak_memory_bytes(shown.device),
     )
     return ModelSteeringResult(
@@ -270,7 +288,7 @@ def _result(
             "decode_batch": None,
             "reward": rewarded.scorer.reward.display_name,
             "reward_scale": rewarded.scale,
-            "potential": repr(rewarded.potential),
+            "potential": repr(settings.potential),
             "reward_schedule": repr(rewarded.schedule),
             "tempering": repr(rewarded.tempering),
         },

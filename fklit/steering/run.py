@@ -117,7 +117,7 @@ class SteeringRun(SamplingRun):
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Resolve the schedule, once the number of steps is known (called by the interception)."""
-        self._term.begin(num_steps)
+        self._term.begin(num_steps, self.describe_run)
         if self._term.steps and not is_known(self._interception.scheduler):
             raise UnsupportedPipelineError(
                 "expected a scheduler with a known denoised prediction, got "

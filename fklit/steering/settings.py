@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Required
 
 from fklit.checks import check_count
+from fklit.feynman_kac.potentials import get_potential
 from fklit.rewards.base import Reward
 from fklit.sampling.settings import SamplingArguments, SamplingSettings
+from fklit.steering.calibration.proposal import Goal
+from fklit.steering.calibration.record import Calibration, as_calibration
+from fklit.steering.goals import settings_of_goal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +19,12 @@ class SteeringSettings(SamplingSettings):
     """All settings of `fklit.steer`, of `SteeringRun` and of `SteeringTask`.
 
     Attributes:
+        goal: "best" for one good sample of each prompt (a plain difference at a high scale, resampled below K/2), or
+            "sample" for draws from the target (the calibrated potential, resampled whenever weights differ); it sets
+            potential, ess_threshold and, where they are None and there is a calibration, reward_scale and
+            reward_schedule; see docs/calibration.md. A setting that equals its default counts as not given, any other
+            value than the goal's is refused. None leaves all settings as they are.
+        calibration: of this sampler and reward, or the path of one that `fklit calibrate` has written; for `goal`.
         previews: whether thumbnails of the denoised predictions are kept; of texts, one predicted text of each particle
             at each scored step, and the step that unmasked each token.
         num_sweeps: sweeps of particle Gibbs after the first run, at least 0: each runs all particles but one again and
@@ -22,11 +33,22 @@ class SteeringSettings(SamplingSettings):
     """
 
     reward: Reward | Callable[..., Any]
+    goal: Goal | None = None
+    calibration: str | Path | Calibration | None = None
     previews: bool = True
     num_sweeps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", as_calibration(self.calibration))
+            if self.goal is None:
+                raise ValueError(
+                    "expected a goal with a calibration, got none; give goal='sample' or goal='best', or the potential "
+                    "fklit.steering.calibration.Calibrated(calibration) alone."
+                )
+        if self.goal is not None:
+            self._settle(self.goal)
         object.__setattr__(self, "num_sweeps", check_count("num_sweeps", self.num_sweeps, minimum=0))
         if self.num_sweeps and self.num_particles < 2:
             raise ValueError(
@@ -34,10 +56,21 @@ class SteeringSettings(SamplingSettings):
                 "one is kept; raise it."
             )
 
+    def _settle(self, goal: Goal) -> None:
+        """Set what the goal sets."""
+        names = ("potential", "ess_threshold", "reward_scale", "reward_schedule")
+        usual: dict[str, Any] = {name: type(self).__dataclass_fields__[name].default for name in names}
+        usual["potential"] = get_potential(usual["potential"])
+        found = None if self.calibration is None else as_calibration(self.calibration)
+        for name, value in settings_of_goal(goal, found, {n: getattr(self, n) for n in names}, usual).items():
+            object.__setattr__(self, name, value)
+
 
 class SteeringArguments(SamplingArguments, total=False):
     """`SteeringSettings` as keyword arguments."""
 
     reward: Required[Reward | Callable[..., Any]]
+    goal: Goal | None
+    calibration: str | Path | Calibration | None
     previews: bool
     num_sweeps: int

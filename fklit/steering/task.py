@@ -1,16 +1,20 @@
 """Steering under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
 
+from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.source import PipelineSource
 from fklit.sampling.arguments import takes_settings
 from fklit.sampling.model_source import ModelSource
 from fklit.sampling.settings import SamplingSettings
 from fklit.sampling.task import SamplingTask, cost_figures
+from fklit.sampling.threads import pinned_threads
 from fklit.steering.api import steer
+from fklit.steering.calibration.api import DEFAULT_SAMPLES, DEFAULT_SEED, calibrate
+from fklit.steering.calibration.record import Calibration
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringArguments, SteeringSettings
 
@@ -58,6 +62,57 @@ class SteeringTask(SamplingTask):
         """Steer prompts."""
         keywords = (settings or self.sampling).keywords()
         return steer(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
+
+    def calibrate(
+        self,
+        prompts: Sequence[str],
+        indices: Sequence[int],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        num_samples: int = DEFAULT_SAMPLES,
+        schedule: Schedule | None = None,
+        upper_bound: float | None = None,
+        seed: int = DEFAULT_SEED,
+        batch_size: int = 1,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Calibration:
+        """Measure what scores on the way tell of the end, with the task's pipeline, sampler and reward.
+
+        Args:
+            prompts: P prompts.
+            indices: Their indices.
+            metadata: What else is known about each.
+            num_samples: As for `fklit.calibrate`.
+            schedule: As for `fklit.calibrate`.
+            upper_bound: As for `fklit.calibrate`.
+            seed: As for `fklit.calibrate`.
+            batch_size: As for `fklit.calibrate`.
+            on_batch: As for `fklit.calibrate`.
+        """
+        chosen = self.sampling
+        assert chosen.reward is not None
+        with pinned_threads(self.num_threads):
+            return calibrate(
+                self.source.pipeline,
+                prompts,
+                reward=chosen.reward,
+                num_samples=num_samples,
+                schedule=schedule,
+                upper_bound=upper_bound,
+                reward_scale=chosen.reward_scale,
+                seed=seed,
+                batch_size=batch_size,
+                prompt_indices=indices,
+                metadata=metadata,
+                scheduler=chosen.scheduler,
+                flow_kernel=chosen.flow_kernel,
+                noise_level=chosen.noise_level,
+                max_batch=chosen.max_batch,
+                decode_batch=chosen.decode_batch,
+                decode=chosen.decode,
+                pipeline_kwargs=chosen.pipeline_kwargs,
+                on_batch=on_batch,
+            )
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""

@@ -172,7 +172,7 @@ class GuidanceRun(SamplingRun):
         if self._weighs:
             self._weighted = frozenset(self._weight_schedule.resolve(num_steps))
         if self._reward is not None:
-            self._reward.begin(num_steps)
+            self._reward.begin(num_steps, self.describe_run)
         if self._resamples:
             steps = self._resample_schedule.resolve_resampling(num_steps)
             self._allow_resampling(steps, noisy, otherwise="set ess_threshold=0 to weigh without resampling")
