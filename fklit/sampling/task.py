@@ -12,7 +12,7 @@ from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.source import PipelineSource
-from fklit.pipelines.text.adapters import writes_text
+from fklit.pipelines.tokens.adapters import writes_text
 from fklit.sampling.describe import describe
 from fklit.sampling.model_source import ModelSource
 from fklit.sampling.no_training import NoTraining

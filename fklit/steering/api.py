@@ -7,7 +7,7 @@ from fklit.pipelines.call import call_parameters
 from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
-from fklit.pipelines.text.adapters import as_text_model
+from fklit.pipelines.tokens.adapters import as_text_model
 from fklit.sampling.arguments import takes_settings
 from fklit.steering.model_run import steer_model
 from fklit.steering.own_steps import Steerable

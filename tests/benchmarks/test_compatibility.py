@@ -13,7 +13,7 @@ import fklit
 
 ROOT = Path(__file__).parents[2]
 QUICK = (
-    "DDPMPipeline", "FluxControlNetPipeline", "FluxInpaintPipeline", "MarigoldDepthPipeline",
+    "AmusedPipeline", "DDPMPipeline", "FluxControlNetPipeline", "FluxInpaintPipeline", "MarigoldDepthPipeline",
 )  # fmt: skip
 
 
@@ -74,10 +74,12 @@ def test_a_few_classes_give_the_recorded_verdict(benchmark, report):
 @pytest.mark.slow
 def test_all_classes_give_the_recorded_verdict(benchmark, report):
     """By the cells that decide it; the benchmark runs all."""
-    cells = importlib.import_module("compatibility_cells")
+    cells, texts = (importlib.import_module(name) for name in ("compatibility_cells", "compatibility_text"))
     torch.set_num_threads(1)
     for row in report["rows"]:
-        if row["verdict"] != "not tried" and row["pipeline"] not in QUICK:
+        if row.get("kind") == "text":
+            assert benchmark.verdict(texts.run_text_cells(rows()[row["pipeline"]])) == (row["verdict"], row["reason"])
+        elif row["verdict"] != "not tried" and row["pipeline"] not in QUICK:
             answers = cells.run_cells(rows()[row["pipeline"]], ("terminal", "steer", "clone"))
             assert benchmark.verdict(answers) == (row["verdict"], row["reason"]), row["pipeline"]
 

@@ -12,7 +12,7 @@ from tiny_text_pipelines import tiny_diffusion_gemma
 
 import fklit
 from fklit.feynman_kac import group_generators, select
-from fklit.pipelines.text.diffusion_gemma import DiffusionGemmaModel
+from fklit.pipelines.tokens.diffusion_gemma import DiffusionGemmaModel
 
 PROMPTS = ["the cat", "dog"]
 CALL = {"gen_length": 7, "num_inference_steps": 4, "temperature": 1.0}

@@ -10,8 +10,8 @@ from tiny_text_pipelines import CHAT, tiny_llada2
 import fklit
 from fklit.feynman_kac import group_generators, run, select
 from fklit.pipelines.sampler import DeterministicSamplerError
-from fklit.pipelines.text.arguments import call_arguments
-from fklit.pipelines.text.llada2 import LLaDA2Model
+from fklit.pipelines.tokens.arguments import call_arguments
+from fklit.pipelines.tokens.llada2 import LLaDA2Model
 
 PROMPTS = ["the cat", "dog"]
 CALL = {"gen_length": 10, "num_inference_steps": 4, "temperature": 1.0, "threshold": 0.6, "editing_threshold": None}

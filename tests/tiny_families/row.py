@@ -32,7 +32,7 @@ class Row:
     family: str
     build: Callable[[], Any]
     example: str
-    kind: Literal["image", "video", "audio"] = "image"
+    kind: Literal["image", "video", "audio", "text"] = "image"
     main: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     per_sample: tuple[str, ...] = ()

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from fklit.pipelines.text.commits import commit_probabilities
-from fklit.pipelines.text.drawn import DrawnLaw
+from fklit.pipelines.tokens.commits import commit_probabilities
+from fklit.pipelines.tokens.drawn import DrawnLaw
 
 
 def masking_probs(

@@ -3,8 +3,8 @@
 from typing import Any
 
 from fklit.pipelines.named import is_one_of
-from fklit.pipelines.text.diffusion_gemma import DiffusionGemmaText
-from fklit.pipelines.text.llada2 import LLaDA2Text
+from fklit.pipelines.tokens.diffusion_gemma import DiffusionGemmaText
+from fklit.pipelines.tokens.llada2 import LLaDA2Text
 
 _ADAPTERS = {"LLaDA2Pipeline": LLaDA2Text, "DiffusionGemmaPipeline": DiffusionGemmaText}
 

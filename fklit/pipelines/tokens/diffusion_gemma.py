@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from fklit.pipelines.reindex import is_per_sample
-from fklit.pipelines.text.arguments import TextSettings, call_arguments
-from fklit.pipelines.text.block_model import BlockTextModel, Undecided
-from fklit.pipelines.text.drawn import drawn_law, probed, step_arguments
-from fklit.pipelines.text.renoising import renoising_probs
-from fklit.pipelines.text.rows import GroupState, Rows, at_rows, joined
+from fklit.pipelines.tokens.arguments import TextSettings, call_arguments
+from fklit.pipelines.tokens.block_model import BlockTextModel, Undecided
+from fklit.pipelines.tokens.drawn import drawn_law, probed, step_arguments
+from fklit.pipelines.tokens.renoising import renoising_probs
+from fklit.pipelines.tokens.rows import GroupState, Rows, at_rows, joined
 
 
 @dataclass(frozen=True)

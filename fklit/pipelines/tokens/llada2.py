@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from fklit.pipelines.sampler import DeterministicSamplerError
-from fklit.pipelines.text.arguments import TextSettings, call_arguments
-from fklit.pipelines.text.block_model import BlockTextModel, Undecided
-from fklit.pipelines.text.drawn import DrawnLaw, drawn_law, step_arguments
-from fklit.pipelines.text.masking import masking_probs
-from fklit.pipelines.text.rows import GroupState, Rows, at_rows
+from fklit.pipelines.tokens.arguments import TextSettings, call_arguments
+from fklit.pipelines.tokens.block_model import BlockTextModel, Undecided
+from fklit.pipelines.tokens.drawn import DrawnLaw, drawn_law, step_arguments
+from fklit.pipelines.tokens.masking import masking_probs
+from fklit.pipelines.tokens.rows import GroupState, Rows, at_rows
 
 
 @dataclass(frozen=True)

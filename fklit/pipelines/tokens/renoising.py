@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from fklit.pipelines.text.commits import commit_probabilities
-from fklit.pipelines.text.drawn import DrawnLaw, drawn_law, probed
+from fklit.pipelines.tokens.commits import commit_probabilities
+from fklit.pipelines.tokens.drawn import DrawnLaw, drawn_law, probed
 
 
 def renoising_probs(

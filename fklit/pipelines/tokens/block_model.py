@@ -14,7 +14,7 @@ from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.categorical import draw
 from fklit.feynman_kac.randomness import Generators, uniforms
 from fklit.pieces import pieces
-from fklit.pipelines.text.rows import GroupState
+from fklit.pipelines.tokens.rows import GroupState
 
 
 @dataclass(frozen=True)
