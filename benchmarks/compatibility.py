@@ -4,8 +4,8 @@
     python benchmarks/compatibility.py --only FluxPipeline WanPipeline    # replaces these rows of the JSON
 
 Every class that diffusers exports is a row (ONNX, Flax and deprecated ones aside, but for pictures of discrete tokens).
-Those that have a tiny pipeline with random weights in `tests/tiny_families` are tried; the others say "not tried". A row
-that fails or takes too long does not stop the others.
+Those that have a tiny pipeline with random weights in `tests/tiny_families` are tried; the others say "not tried". A
+row that fails or takes too long does not stop the others.
 """
 
 import argparse
