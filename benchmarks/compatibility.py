@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from compatibility_cells import run_cells  # noqa: E402
 from compatibility_page import PAGE, RESULTS, render  # noqa: E402
-from compatibility_text import run_text_cells  # noqa: E402
+from compatibility_tokens import run_token_cells  # noqa: E402
 from tiny_families import rows  # noqa: E402
 
 from fklit.atomic import write_json_atomically, write_text_atomically  # noqa: E402
@@ -77,7 +77,7 @@ def _reason(text: str) -> str:
 
 def try_row(row: Any, folder: str) -> dict[str, Any]:
     """The entry of one class in the results."""
-    cells = _within(SECONDS, lambda: (run_text_cells if row.kind == "text" else run_cells)(row))
+    cells = _within(SECONDS, lambda: (run_token_cells if row.tokens else run_cells)(row))
     found, reason = verdict(cells)
     corrected = cells.get("correct", "")
     return {

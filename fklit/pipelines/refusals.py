@@ -22,8 +22,14 @@ _OTHER_TASKS = {
     "of a whole sample",
     "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",
 }
-# Pictures of discrete tokens: their schedulers draw by one generator, where each particle's group needs its own.
-_TOKENS = ("Amused", "VQDiffusion")
+_OF_PICTURE = "begins with the tokens of a picture, masked for all samples of a call at once"
+# Pictures of discrete tokens that have no adapter in `fklit.pipelines.tokens`.
+_TOKENS = {
+    "AmusedImg2Img": _OF_PICTURE,
+    "AmusedInpaint": _OF_PICTURE,
+    "VQDiffusion": "draws the tokens of all samples of a call by one generator, each from a posterior that its "
+    "scheduler keeps to itself",
+}
 
 # Their networks get two timesteps under guidance, whatever the number of samples.
 _GUIDE_ONE_SAMPLE = ("PRX",)
@@ -39,12 +45,12 @@ def check_task(pipeline: Any) -> None:
         UnsupportedPipelineError: with the reason.
     """
     name = type(pipeline).__name__
-    if is_one_of(pipeline, _TOKENS):
-        raise UnsupportedPipelineError(
-            f"{name} draws discrete tokens of all samples of a call by one generator, so neither the samples of a "
-            "prompt nor clones of a particle can have noise of their own; use a pipeline of continuous diffusion or "
-            "flow matching, such as StableDiffusionPipeline."
-        )
+    for start, reason in _TOKENS.items():
+        if is_one_of(pipeline, start):
+            raise UnsupportedPipelineError(
+                f"{name} {reason}, which no adapter of fklit steers; use AmusedPipeline, or a pipeline of continuous "
+                "diffusion or flow matching."
+            )
     for start, reason in _OTHER_TASKS.items():
         if is_one_of(pipeline, start):
             raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")

@@ -55,7 +55,8 @@ def _vq_diffusion() -> Any:
 
 
 ROWS = [
-    Row("AmusedPipeline", "aMUSEd", lambda: _amused("AmusedPipeline"), "amused/amused-512", main=True),
+    Row("AmusedPipeline", "aMUSEd", lambda: _amused("AmusedPipeline"), "amused/amused-512", main=True,
+        tokens=True),
     Row("AmusedImg2ImgPipeline", "aMUSEd", lambda: _amused("AmusedImg2ImgPipeline"), "amused/amused-512",
         arguments={"image": picture()}),
     Row("AmusedInpaintPipeline", "aMUSEd", lambda: _amused("AmusedInpaintPipeline"), "amused/amused-512",

@@ -1,1 +1,1 @@
-"""Adapters to the text pipelines of diffusers, which keep their state outside of the scheduler."""
+"""Adapters to pipelines of discrete tokens, which keep their state outside of the scheduler."""

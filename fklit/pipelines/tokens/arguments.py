@@ -1,11 +1,11 @@
-"""Arguments of the call of a text pipeline: its own defaults, what a user changes, and what fklit gives itself."""
+"""Arguments of the call of a pipeline of tokens: its own defaults, what a user changes, and what fklit gives itself."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 
-class TextSettings(Protocol):
+class TokenSettings(Protocol):
     """What of the settings of a run the adapters read."""
 
     @property
@@ -39,8 +39,16 @@ _REFUSED = {
     "attention_mask": "give prompts to fklit.steer",
     "image": "particles have no pictures of their own; give texts",
     "generator": "set seed",
-    "output_type": "rewards take texts",
+    "output_type": "fklit reads the samples itself",
     "return_dict": "fklit.steer returns a result of its own",
+    "num_images_per_prompt": "set num_particles",
+    "latents": "particles begin with masks",
+    "prompt_embeds": "give prompts to fklit.steer",
+    "encoder_hidden_states": "give prompts to fklit.steer",
+    "negative_prompt_embeds": "give negative_prompt",
+    "negative_encoder_hidden_states": "give negative_prompt",
+    "callback": "callbacks may change tokens, which the weights would not know of",
+    "callback_steps": "there are no callbacks",
     "callback_on_step_end": "callbacks may change tokens, which the weights would not know of",
     "callback_on_step_end_tensor_inputs": "there are no callbacks",
     "cache_implementation": "caches grow and move with the particles",
@@ -51,9 +59,9 @@ def call_arguments(pipeline: Any, given: Mapping[str, Any] | None) -> dict[str, 
     """Return all arguments of a call but prompts, by name, with `num_draws`.
 
     Args:
-        pipeline: A text pipeline of diffusers.
-        given: `pipeline_kwargs` of the run: arguments of the pipeline's call, and `num_draws`, the clean texts that are
-            drawn of each particle where a reward scores on the way (4).
+        pipeline: Of diffusers.
+        given: `pipeline_kwargs` of the run: arguments of the pipeline's call, and `num_draws`, the clean samples that
+            are drawn of each particle where a reward scores on the way (4).
 
     Raises:
         ValueError: The call has no such argument, or fklit gives it.

@@ -1,8 +1,6 @@
-"""What the adapters to block text pipelines share: groups side by side, draws, clean texts and finished ones."""
+"""What the adapters to block text pipelines share: blocks, clean texts and finished ones."""
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.categorical import draw
 from fklit.feynman_kac.randomness import Generators, uniforms
 from fklit.pieces import pieces
+from fklit.pipelines.tokens.grouped import GroupedModel
 from fklit.pipelines.tokens.rows import GroupState
 
 
@@ -34,12 +32,11 @@ class Undecided:
     log_probs: Float64[Tensor, "m V"] | None = None
 
 
-class BlockTextModel(ABC):
-    """A block text pipeline as a model that owns its steps (see `SteeringModel` of `fklit/steering/own_steps.py`).
+class BlockTextModel(GroupedModel):
+    """A block text pipeline as a model that owns its steps.
 
-    Each group is one call of the pipeline with K copies of its prompt: its steps are the scheduler's own, with the
-    group's generator, so that its draws are those of that call. Block n takes the steps from `n * steps_per_block` on;
-    a group whose block is complete earlier waits, which costs no denoiser call. A step's importance ratio is 0.
+    Block n takes the steps from `n * steps_per_block` on; a group whose block is complete earlier waits, which costs no
+    denoiser call.
 
     Args:
         pipeline: Of diffusers; its scheduler is copied, not changed.
@@ -53,8 +50,6 @@ class BlockTextModel(ABC):
 
     Attributes:
         num_steps: T, blocks times steps of a block.
-        num_draws: N.
-        sampler: Name of the scheduler's class.
     """
 
     modality = "text"
@@ -71,48 +66,10 @@ class BlockTextModel(ABC):
         steps_per_block: int,
         max_batch: int | None,
     ) -> None:
-        self.pipeline, self.call, self.tokenizer, self.eos = pipeline, call, tokenizer, eos
-        self.num_groups, self.steps_per_block, self.max_batch = num_groups, steps_per_block, max_batch
+        super().__init__(pipeline, num_groups=num_groups, num_draws=int(call["num_draws"]), max_batch=max_batch)
+        self.call, self.tokenizer, self.eos = call, tokenizer, eos
+        self.steps_per_block = steps_per_block
         self.num_steps = num_blocks * steps_per_block
-        self.num_draws = int(call["num_draws"])
-        self.sampler = type(pipeline.scheduler).__name__
-        self.device = torch.device(pipeline._execution_device)
-        self._calls = 0
-        self._sources: list[torch.Generator | None] = []
-        self._noise: list[torch.Generator | None] = []
-        self._clean: list[torch.Generator | None] = []
-
-    @property
-    def budget(self) -> Budget:
-        """What was spent since `initial`."""
-        return Budget(denoiser_calls=self._calls)
-
-    def initial(self, num_groups: int, num_particles: int, generator: Generators) -> GroupState:
-        """The prompts, K times each.
-
-        Raises:
-            ValueError: There are more or fewer groups than prompts.
-        """
-        if num_groups != self.num_groups:
-            raise ValueError(f"expected {self.num_groups} groups, one a prompt, got {num_groups}; give as many.")
-        self._calls = 0
-        sources: list[torch.Generator | None] = (
-            [*generator] if isinstance(generator, Sequence) else [generator] * num_groups
-        )
-        if not _same(sources, self._sources):  # a further sweep goes on drawing where the last one stopped
-            self._sources = sources
-            self._noise = [self._moved(source) for source in sources]
-            # Clean texts have a stream of their own: the weights must not know the noise of the steps that follow, and
-            # the samples must not depend on when rewards look.
-            split = {id(source): _split(source) for source in sources}
-            self._clean = [split[id(source)] for source in sources]
-        return GroupState(tuple(self.start(group, num_particles) for group in range(num_groups)), 0)
-
-    def _moved(self, source: torch.Generator | None) -> torch.Generator | None:
-        """A generator on the device that the pipeline draws on."""
-        if source is None or source.device == self.device:
-            return source
-        return torch.Generator(self.device).manual_seed(source.initial_seed())
 
     def step(
         self, state: GroupState, t: int, log_weights: Tensor, generator: Generators
@@ -173,38 +130,12 @@ class BlockTextModel(ABC):
         ends = [] if self.eos is None else (tokens == self.eos).nonzero().flatten().tolist()
         return tokens[: ends[0] + 1] if ends else tokens
 
-    def in_chunks(self, ask: Callable[[Tensor | None, int], Tensor], number: int) -> Tensor:
-        """Ask a network about rows, at most `max_batch` at once, and count them.
-
-        Args:
-            ask: Function of the indices of rows (None for all) and of their number, that returns one entry a row.
-            number: Of rows.
-        """
-        self._calls += number
-        if self.max_batch is None:
-            return ask(None, number)
-        return torch.cat([ask(index, len(index))[:used] for index, used in self.chunks(number)])
-
-    def chunks(self, number: int) -> Iterator[tuple[Tensor, int]]:
-        """Indices of `max_batch` rows each, and how many of them are new: the last are copies of the last row.
-
-        Kernels round by the size of the batch, so that all chunks have one.
-        """
-        assert self.max_batch is not None
-        for first in range(0, number, self.max_batch):
-            index = torch.arange(first, first + self.max_batch, device=self.device)
-            yield index.clamp(max=number - 1), min(self.max_batch, number - first)
-
     # What an adapter says of its pipeline.
 
     @property
     @abstractmethod
     def decoder(self) -> Any:
         """What the pipeline decodes with, `batch_decode`."""
-
-    @abstractmethod
-    def start(self, group: int, num_particles: int) -> Any:
-        """The rows of a group before the first step."""
 
     @abstractmethod
     def advance(self, group: int, rows: Any, block: int, within: int, generator: torch.Generator | None) -> Any:
@@ -221,15 +152,3 @@ class BlockTextModel(ABC):
     @abstractmethod
     def written_at(self, rows: Any, group: int) -> Tensor:
         """The step that last changed each generated token, (K, length); -1 for none."""
-
-
-def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
-
-
-def _split(source: torch.Generator | None) -> torch.Generator | None:
-    """A generator on the CPU whose stream is independent of that of `source`, and a function of its seed."""
-    if source is None:
-        return None
-    digest = hashlib.sha256(f"{source.initial_seed()}:clean".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

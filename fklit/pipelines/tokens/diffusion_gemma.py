@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from fklit.feynman_kac.budget import Budget
 from fklit.pipelines.reindex import is_per_sample
-from fklit.pipelines.tokens.arguments import TextSettings, call_arguments
+from fklit.pipelines.tokens.arguments import TokenSettings, call_arguments
 from fklit.pipelines.tokens.block_model import BlockTextModel, Undecided
 from fklit.pipelines.tokens.drawn import drawn_law, probed, step_arguments
 from fklit.pipelines.tokens.renoising import renoising_probs
@@ -63,7 +64,7 @@ class DiffusionGemmaText:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
 
-    def steering_model(self, prompts: Sequence[str], settings: TextSettings) -> "DiffusionGemmaModel":
+    def steering_model(self, prompts: Sequence[str], settings: TokenSettings) -> "DiffusionGemmaModel":
         """The model of one run.
 
         Args:
@@ -261,7 +262,7 @@ class DiffusionGemmaModel(BlockTextModel):
             ).logits.clone()  # fmt: skip
             return found
 
-        return self.in_chunks(ask, len(canvas))
+        return self.in_chunks(ask, len(canvas), Budget(denoiser_calls=len(canvas)))
 
     def undecided(self, group: int, rows: GemmaRows, block: int, timestep: int) -> Undecided:
         """What of the canvas is not committed, of particles that are neither frozen nor finished."""

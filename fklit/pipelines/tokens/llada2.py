@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from fklit.feynman_kac.budget import Budget
 from fklit.pipelines.sampler import DeterministicSamplerError
-from fklit.pipelines.tokens.arguments import TextSettings, call_arguments
+from fklit.pipelines.tokens.arguments import TokenSettings, call_arguments
 from fklit.pipelines.tokens.block_model import BlockTextModel, Undecided
 from fklit.pipelines.tokens.drawn import DrawnLaw, drawn_law, step_arguments
 from fklit.pipelines.tokens.masking import masking_probs
@@ -72,7 +73,7 @@ class LLaDA2Text:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
 
-    def steering_model(self, prompts: Sequence[str], settings: TextSettings) -> "LLaDA2Model":
+    def steering_model(self, prompts: Sequence[str], settings: TokenSettings) -> "LLaDA2Model":
         """The model of one run.
 
         Args:
@@ -261,7 +262,7 @@ class LLaDA2Model(BlockTextModel):
             found: Tensor = output.logits[:, -self.block_length :, :]
             return found
 
-        logits = self.in_chunks(ask, len(rows.tokens))
+        logits = self.in_chunks(ask, len(rows.tokens), Budget(denoiser_calls=len(rows.tokens)))
         self._vocabulary = logits.shape[-1]
         return logits
 

@@ -1,22 +1,23 @@
-"""The cells of a row of texts: what a tiny text pipeline does under fklit, token by token."""
+"""The cells of a row of discrete tokens: what a tiny pipeline that an adapter steers does under fklit."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from compatibility_cells import PARTICLES, SEED, WrongError, answer
+from torch import Tensor
 
 import fklit
 from fklit.feynman_kac import group_generators, select
-from fklit.pipelines.tokens.adapters import as_text_model
+from fklit.pipelines.tokens.adapters import as_token_model
 from fklit.steering.settings import SteeringSettings
 
 
-def run_text_cells(row: Any) -> dict[str, str]:
+def run_token_cells(row: Any) -> dict[str, str]:
     """Return the answers of the cells of a row by name.
 
     Args:
-        row: A `tiny_families.row.Row` of texts.
+        row: A `tiny_families.row.Row` of texts, or of pictures of tokens.
     """
     pipeline = row.make()[0]
     cells: dict[str, Callable[[], str]] = {
@@ -32,9 +33,21 @@ def run_text_cells(row: Any) -> dict[str, str]:
     return {name: answer(cell) for name, cell in cells.items()}
 
 
-def reward(texts: list[str]) -> list[float]:
-    """The share of the letter a."""
-    return [text.count("a") / (1 + len(text)) for text in texts]
+def reward(samples: Any) -> Any:
+    """The share of the letter a in each text, or the mean of each picture."""
+    if isinstance(samples, Tensor):
+        return samples.flatten(1).mean(1)
+    return [text.count("a") / (1 + len(text)) for text in samples]
+
+
+def _made(result: Any, index: int) -> Any:
+    """The samples of a prompt, as the pipeline returns them."""
+    return result.items[index] if result.modality == "text" else list(result.samples[index])
+
+
+def _same(one: Any, other: Any) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
 
 
 def _settings(row: Any, **options: Any) -> dict[str, Any]:
@@ -54,9 +67,10 @@ def _own(row: Any, pipeline: Any, **options: Any) -> str:
         raise WrongError("resampled where no weight parts")
     for index, prompt in enumerate(row.prompts):
         generator = group_generators(SEED, [index])[0]
-        output = pipeline(prompt=[prompt] * PARTICLES, generator=generator, **row.given())
-        if result.items[index] != output.texts:
-            raise WrongError(f"{result.items[index]} against {output.texts} of the plain pipeline")
+        kind = {} if row.kind == "text" else {"output_type": "pt"}
+        output = pipeline(prompt=[prompt] * PARTICLES, generator=generator, **kind, **row.given())
+        if not _same(_made(result, index), output.texts if row.kind == "text" else output.images):
+            raise WrongError("samples differ from those of the plain pipeline")
     return "ok"
 
 
@@ -64,29 +78,34 @@ def _steers(row: Any, pipeline: Any) -> str:
     result = _steer(row, pipeline, reward_scale=1e5, ess_threshold=1.0)
     if not bool(result.resampled.any(dim=0).all()):
         raise WrongError("nothing was resampled")
-    expected = torch.tensor([reward(texts) for texts in result.items], dtype=torch.float64)
-    if not torch.allclose(expected, result.rewards, rtol=0, atol=1e-9):
-        raise WrongError("rewards are not those of the texts")
-    if all(len({tuple(tokens) for tokens in group.tolist()}) == 1 for group in result.samples):
+    samples = [reward(list(texts) if row.kind == "text" else texts) for texts in _groups(row, result)]
+    expected = torch.stack([torch.as_tensor(found, dtype=torch.float64) for found in samples])
+    if not torch.allclose(expected, result.rewards, rtol=0, atol=1e-6):
+        raise WrongError("rewards are not those of the samples")
+    if all(torch.equal(group[:1].expand_as(group), group) for group in result.samples):
         raise WrongError("clones did not separate")
     return "ok"
 
 
+def _groups(row: Any, result: Any) -> Any:
+    return result.items if row.kind == "text" else result.samples
+
+
 def _model(row: Any, pipeline: Any) -> Any:
     settings = SteeringSettings(**_settings(row))
-    return as_text_model(pipeline).steering_model(list(row.prompts[:1]), settings)
+    return as_token_model(pipeline).steering_model(list(row.prompts[:1]), settings)
 
 
 def _previews(row: Any, pipeline: Any) -> str:
-    """What rewards see after the last step: the texts that the pipeline returns."""
+    """What rewards see after the last step: the samples that the pipeline returns."""
     model = _model(row, pipeline)
     source = group_generators(SEED, 1)
     state = model.initial(1, PARTICLES, source)
     for t in range(model.num_steps):
         state, _ = model.step(state, t, torch.zeros(1, PARTICLES), source)
     found, expected = model.clean_samples(state, source)[1], model.finished(state)[0]
-    if found != [text for text in expected for _ in range(model.num_draws)]:
-        raise WrongError(f"complete texts predict others: {found} for {expected}")
+    if not _same(found, [sample for sample in expected for _ in range(model.num_draws)]):
+        raise WrongError("complete samples predict others")
     return "ok"
 
 
@@ -104,19 +123,19 @@ def _clone(row: Any, pipeline: Any) -> str:
             again = _model(row, pipeline)
             noise = group_generators(t, 1)
             again.initial(1, PARTICLES, noise)
-            ends.append(again.finished(again.step(begin, t + 1, torch.zeros(1, PARTICLES), noise)[0])[1])
+            ends.append(again.step(begin, t + 1, torch.zeros(1, PARTICLES), noise)[0].groups[0].tokens)
         if not torch.equal(*ends):
             raise WrongError(f"at step {t} clones with predictions at hand go another way than without")
     return "ok"
 
 
 def _alone(row: Any, pipeline: Any) -> str:
-    """The texts of the last prompt do not depend on its neighbors."""
+    """The samples of the last prompt do not depend on its neighbors."""
     together = _steer(row, pipeline, reward_scale=1.0)
     last = len(row.prompts) - 1
     alone = _steer(row, pipeline, row.prompts[-1:], reward_scale=1.0, prompt_indices=[last])
-    if together.items[-1] != alone.items[0]:
-        raise WrongError("the texts of a prompt differ from those of a call with another prompt")
+    if not _same(_made(together, -1), _made(alone, 0)):
+        raise WrongError("the samples of a prompt differ from those of a call with another prompt")
     return "ok"
 
 
