@@ -74,11 +74,6 @@ def small():
 def test_the_target_and_its_evidence_by_enumeration(small):
     """The first step keeps all but `floor(4 cos(pi / 4))` = 2 tokens, which two are drawn evenly; the second all."""
     pipeline, call = small
-    size = (
-        AmusedModel(pipeline, ["a cat"], {"num_inference_steps": 1, "guidance_scale": 1.0}).start(0, 1).tokens.shape[1]
-    )
-    if size != 8:
-        pytest.skip("another tiny model")
     model = AmusedModel(pipeline, ["a cat"], call)
     state = model.initial(1, 1, group_generators(0, 1))
     assert state.groups[0].tokens.shape == (1, 2, 2)
@@ -115,7 +110,7 @@ def test_the_target_and_its_evidence_by_enumeration(small):
     p = law.flatten()
     z = float((p * rewards.exp()).sum())
     target = float((p * rewards.exp() * rewards).sum()) / z
-    groups = 100
+    groups = 60
     result = steer(
         pipeline, ["a cat"] * groups, reward_scale=1.0, num_particles=4, ess_threshold=1.0, call=call,
         reward_schedule=fklit.Schedule(0, 1),
