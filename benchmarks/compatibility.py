@@ -3,13 +3,14 @@
     python benchmarks/compatibility.py                    # all rows; writes the JSON and the page
     python benchmarks/compatibility.py --only FluxPipeline WanPipeline    # replaces these rows of the JSON
 
-Every class that diffusers exports is a row (deprecated ones, ONNX and Flax aside). Those that have a tiny pipeline with
-random weights in `tests/tiny_families` are tried; all others say "not tried". A row that fails or takes too long does
-not stop the others.
+Every class that diffusers exports is a row (ONNX, Flax and deprecated ones aside, but for pictures of discrete tokens).
+Those that have a tiny pipeline with random weights in `tests/tiny_families` are tried; the others say "not tried". A
+row that fails or takes too long does not stop the others.
 """
 
 import argparse
 import importlib
+import inspect
 import json
 import signal
 import sys
@@ -27,10 +28,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from compatibility_cells import run_cells  # noqa: E402
 from compatibility_page import PAGE, RESULTS, render  # noqa: E402
+from compatibility_tokens import run_token_cells  # noqa: E402
 from tiny_families import rows  # noqa: E402
 
 from fklit.atomic import write_json_atomically, write_text_atomically  # noqa: E402
 
+# Deprecated, but the only pipelines of their kind: pictures of discrete tokens.
+KEPT = ("AmusedImg2ImgPipeline", "AmusedInpaintPipeline", "AmusedPipeline", "VQDiffusionPipeline")
 SECONDS = 180  # a row may take, on a busy machine
 
 
@@ -39,7 +43,7 @@ class LateError(BaseException):
 
 
 def exported() -> dict[str, str]:
-    """The pipeline classes that diffusers exports, with the folder of each, deprecated ones aside."""
+    """The pipeline classes that diffusers exports, with the folder of each; of deprecated ones only `KEPT`."""
     from diffusers import DiffusionPipeline
 
     structure = importlib.import_module("diffusers.pipelines")._import_structure
@@ -48,7 +52,7 @@ def exported() -> dict[str, str]:
         for name in [names] if isinstance(names, str) else names:
             kind = getattr(diffusers, name, None)
             pipeline = isinstance(kind, type) and issubclass(kind, DiffusionPipeline) and kind is not DiffusionPipeline
-            if pipeline and "deprecated" not in kind.__module__:
+            if pipeline and ("deprecated" not in kind.__module__ or name in KEPT):
                 found[name] = folder
     return dict(sorted(found.items()))
 
@@ -73,7 +77,7 @@ def _reason(text: str) -> str:
 
 def try_row(row: Any, folder: str) -> dict[str, Any]:
     """The entry of one class in the results."""
-    cells = _within(SECONDS, lambda: run_cells(row))
+    cells = _within(SECONDS, lambda: (run_token_cells if row.tokens else run_cells)(row))
     found, reason = verdict(cells)
     corrected = cells.get("correct", "")
     return {
@@ -103,6 +107,12 @@ def example(row: Any, found: str) -> str:
     """One line of Python that steers a model of this class, or draws the best of n; empty where it is refused."""
     if found == "refused":
         return ""
+    if row.kind == "text":  # published as models of transformers, of which the pipeline is made
+        parts = inspect.signature(getattr(diffusers, row.pipeline).__init__).parameters
+        made = ", ".join(f"{name}={name}" for name in parts if name != "self")
+        inputs = ", ".join(f'"{name}": {row.arguments[name]!r}' for name in row.shown)
+        extra = f", pipeline_kwargs={{{inputs}}}" if inputs else ""
+        return f"fklit.steer({row.pipeline}({made}), prompts, reward=reward{extra})"
     given = {name: name for name, value in row.arguments.items() if not isinstance(value, str | int | float)}
     given |= {name: repr(row.arguments[name]) for name in row.shown}
     inputs = ", ".join(f'"{name}": {value}' for name, value in given.items())

@@ -27,9 +27,13 @@ means that resampling on the way is refused, for the reason given, while `potent
 pipeline's own samples. **Refused** means that neither is possible. **Guidance** says whether `fklit.correct` weighs the
 classifier-free guidance of the class. The class of a family that is used most is in bold.
 
+Of discrete tokens (texts, aMUSEd) these are the comparisons: at `reward_scale=0`, and where no weight parts, the
+samples are those of the plain pipeline's call with three copies of a prompt, bit for bit; a complete sample predicts
+itself; and a clone that forgets its predictions continues as one that has them. [Steering text](text.md) has more.
+
 In the examples `prompts` are texts, `reward` is a [reward](steering.md) and other names are your inputs.
 """
-_KINDS = {"image": "Images", "video": "Videos", "audio": "Audio"}
+_KINDS = {"image": "Images", "video": "Videos", "audio": "Audio", "text": "Texts"}
 
 
 def render(report: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     from fklit.data import PromptDataModule
     from fklit.pipelines.source import PipelineSource
     from fklit.steering.task import SteeringTask
-    from fklit.text import MaskedTextSource
+    from fklit.text import MaskedTextSource, TextPipelineSource
 
     text = path.read_text()
     optional = {
@@ -81,7 +81,8 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
         "revision",
         "variant",
     }
-    source = MaskedTextSource if "MaskedTextSource" in text else PipelineSource
+    named = (kind for kind in (MaskedTextSource, TextPipelineSource) if kind.__name__ in text)
+    source = next(named, PipelineSource)
     for kind in (SteeringTask, source, PromptDataModule):
         for name in signature(kind).parameters:
             if name not in optional | {"trust_remote_code", "offload"}:

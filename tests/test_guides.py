@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run
 from tiny_flow import make
+from tiny_text_pipelines import tiny_diffusion_gemma, tiny_llada2
 
 import fklit
 
@@ -37,6 +38,9 @@ def test_examples_run(guide, tmp_path, monkeypatch):
         small = {"pipeline_kwargs": {**arguments, "num_inference_steps": 10, **TINY[guide][1]}, "num_particles": 2}
         steer = fklit.steer
         monkeypatch.setattr(fklit, "steer", lambda *given, **more: steer(*given, **(more | small)))
+    if guide == "text.md":  # the models of its examples are on the hub
+        made = {"llada2": tiny_llada2, "diffusion_gemma": tiny_diffusion_gemma}
+        monkeypatch.setattr(fklit.text.TextPipelineSource, "build", lambda source: made[source.kind]())
     for number, example in enumerate(EXAMPLES[guide], 1):
         exec(compile(example, f"{guide}, example {number}", "exec"), {"__name__": "guide", **known})
     if guide == "report.md":

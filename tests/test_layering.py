@@ -22,11 +22,12 @@ ALLOWED = {
     "hyperparameters": set(),
     "learning_rate": set(),
     "pictures": set(),
+    "pieces": set(),
     "renamed": set(),
     "checks": {"feynman_kac"},
     "rewards": {"assets", "checks", "feynman_kac", "renamed"},
     "metrics": {"assets", "checks", "renamed", "rewards"},
-    "pipelines": {"assets", "checks", "fingerprint", "pictures"},
+    "pipelines": {"assets", "checks", "feynman_kac", "fingerprint", "pictures", "pieces"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
     "sampling": {"checks", "feynman_kac", "fingerprint", "metrics", "pipelines", "rewards"},
     "steering": {"atomic", "checks", "feynman_kac", "pipelines", "rewards", "sampling"},
@@ -64,7 +65,7 @@ ALLOWED = {
     },
     "text": {
         *("assets", "atomic", "checks", "data", "feynman_kac", "fingerprint", "hyperparameters", "learning_rate"),
-        "sampling",
+        *("pieces", "sampling"),
     },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {

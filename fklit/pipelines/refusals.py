@@ -22,6 +22,15 @@ _OTHER_TASKS = {
     "of a whole sample",
     "ShapE": "samples the parameters of a 3-D shape, whose renderings are no decoding of them that fklit knows",
 }
+_OF_PICTURE = "begins with the tokens of a picture, masked for all samples of a call at once"
+# Pictures of discrete tokens that have no adapter in `fklit.pipelines.tokens`.
+_TOKENS = {
+    "AmusedImg2Img": _OF_PICTURE,
+    "AmusedInpaint": _OF_PICTURE,
+    "VQDiffusion": "draws the tokens of all samples of a call by one generator, each from a posterior that its "
+    "scheduler keeps to itself",
+}
+
 # Their networks get two timesteps under guidance, whatever the number of samples.
 _GUIDE_ONE_SAMPLE = ("PRX",)
 
@@ -36,6 +45,12 @@ def check_task(pipeline: Any) -> None:
         UnsupportedPipelineError: with the reason.
     """
     name = type(pipeline).__name__
+    for start, reason in _TOKENS.items():
+        if is_one_of(pipeline, start):
+            raise UnsupportedPipelineError(
+                f"{name} {reason}, which no adapter of fklit steers; use AmusedPipeline, or a pipeline of continuous "
+                "diffusion or flow matching."
+            )
     for start, reason in _OTHER_TASKS.items():
         if is_one_of(pipeline, start):
             raise UnsupportedPipelineError(f"{name} {reason}; use a pipeline that samples pictures, videos or audio.")

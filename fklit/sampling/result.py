@@ -67,8 +67,8 @@ class PipelineResult(ParticleResult[Tensor]):
         if self.modality == "audio":
             return [list(row.numpy()) for row in self.samples]
         if self.modality == "video":
-            return [_pil_images(row) for row in self.samples]
-        return _pil_images(self.samples)
+            return [pil_images(row) for row in self.samples]
+        return pil_images(self.samples)
 
     @property
     def images(self) -> list[list[Any]]:
@@ -127,7 +127,7 @@ class PipelineResult(ParticleResult[Tensor]):
         }
 
 
-def _pil_images(samples: Tensor) -> list[list[Any]]:
+def pil_images(samples: Tensor) -> list[list[Any]]:
     """PIL images of samples (B, K, C, H, W) in [0, 1], B lists of K."""
     from PIL import Image
 

@@ -12,6 +12,7 @@ from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.samples import SampleBatch
 from fklit.pipelines.modality import Modality, modality_of
 from fklit.pipelines.source import PipelineSource
+from fklit.pipelines.tokens.adapters import writes_text
 from fklit.sampling.describe import describe
 from fklit.sampling.model_source import ModelSource
 from fklit.sampling.no_training import NoTraining
@@ -139,6 +140,8 @@ class SamplingTask(NoTraining):
             return self.source.modality
         if not self.source.is_loaded:
             return None
+        if writes_text(self.source.pipeline):
+            return "text"
         return modality_of(self.source.pipeline, self.sampling.pipeline_kwargs or {})
 
     def configure_model(self) -> None:

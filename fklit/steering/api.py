@@ -7,6 +7,7 @@ from fklit.pipelines.call import call_parameters
 from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
+from fklit.pipelines.tokens.adapters import as_token_model
 from fklit.sampling.arguments import takes_settings
 from fklit.steering.model_run import steer_model
 from fklit.steering.own_steps import Steerable
@@ -47,6 +48,7 @@ def steer(
         RewardError: if the reward fails, naming the step.
     """
     chosen = SteeringSettings(**settings)
+    pipeline = as_token_model(pipeline)
     if isinstance(pipeline, Steerable):
         texts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else prompt
         return steer_model(pipeline, texts, chosen, prompt_indices=prompt_indices, metadata=metadata)

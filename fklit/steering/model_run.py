@@ -21,6 +21,7 @@ from fklit.rewards.base import Reward
 from fklit.rewards.scoring import chosen_scale
 from fklit.sampling.describe_run import describe_run
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
+from fklit.sampling.result import pil_images
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
 from fklit.steering.model_reward import SampleScorer
 from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, soft_mean
@@ -57,8 +58,8 @@ class ModelSteeringResult(SteeringResult):
 
     @property
     def items(self) -> list[list[Any]]:
-        """B lists of K samples in slot order."""
-        return self.made
+        """B lists of K samples in slot order; pictures as PIL images."""
+        return pil_images(self.samples) if self.kind == "image" else self.made
 
     def record(self, b: int) -> dict[str, Any]:
         """Everything about prompt b, JSON-able; of samples that are no texts not the samples."""

@@ -108,8 +108,7 @@ def check_settings(settings: SteeringSettings, model: object) -> None:
         value, usual = getattr(settings, name), fields[name].default
         if value != usual:
             raise ValueError(
-                f"expected {name}={usual!r}, as {type(model).__name__} is no diffusers pipeline, got {value!r}; omit "
-                "it."
+                f"expected {name}={usual!r}, as {type(model).__name__} owns its steps, got {value!r}; omit it."
             )
 
 

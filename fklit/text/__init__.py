@@ -9,6 +9,7 @@ from fklit.text.masked_language_model import MaskedLanguageModel
 from fklit.text.masked_model import MaskedTextModel
 from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
 from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
+from fklit.text.pipeline_source import TextPipelineSource
 from fklit.text.proposals import GradientProposal, TiltedProposal, TokenProposal
 from fklit.text.published import load_published
 from fklit.text.source import MaskedTextSource
@@ -40,6 +41,7 @@ __all__ = [
     "TextBatch",
     "TextDataModule",
     "TextExpert",
+    "TextPipelineSource",
     "TextSampling",
     "TextState",
     "TiltedProposal",

@@ -8,12 +8,13 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from fklit.feynman_kac import Budget, Generators
+from fklit.feynman_kac.categorical import draw
 from fklit.feynman_kac.randomness import uniforms
 from fklit.text.denoising import Denoising, Predictions
 from fklit.text.noise_schedule import NoiseSchedule
 from fklit.text.proposals import TokenProposal
 from fklit.text.twisted import StepProposal
-from fklit.text.unmasking import draw, places_to_unmask, transition_log_probs
+from fklit.text.unmasking import places_to_unmask, transition_log_probs
 
 
 @dataclass(frozen=True)

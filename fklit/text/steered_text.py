@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate, pairwise
 from typing import Any, Self
 
 from jaxtyping import Int64
 from torch import Tensor
 
+from fklit.pieces import pieces
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
 from fklit.text.noise_schedule import NoiseSchedule
@@ -98,24 +98,9 @@ class SteeredText(AncestralModel):
         """
         assert state.unmasked_at is not None
         rows = zip(state.tokens.flatten(0, 1).tolist(), state.unmasked_at.flatten(0, 1).tolist(), strict=True)
-        return [{"pieces": self._pieces(tokens), "unmasked_at": steps} for tokens, steps in rows]
-
-    def _pieces(self, tokens: list[int]) -> list[str]:
-        """What each token adds to the text, spaces included; what has no letters of its own yet adds nothing."""
-        beginnings = [tokens[:count] for count in range(1, len(tokens) + 1)]
-        read = self.tokenizer.batch_decode(beginnings, skip_special_tokens=True)
-        # A beginning may end in half a character: only what agrees with the whole counts.
-        ends = [_shared(beginning, read[-1]) for beginning in read[:-1]]
-        edges = [0, *accumulate(ends, max), len(read[-1])]
-        return [read[-1][first:last] for first, last in pairwise(edges)]
+        return [{"pieces": pieces(self.tokenizer, tokens), "unmasked_at": steps} for tokens, steps in rows]
 
     def texts(self, tokens: Int64[Tensor, "n l"]) -> list[str]:
         """Tokens as texts, without special tokens."""
         decoded: list[str] = self.tokenizer.batch_decode(tokens.tolist(), skip_special_tokens=True)
         return decoded
-
-
-def _shared(one: str, other: str) -> int:
-    """With how many equal characters two texts begin."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -29,23 +29,6 @@ def transition_log_probs(
     return torch.where((tokens == mask).unsqueeze(-1), go, stay)
 
 
-def draw(
-    log_probs: Float64[Tensor, "m v"], points: Float64[Tensor, "m n"]
-) -> tuple[Int64[Tensor, "m n"], Float64[Tensor, "m n"]]:
-    """Tokens by inversion of the distribution function, n of each law, and their log probabilities.
-
-    Args:
-        log_probs: Normalized.
-        points: In [0, 1).
-    """
-    edges = log_probs.exp().cumsum(dim=1)
-    # Times the sum, which is 1 but for rounding; a token of no probability has no width and is never found.
-    values = torch.searchsorted(edges, points * edges[:, -1:], right=True)
-    # Rounding may reach the sum itself: then it is the last token of positive probability.
-    values = torch.minimum(values, (edges < edges[:, -1:]).sum(dim=1, keepdim=True))
-    return values, log_probs.gather(1, values)
-
-
 def places_to_unmask(
     tokens: Int64[Tensor, "B K L"], points: Float64[Tensor, "B K L"], *, mask: int, unmask: float
 ) -> tuple[Bool[Tensor, "B K L"], Float64[Tensor, "B K L"]]:

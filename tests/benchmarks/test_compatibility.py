@@ -13,7 +13,7 @@ import fklit
 
 ROOT = Path(__file__).parents[2]
 QUICK = (
-    "DDPMPipeline", "FluxControlNetPipeline", "FluxInpaintPipeline", "MarigoldDepthPipeline",
+    "AmusedPipeline", "DDPMPipeline", "FluxControlNetPipeline", "FluxInpaintPipeline", "MarigoldDepthPipeline",
 )  # fmt: skip
 
 
@@ -74,12 +74,16 @@ def test_a_few_classes_give_the_recorded_verdict(benchmark, report):
 @pytest.mark.slow
 def test_all_classes_give_the_recorded_verdict(benchmark, report):
     """By the cells that decide it; the benchmark runs all."""
-    cells = importlib.import_module("compatibility_cells")
+    cells, tokens = (importlib.import_module(name) for name in ("compatibility_cells", "compatibility_tokens"))
     torch.set_num_threads(1)
     for row in report["rows"]:
-        if row["verdict"] != "not tried" and row["pipeline"] not in QUICK:
+        if row["verdict"] == "not tried" or row["pipeline"] in QUICK:
+            continue
+        if rows()[row["pipeline"]].tokens:
+            answers = tokens.run_token_cells(rows()[row["pipeline"]])
+        else:
             answers = cells.run_cells(rows()[row["pipeline"]], ("terminal", "steer", "clone"))
-            assert benchmark.verdict(answers) == (row["verdict"], row["reason"]), row["pipeline"]
+        assert benchmark.verdict(answers) == (row["verdict"], row["reason"]), row["pipeline"]
 
 
 def test_what_fklit_raises_is_a_refusal_and_all_else_a_crash(benchmark):

@@ -202,7 +202,7 @@ def test_a_network_is_steered_from_its_folder(tmp_path):
         ({"prompt": "a b c"}, "expected a prompt of fewer than 3 tokens, got 3"),
         ({"pipeline_kwargs": {"eta": 1.0}}, "expected pipeline_kwargs among length, num_steps, temperature, num_draws"),
         ({"pipeline_kwargs": {"num_steps": 0}}, "expected num_steps as an integer of at least 1"),
-        ({"scheduler": "keep"}, "expected scheduler='auto', as MaskedTextModel is no diffusers pipeline"),
+        ({"scheduler": "keep"}, "expected scheduler='auto', as MaskedTextModel owns its steps"),
         ({"decode": lambda x: x}, "expected decode=None"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fklit.text.unmasking import draw, places_to_unmask, transition_log_probs
+from fklit.feynman_kac.categorical import draw
+from fklit.text.unmasking import places_to_unmask, transition_log_probs
 
 MASK = 3
 

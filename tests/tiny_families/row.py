@@ -25,6 +25,7 @@ class Row:
         bare: whether a plain call takes its one prompt as a text, not in a list.
         steps: `num_inference_steps`; None if the call takes none.
         shown: names among `arguments` without which the class would be refused; the example gives them.
+        tokens: whether it samples discrete tokens in a way that an adapter of fklit steers.
         loose: whether its attention rounds by the place of a row in the batch, so that a clone may differ by 2e-5.
     """
 
@@ -32,7 +33,7 @@ class Row:
     family: str
     build: Callable[[], Any]
     example: str
-    kind: Literal["image", "video", "audio"] = "image"
+    kind: Literal["image", "video", "audio", "text"] = "image"
     main: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     per_sample: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Row:
     steps: int | None = 4
     shown: tuple[str, ...] = ()
     loose: bool = False
+    tokens: bool = False
 
     def make(self) -> tuple[Any, dict[str, Any]]:
         """The pipeline, with the same weights in every process, and the arguments of its call."""
