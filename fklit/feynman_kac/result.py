@@ -193,6 +193,7 @@ class ParticleResult(Generic[State]):
             "rewards": None if self.rewards is None else json_numbers(self.rewards[b]),
             "budget": {
                 "denoiser_calls": round(spent.denoiser_calls * share),
+                "gradient_calls": round(spent.gradient_calls * share),
                 "decodes": round(spent.decodes * share),
                 "reward_calls": round(spent.reward_calls * share),
                 "seconds": spent.seconds * share,

@@ -18,6 +18,7 @@ from fklit.pipelines.replay import PipelineReplay
 from fklit.pipelines.samples import as_samples
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.reward_gradient import reward_gradient
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
 REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
@@ -76,6 +77,7 @@ class RewardTerm:
         self._pipeline = pipeline
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
+        self._max_batch = particles.max_batch
         self._decode_batch = particles.decode_batch or particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
@@ -156,16 +158,34 @@ class RewardTerm:
         self._rewards.append(rewards.cpu())
         return rewards, samples
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def gradient(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, " N"], Tensor]:
+        """Return rewards of denoised latents (B * K, ...) and their gradients in the latents, through the decoder.
+
+        Raises:
+            RewardError: the reward, or the decoder, is not differentiable.
+        """
+        image = self.modality == "image" and decodes_directly(self._pipeline, latents)
+        by_row = self._decode is not None or image  # else the pipeline's own call decodes, all its rows at once
+        return reward_gradient(
+            latents,
+            lambda chunk: self._decoded(chunk, gradient=True),
+            self._scorer.score_rows,
+            max_batch=self._max_batch if by_row else None,
+            name=self.reward.display_name,
+            where=where,
+        )
+
+    def _decoded(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         count = latents.shape[0]
         if self._decode is not None:
             self.decodes += count
-            return as_samples(self._decode(latents), count, self.modality)
+            return as_samples(self._decode(latents), count, self.modality, gradient=gradient)
         if self.modality == "image" and decodes_directly(self._pipeline, latents):
-            return decode_latents(self._pipeline, latents)
+            return decode_latents(self._pipeline, latents, gradient=gradient)
         # All particles of a video at once would take more memory than the denoiser.
         at_once = self._decode_batch or (1 if self.modality == "video" else None)
-        return as_samples(self.replay.decode(latents, at_once=at_once), count, self.modality)
+        found = self.replay.decode(latents, at_once=at_once, gradient=gradient)
+        return as_samples(found, count, self.modality, gradient=gradient)
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.

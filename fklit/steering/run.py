@@ -15,11 +15,12 @@ from fklit.pipelines.modality import modality_of
 from fklit.pipelines.replay import copied
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.samples import as_samples, thumbnails
-from fklit.pipelines.step_call import StepCall
+from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
+from fklit.steering.proposal_term import ProposalTerm
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
@@ -94,11 +95,19 @@ class SteeringRun(SamplingRun):
             particles=settings,
             reward=term,
             resamples=term.steers and term.schedule.resample_at != (),
-            weighs_steps=False,
+            weighs_steps=settings.proposal is not None,
+            needs_noise=settings.proposal is not None,
+            keeps_calls=settings.proposal is not None,
             eta=None if eta is None else float(eta),
             pipeline_kwargs=self._kwargs,
         )
         self._term = term
+        self._proposal: ProposalTerm | None = None
+        if settings.proposal is not None:
+            self._proposal = ProposalTerm(
+                settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
+            )
+        self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
         self._previews: list[Tensor] | None = [] if settings.previews else None
 
     def call_arguments(self) -> dict[str, Any]:
@@ -135,8 +144,17 @@ class SteeringRun(SamplingRun):
                     stacklevel=2,
                 )
             self._allow_resampling(steps, noisy, otherwise="ask for best-of-n with potential='terminal'")
+        if self._proposal is not None and self._term.reward_scale > 0:
+            self._proposal.begin(num_steps, self._interception.scheduler, noisy)
 
-    def weigh(self, call: StepCall) -> Tensor | None:
+    def weigh(self, call: StepCall) -> Tensor | StepChange | None:
+        """Score and resample the parents of one step, and prepare the shift of their children."""
+        ancestors = self._resampled(call)
+        if self._proposal is None:
+            return ancestors
+        return StepChange(ancestors, children=self._proposal.plan(call, ancestors))
+
+    def _resampled(self, call: StepCall) -> Tensor | None:
         """Score and resample the parents of one step; return flat ancestors or None."""
         term = self._term
         if call.index not in term.steps:
@@ -145,7 +163,11 @@ class SteeringRun(SamplingRun):
         if self._previews is not None:
             small = thumbnails(images)
             self._previews.append(small.reshape(*rewards.shape, *small.shape[1:]))
-        log_potential = term.update(rewards, self._system.log_weights)
+        if self._proposal is None:
+            log_potential = term.update(rewards, self._system.log_weights)
+        else:
+            ratio = self._proposal.take_log_ratio().to(rewards.device)
+            log_potential = term.update(rewards, self._system.log_weights.to(ratio.device) + ratio) + ratio
         ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
         if ancestors is None:
             return None
@@ -180,6 +202,9 @@ class SteeringRun(SamplingRun):
         samples = as_samples(images, groups * particles, term.modality)
         broken = self.check_samples(samples)
         rewards, log_potential = term.close(samples, broken)
+        if self._proposal is not None:
+            log_potential = log_potential + self._proposal.take_log_ratio().to(log_potential.device)
+            self._gradient_calls = self._proposal.evaluations
         self._system.update(log_potential, may_resample=False)
         shown = samples if returned is None else as_samples(returned, groups * particles, term.modality)
         shown = without_broken(shown, broken)
