@@ -12,7 +12,7 @@ class Budget:
 
     Attributes:
         denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts
-            twice), those made again for gradients among them.
+            twice), those made again for gradients or by a search among them.
         gradient_calls: those of them whose gradient was taken, each at about the cost of two more.
         decodes: decoded samples.
         reward_calls: samples scored by the reward.

@@ -274,6 +274,8 @@ class Interception:
         change = answer if isinstance(answer, StepChange) else StepChange(answer)
         if change.model_output is not None:
             given["model_output"] = change.model_output
+        if change.sample is not None:
+            given["sample"] = sample = change.sample
         ancestors = change.ancestors
         if ancestors is not None:
             ancestors = ancestors.to(sample.device)

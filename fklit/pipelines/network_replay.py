@@ -1,4 +1,4 @@
-"""The denoiser of a step, made again: its gradient with respect to the sample.
+"""The denoiser of a step, called again: for its gradient with respect to the sample, or for other samples.
 
 A pipeline calls its denoiser without gradients, on rows that it builds from the sample (doubled for guidance, scaled
 for the network, with channels or tokens beside them), and combines what comes back. From the calls that the
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.interception import UnsupportedPipelineError
-from fklit.pipelines.microbatch import call_in_chunks, first_tensor
+from fklit.pipelines.microbatch import call_in_chunks, first_tensor, take_rows
 from fklit.pipelines.step_call import NetworkCall, StepCall
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative; 2e-2 in half precision
@@ -44,7 +44,7 @@ class NetworkReplay:
         checkpoint: whether the denoiser recomputes its blocks in the backward pass, for less memory.
 
     Attributes:
-        evaluations: rows evaluated so far, each forward and backward.
+        evaluations: rows evaluated so far.
 
     Raises:
         UnsupportedPipelineError: the model output is no linear combination of the predictions (rescaled guidance), or
@@ -88,6 +88,35 @@ class NetworkReplay:
             gradient = self._network_gradient(item, rows, incoming)
             total = total + rows.scale * peak * gradient.reshape(rows.blocks, *total.shape).sum(dim=0)
         return total
+
+    def predict(self, samples: Tensor, rows: Tensor) -> Tensor:
+        """Return the model output for other samples in some of the rows, each with the conditions of its row.
+
+        Args:
+            samples: (n, C, ...), at the noise level of the step.
+            rows: (n,), which rows of the step they stand in.
+        """
+        call, count = self._call, self._call.sample.shape[0]
+        weights, output = iter(self._weights), torch.zeros(())
+        for item, found in zip(call.network_calls, self._rows, strict=True):
+            total = found.value.shape[0]
+            index = torch.cat([rows.cpu() + block * count for block in range(found.blocks)])
+            args, kwargs = take_rows(item.args, index, total), take_rows(dict(item.kwargs), index, total)
+            own = (args[found.name] if isinstance(found.name, int) else kwargs[found.name]).clone()
+            own[:, : samples.shape[1]] = (
+                (found.scale * samples).to(own.dtype).repeat(found.blocks, *[1] * (samples.ndim - 1))
+            )
+            if isinstance(found.name, int):
+                args = (*args[: found.name], own, *args[found.name + 1 :])
+            else:
+                kwargs[found.name] = own
+            self.evaluations += len(index)
+            size = self._max_batch or len(index)
+            prediction = first_tensor(call_in_chunks(item.run, args, kwargs, rows=len(index), size=size))
+            assert prediction is not None
+            for block in torch.split(prediction, len(rows)):
+                output = output + next(weights) * block[:, : call.model_output.shape[1]].float()
+        return output.to(call.model_output.dtype)
 
     def _network_gradient(self, item: NetworkCall, rows: _Rows, incoming: Tensor) -> Tensor:
         """Gradient of one call's prediction with respect to the samples in its rows, (rows, C, ...)."""

@@ -75,11 +75,14 @@ class StepChange:
             replaced; or None.
         children: gets what the scheduler made of the (replaced) parents, (N, C, ...), and returns what goes on in its
             place, of its shape and dtype; or None.
+        sample: takes the place of the parents, (N, C, ...), in the order before they are replaced, with a
+            `model_output` of its own; or None.
     """
 
     ancestors: Tensor | None = None
     model_output: Tensor | None = None
     children: Callable[[Tensor], Tensor] | None = None
+    sample: Tensor | None = None
 
 
 class StepHook(Protocol):

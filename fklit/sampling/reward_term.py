@@ -11,12 +11,13 @@ from torch import Tensor
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
+from fklit.feynman_kac.weights import as_float64
 from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.pipelines.replay import PipelineReplay
 from fklit.pipelines.samples import as_samples
-from fklit.rewards.base import Reward
+from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.reward_gradient import reward_gradient
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
@@ -133,9 +134,16 @@ class RewardTerm:
         """Rewards of the steps scored so far, on the CPU."""
         return torch.stack(self._rewards) if self._rewards else torch.zeros(0, *self._shape, dtype=torch.float64)
 
-    def begin(self, num_steps: int) -> None:
-        """Resolve the schedule, once the number of steps is known."""
-        if self.potential.scores_intermediate:
+    def begin(self, num_steps: int, steps: tuple[int, ...] | None = None) -> None:
+        """Resolve the schedule, once the number of steps is known.
+
+        Args:
+            num_steps: of the run.
+            steps: to score in place of the schedule's; None for these.
+        """
+        if steps is not None:
+            self.steps = steps
+        elif self.potential.scores_intermediate:
             try:
                 self.steps = self.schedule.resolve(num_steps)
             except ValueError as error:
@@ -164,16 +172,40 @@ class RewardTerm:
         Raises:
             RewardError: the reward, or the decoder, is not differentiable.
         """
-        image = self.modality == "image" and decodes_directly(self._pipeline, latents)
-        by_row = self._decode is not None or image  # else the pipeline's own call decodes, all its rows at once
         return reward_gradient(
             latents,
             lambda chunk: self._decoded(chunk, gradient=True),
             self._scorer.score_rows,
-            max_batch=self._max_batch if by_row else None,
+            max_batch=self._max_batch if self._decodes_rows(latents) else None,
             name=self.reward.display_name,
             where=where,
         )
+
+    def score_rows(self, latents: Tensor, rows: Tensor, *, where: str) -> tuple[Float64[Tensor, " n"], Tensor]:
+        """Return rewards of some rows (n,) of denoised latents (B * K, ...), and the samples that were scored.
+
+        The reward of a sample that is not finite is NaN.
+        """
+        if self._decodes_rows(latents):
+            samples = self._decoded(latents[rows.to(latents.device)])
+        else:
+            samples = self._decoded(latents)[rows.cpu()]
+        broken = ~finite_rows(samples)
+        shown = samples.masked_fill(broken.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
+        try:
+            with torch.no_grad():
+                scores = as_float64(self._scorer.score_rows(shown, rows))
+        except RewardError as error:
+            raise RewardError(f"{where}: {error}") from error
+        return scores.masked_fill(broken.to(scores.device), math.nan), samples
+
+    def keep_scores(self, rewards: Float64[Tensor, "B K"]) -> None:
+        """Record these rewards in place of those that were scored last."""
+        self._rewards[-1] = rewards.cpu()
+
+    def _decodes_rows(self, latents: Tensor) -> bool:
+        """Whether some rows can be decoded alone; else the pipeline's own call decodes, all its rows at once."""
+        return self._decode is not None or (self.modality == "image" and decodes_directly(self._pipeline, latents))
 
     def _decoded(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         count = latents.shape[0]

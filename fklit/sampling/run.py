@@ -116,6 +116,7 @@ class SamplingRun(ABC):
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
         self._gradient_calls = 0
+        self._more_calls = 0  # denoiser evaluations beside the pipeline's own, those for gradients among them
         self._settings: dict[str, Any] = {
             "seed": particles.seed,
             "num_particles": particles.num_particles,
@@ -254,7 +255,7 @@ class SamplingRun(ABC):
             "settings": self._settings,
             "terms": {} if reward is None else reward.terms,
             "budget": Budget(
-                denoiser_calls=self._interception.denoiser_calls + self._gradient_calls,
+                denoiser_calls=self._interception.denoiser_calls + self._more_calls,
                 gradient_calls=self._gradient_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
                 reward_calls=0 if reward is None else reward.reward_calls,
