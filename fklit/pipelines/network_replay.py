@@ -156,8 +156,11 @@ def _find_rows(item: NetworkCall, sample: Tensor) -> _Rows:
             f"expected a denoiser that takes the samples {tuple(sample.shape)} as a tensor of as many axes, got "
             f"{kind}, which does not; {_INSTEAD}."
         )
-    own = value[:, : sample.shape[1]].double()
-    wanted = sample.double().repeat(value.shape[0] // sample.shape[0], *[1] * (sample.ndim - 1))
+    # What is not finite, in rows that on_nan='drop' lets die, has no say.
+    own = value[:, : sample.shape[1]].double().nan_to_num(0.0, 0.0, 0.0)
+    wanted = (
+        sample.double().nan_to_num(0.0, 0.0, 0.0).repeat(value.shape[0] // sample.shape[0], *[1] * (sample.ndim - 1))
+    )
     if own.shape == wanted.shape:
         scale = float((own * wanted).sum() / wanted.square().sum().clamp(min=1e-30))
         if _relative_error(scale * wanted, own) < _TOLERANCE.get(value.dtype, 2e-2):
@@ -174,8 +177,9 @@ def _find_weights(call: StepCall) -> list[float]:
     blocks = [block for item in call.network_calls for block in torch.split(item.prediction, count)]
     parts = [block[:, : output.shape[1]] for block in blocks if block[:, : output.shape[1]].numel() == output.numel()]
     if parts and len(parts) == len(blocks):
-        columns = torch.stack([part.double().flatten() for part in parts])
-        wanted = output.double().flatten()
+        columns, wanted = torch.stack([part.double().flatten() for part in parts]), output.double().flatten()
+        finite = torch.isfinite(columns).all(dim=0) & torch.isfinite(wanted)
+        columns, wanted = columns[:, finite], wanted[finite]
         # Least squares of a few numbers; of equal predictions only the sum of the factors matters.
         factors = torch.linalg.pinv(columns @ columns.T, hermitian=True, rtol=1e-12) @ (columns @ wanted)
         if _relative_error(factors @ columns, wanted) < _TOLERANCE.get(output.dtype, 2e-2):

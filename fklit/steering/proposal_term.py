@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.weights import as_float64
 from fklit.pipelines.denoised import UnknownSchedulerError
+from fklit.pipelines.finite import finite_rows
 from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.network_replay import NetworkReplay
 from fklit.pipelines.noise_levels import step_levels
@@ -121,8 +122,8 @@ class ProposalTerm:
                 f"{where}: expected a shift {tuple(call.sample.shape)} from {name}, got {given}; return one a sample."
             )
         shift = as_float64(found)
-        # A row that on_nan='drop' lets die has no finite parents; it is left where it is.
-        broken = ~torch.isfinite(call.sample).flatten(1).all(dim=1).to(shift.device)
+        # A row that on_nan='drop' lets die has no finite law; it is left where it is.
+        broken = ~finite_rows(base.mean).to(shift.device)
         shift = shift.masked_fill(broken.reshape(-1, *[1] * (shift.ndim - 1)), 0.0)
         if not bool(torch.isfinite(shift).all()):
             raise ValueError(f"{where}: expected a finite shift from {name}, got NaN or infinities; bound it.")

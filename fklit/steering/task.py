@@ -1,6 +1,7 @@
 """Steering under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -58,6 +59,14 @@ class SteeringTask(SamplingTask):
         """Steer prompts."""
         keywords = (settings or self.sampling).keywords()
         return steer(self.source.pipeline, prompts, prompt_indices=indices, metadata=metadata, **keywords)
+
+    def without_method(self) -> SamplingSettings:
+        """Return the settings without proposal and search."""
+        assert isinstance(self.sampling, SteeringSettings)
+        given = self.sampling
+        if given.search is not None and given.reward_scale is None:  # which a search may do without
+            given = replace(given, search=None, reward_scale=0.0)
+        return replace(given, proposal=None, search=None)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""

@@ -38,7 +38,7 @@ class Search(ABC):
 
     def described(self) -> str:
         """What it is, for records and reports."""
-        return f"{self!r}, {self.paper}: a search, which does not sample the target"
+        return f"{type(self).__name__}: a search, does not sample the target; {self.paper}; {self!r}"
 
 
 class Selection(Search):
