@@ -19,6 +19,7 @@ from fklit.pipelines.denoised import denoised
 from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.microbatch import call_in_chunks, first_tensor, take_rows
 from fklit.pipelines.step_call import NetworkCall, StepCall
+from fklit.pipelines.transition import as_double
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative; 2e-2 in half precision
 _SAMPLES = ("sample", "hidden_states", "x")
@@ -157,9 +158,9 @@ def _find_rows(item: NetworkCall, sample: Tensor) -> _Rows:
             f"{kind}, which does not; {_INSTEAD}."
         )
     # What is not finite, in rows that on_nan='drop' lets die, has no say.
-    own = value[:, : sample.shape[1]].double().nan_to_num(0.0, 0.0, 0.0)
+    own = as_double(value[:, : sample.shape[1]]).nan_to_num(0.0, 0.0, 0.0)
     wanted = (
-        sample.double().nan_to_num(0.0, 0.0, 0.0).repeat(value.shape[0] // sample.shape[0], *[1] * (sample.ndim - 1))
+        as_double(sample).nan_to_num(0.0, 0.0, 0.0).repeat(value.shape[0] // sample.shape[0], *[1] * (sample.ndim - 1))
     )
     if own.shape == wanted.shape:
         scale = float((own * wanted).sum() / wanted.square().sum().clamp(min=1e-30))
@@ -177,7 +178,7 @@ def _find_weights(call: StepCall) -> list[float]:
     blocks = [block for item in call.network_calls for block in torch.split(item.prediction, count)]
     parts = [block[:, : output.shape[1]] for block in blocks if block[:, : output.shape[1]].numel() == output.numel()]
     if parts and len(parts) == len(blocks):
-        columns, wanted = torch.stack([part.double().flatten() for part in parts]), output.double().flatten()
+        columns, wanted = torch.stack([as_double(part).flatten() for part in parts]), as_double(output).flatten()
         finite = torch.isfinite(columns).all(dim=0) & torch.isfinite(wanted)
         columns, wanted = columns[:, finite], wanted[finite]
         # Least squares of a few numbers; of equal predictions only the sum of the factors matters.

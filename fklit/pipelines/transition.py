@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def as_double(values: Tensor) -> Tensor:
+    """Return values in float64, on the CPU where the device has none (MPS)."""
+    return values.cpu().double() if values.device.type == "mps" else values.double()
+
+
 @dataclass(frozen=True)
 class Transition:
     """The law of the next sample: independent Gaussians of one standard deviation.
@@ -35,7 +40,7 @@ class Transition:
             raise ValueError("expected a step with noise, got standard deviation 0, which has no density; skip it.")
         if value.shape != self.mean.shape:
             raise ValueError(f"expected shape {tuple(self.mean.shape)}, got {tuple(value.shape)}; give all samples.")
-        distance = ((value.double() - self.mean.double()) / self.std).square() + math.log(2 * math.pi * self.std**2)
+        distance = ((as_double(value) - as_double(self.mean)) / self.std).square() + math.log(2 * math.pi * self.std**2)
         return -0.5 * distance.flatten(1).sum(dim=1)
 
 

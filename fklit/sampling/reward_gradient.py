@@ -53,7 +53,7 @@ def reward_gradient(
                 f"{where}: expected a reward that is differentiable in its samples, got {name}, whose scores have no "
                 "gradient; compute them by torch operations on the tensor given, or set proposal=None."
             )
-        rewards.append(scores.detach().double().cpu()[:kept])
+        rewards.append(scores.detach().cpu().double()[:kept])
         gradients.append(found.detach().float()[:kept])
     values, gradient = torch.cat(rewards), torch.cat(gradients)
     scored = torch.isfinite(values).to(gradient.device)

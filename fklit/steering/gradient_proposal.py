@@ -8,6 +8,7 @@ from torch import Tensor
 from fklit.checks import as_number
 from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.denoised import UnknownSchedulerError
+from fklit.pipelines.transition import as_double
 from fklit.steering.proposal import Proposal, ProposalStep
 
 
@@ -71,9 +72,9 @@ class GradientProposal(Proposal):
         shift = self.strength * step.reward_scale * step.std**2 * gradient
         if self.max_kl is None:
             return shift
-        divergence = (shift.double() / step.std).square().flatten(1).sum(dim=1) / 2
+        divergence = (as_double(shift) / step.std).square().flatten(1).sum(dim=1) / 2
         shrink = (self.max_kl / divergence.clamp(min=1e-30)).sqrt().clamp(max=1.0)
-        return shift * shrink.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
+        return shift * shrink.to(shift).reshape(-1, *[1] * (shift.ndim - 1))
 
     def _factor(self, step: ProposalStep) -> float:
         """What stands for `d x0_hat / d x_t`."""

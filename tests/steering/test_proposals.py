@@ -13,6 +13,7 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.network_replay import NetworkReplay
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.step_call import NetworkCall, StepCall
+from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.rewards.base import RewardError
 from fklit.steering.gradient_proposal import GradientProposal
 from fklit.steering.proposal import Proposal
@@ -206,7 +207,7 @@ def test_flow_pipelines(name):
     pipeline, kwargs = make_flow(name)
     kwargs = {**kwargs, "num_inference_steps": STEPS}
     for jacobian in (True, False):
-        with pytest.warns(fklit.pipelines.stochasticity.SchedulerSwapWarning):
+        with pytest.warns(SchedulerSwapWarning):
             result = fklit.steer(
                 pipeline, "a red heart", reward=brightness, reward_scale=1.0, num_particles=2, previews=False,
                 reward_schedule=fklit.Schedule(indices=(1, 2)), pipeline_kwargs=kwargs,

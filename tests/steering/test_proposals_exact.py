@@ -17,6 +17,7 @@ from fklit.pipelines.flow.names import get_flow_kernel
 from fklit.pipelines.flow.steps import stochastic_steps
 from fklit.pipelines.step_call import StepCall
 from fklit.pipelines.step_law import step_law
+from fklit.pipelines.stochasticity import SchedulerSwapWarning
 from fklit.steering.gradient_proposal import GradientProposal
 from fklit.steering.proposal import Proposal
 
@@ -68,7 +69,7 @@ def _steer(pipeline, *, groups, particles, seed=0, eta=1.0, **changes):
         "pipeline_kwargs": {"guidance_scale": 1.0, "num_inference_steps": STEPS, "eta": eta},
     }  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fklit.pipelines.stochasticity.SchedulerSwapWarning)
+        warnings.simplefilter("ignore", SchedulerSwapWarning)
         return fklit.steer(pipeline, ["a"] * groups, **settings | changes)
 
 
@@ -161,19 +162,26 @@ def test_mixture(name):
     _check(result, z, mean)
 
 
+CELLS = [
+    (potential, tempering)
+    for potential in ("difference", "max", "sum", "rt", "terminal")
+    for tempering in TEMPERINGS
+    if potential != "terminal" or tempering == "constant"  # without intermediate scores there is nothing to temper
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS)
-@pytest.mark.parametrize("potential", ["difference", "max", "sum", "terminal", "rt"])
-@pytest.mark.parametrize("tempering", TEMPERINGS)
-@pytest.mark.parametrize("groups_and_particles", [(1600, 3), (400, 16)])
-def test_every_cell(proposal, potential, tempering, groups_and_particles):
+@pytest.mark.parametrize(("potential", "tempering"), CELLS)
+@pytest.mark.parametrize(("groups", "particles"), [(1600, 3), (400, 16)])
+def test_every_cell(proposal, potential, tempering, groups, particles):
     law = GaussianMixture.single([0.0, 0.0], 1.0)
     z, mean = _gaussian_truth(_base_variance(law, "ddim"), 2)
-    groups, particles = groups_and_particles
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fklit.feynman_kac.HighVarianceWarning)
-        result = _steer(_pipeline(law), groups=groups, particles=particles, proposal=PROPOSALS[proposal], seed=3,
-                        potential=potential, tempering=TEMPERINGS[tempering], ess_threshold=0.8)  # fmt: skip
+    # More scores overshoot so far in these potentials that the mean of Z_hat rests on a few groups.
+    few = fklit.Schedule(indices=(4, 7, 9)) if potential in ("sum", "rt") else fklit.Schedule(0, STEPS - 1, 1)
+    result = _steer(_pipeline(law), groups=groups, particles=particles, proposal=PROPOSALS[proposal], seed=3,
+                    potential=potential, tempering=TEMPERINGS[tempering], ess_threshold=0.8,
+                    reward_schedule=few)  # fmt: skip
     weights, found = result.log_weights.exp(), result.log_z.exp()
     moments = (weights[..., None] * result.samples.flatten(2).double()).sum(1).mean(1)
     for values, truth in ((found, z), (found * moments, z * mean)):
