@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from fklit.analytic.gaussian import GaussianMixture
-from fklit.pipelines.flow.kernel import FlowKernel, draw
+from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.names import FlowKernelName, get_flow_kernel
+from fklit.pipelines.transition import draw
 
 STEPS = (10, 28, 50, 200)
 KERNELS: tuple[tuple[str, float | None], ...] = (

@@ -72,6 +72,8 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     text = path.read_text()
     optional = {
         "num_sweeps",
+        "proposal",
+        "search",
         "tempering",
         "prompts",
         "path",

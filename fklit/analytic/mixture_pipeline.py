@@ -82,7 +82,11 @@ class MixturePipeline:
                 scheduler.scale_model_input(x, timestep)  # some schedulers find their position there
             levels = step_levels(scheduler, timestep)
             rows, wanted = (torch.cat([x, x]), [self.unconditional] * len(laws) + laws) if guided else (x, laws)
-            output = self.unet(rows, laws=wanted, scale=levels.scale, sigma=levels.sigma, velocity=flow)
+            known = list({id(law): law for law in wanted}.values())
+            which = torch.tensor([next(i for i, law in enumerate(known) if law is each) for each in wanted])
+            output = self.unet(
+                rows, which=which, laws=tuple(known), scale=levels.scale, sigma=levels.sigma, velocity=flow
+            )
             if guided:
                 uncond, cond = output.chunk(2)
                 output = uncond + guidance_scale * (cond - uncond)
@@ -96,12 +100,19 @@ class _ExactDenoiser(nn.Module):
     """Predicts the noise, or the velocity, of each row's law; rows of one law are evaluated together."""
 
     def forward(
-        self, sample: Tensor, *, laws: Sequence[GaussianMixture], scale: float, sigma: float, velocity: bool = False
+        self,
+        sample: Tensor,
+        *,
+        which: Tensor,
+        laws: Sequence[GaussianMixture],
+        scale: float,
+        sigma: float,
+        velocity: bool = False,
     ) -> Tensor:
         points = sample.flatten(1).double()
         noise = torch.empty_like(points)
-        for law in {id(law): law for law in laws}.values():
-            rows = torch.tensor([number for number, each in enumerate(laws) if each is law])
+        for number, law in enumerate(laws):
+            rows = (which == number).nonzero().flatten()
             if velocity:  # e - x0 = (x - x0) / sigma; of pure noise x0 is the mean of the law
                 x0 = law.denoised(points[rows], scale, sigma) if scale > 0 else law.moments()[0]
                 noise[rows] = (points[rows] - x0) / sigma

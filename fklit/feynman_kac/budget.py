@@ -12,7 +12,8 @@ class Budget:
 
     Attributes:
         denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts
-            twice).
+            twice), those made again for gradients or by a search among them.
+        gradient_calls: those of them whose gradient was taken, each at about the cost of two more.
         decodes: decoded samples.
         reward_calls: samples scored by the reward.
         reward_checks: samples scored once more, alone, to check that the reward's scores do not depend on the batch;
@@ -23,6 +24,7 @@ class Budget:
     """
 
     denoiser_calls: int = 0
+    gradient_calls: int = 0
     decodes: int = 0
     reward_calls: int = 0
     reward_checks: int = 0

@@ -173,12 +173,16 @@ class ParticleResult(Generic[State]):
             for index, (least, left, evidence, last) in zip(self.group_indices, rows, strict=True)
         )
 
+    def budget_share(self, b: int) -> float:
+        """Return group b's share of the run's cost, in (0, 1]: an equal part."""
+        return 1 / self.num_groups
+
     def record(self, b: int) -> dict[str, Any]:
         """Return what is known of group b except for its samples, JSON-able.
 
-        The budget is the group's share of the run: an equal part, since every group costs the same.
+        The budget is the group's share of the run, see `budget_share`.
         """
-        share, spent = 1 / self.num_groups, self.budget
+        share, spent = self.budget_share(b), self.budget
         return {
             "min_ess": json_numbers(self.min_ess[b]),
             "unique_roots": int(self.unique_roots[b]),
@@ -193,6 +197,7 @@ class ParticleResult(Generic[State]):
             "rewards": None if self.rewards is None else json_numbers(self.rewards[b]),
             "budget": {
                 "denoiser_calls": round(spent.denoiser_calls * share),
+                "gradient_calls": round(spent.gradient_calls * share),
                 "decodes": round(spent.decodes * share),
                 "reward_calls": round(spent.reward_calls * share),
                 "seconds": spent.seconds * share,

@@ -36,14 +36,14 @@ def decodes_directly(pipeline: Any, latents: Tensor) -> bool:
     return vae.config.get("scaling_factor") is not None
 
 
-@torch.no_grad()
-def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
+def decode_latents(pipeline: Any, latents: Tensor, *, gradient: bool = False) -> Tensor:
     """Decodes latents the way the pipeline does at its end; equal to it bit for bit at the same batch size.
 
     Args:
         pipeline: a diffusers pipeline with an image autoencoder (`vae` with `scaling_factor` and optionally
             `shift_factor` or `latents_mean` and `latents_std`), or without one (pixel space).
         latents: latents or pixels of shape (N, C, H, W), as the scheduler holds them.
+        gradient: whether gradients go through, as the current mode has it; none do without.
 
     Returns:
         Images (N, 3, height, width), float32, in [0, 1]; NaN where the decoder returned NaN or an infinity.
@@ -57,15 +57,16 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
             f"{type(pipeline).__name__} steps latents of shape {tuple(latents.shape)}, which fklit cannot decode; "
             "pass decode=, a function from latents to images in [0, 1]."
         )
-    if vae is None:
-        images = _without_vae(pipeline, latents)
-    else:
-        with _upcast(pipeline, vae):
-            dtype = _decoder_dtype(vae, latents)
-            images = vae.decode(_unscale(vae, latents.to(dtype)), return_dict=False)[0]
-    images = images.float() / 2 + 0.5
-    # An infinity would clamp to white and look like a picture.
-    return torch.where(torch.isfinite(images), images.clamp(0, 1), torch.nan)
+    with nullcontext() if gradient else torch.no_grad():
+        if vae is None:
+            images = _without_vae(pipeline, latents)
+        else:
+            with _upcast(pipeline, vae):
+                dtype = _decoder_dtype(vae, latents)
+                images = vae.decode(_unscale(vae, latents.to(dtype)), return_dict=False)[0]
+        images = images.float() / 2 + 0.5
+        # An infinity would clamp to white and look like a picture.
+        return torch.where(torch.isfinite(images), images.clamp(0, 1), torch.nan)
 
 
 def _without_vae(pipeline: Any, latents: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class DecodeTap:
                 result = call_in_chunks(original, (z, *args), kwargs, rows=rows, size=self._max_batch)
             self.decodes += rows
             # The safety checker of diffusers blackens what it flags in place.
-            self.last = result[0].clone() if self._keeps_copy else result[0]
+            self.last = result[0].detach().clone() if self._keeps_copy else result[0].detach()
             return result
 
         vae.decode = decode

@@ -10,7 +10,7 @@ from torch import Tensor
 _THUMBNAIL = 64
 
 
-def as_unit_images(images: Any, count: int) -> Tensor:
+def as_unit_images(images: Any, count: int, *, gradient: bool = False) -> Tensor:
     """Brings images to a float32 tensor (N, C, H, W) in [0, 1].
 
     Args:
@@ -18,6 +18,7 @@ def as_unit_images(images: Any, count: int) -> Tensor:
             floats in [0, 1] or bytes, or a list of
             PIL images.
         count: N that is expected.
+        gradient: whether a tensor keeps its gradient.
 
     Raises:
         ValueError: if it is nothing of this kind, or the number differs.
@@ -30,7 +31,7 @@ def as_unit_images(images: Any, count: int) -> Tensor:
             )
         images = images.squeeze(1)
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
-        tensor = images.detach().float()
+        tensor = (images if gradient else images.detach()).float()
     elif isinstance(images, np.ndarray) and images.ndim == 4:
         tensor = _from_array(images)
     elif isinstance(images, Sequence) and images and all(hasattr(image, "convert") for image in images):

@@ -26,10 +26,12 @@ from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_c
 from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.shared_encoding import shared_encodings
-from fklit.pipelines.step_call import StepCall, StepChange, StepHook
+from fklit.pipelines.step_call import NetworkCall, StepCall, StepChange, StepHook
+from fklit.pipelines.step_output import with_sample
 from fklit.pipelines.stochasticity import noisy_calls
 
 _MARK = "_fklit_intercepted"
+_STEPPED = frozenset({"model_output", "timestep", "sample"})
 
 
 class UnsupportedPipelineError(ValueError):
@@ -54,6 +56,7 @@ class Interception:
             arguments moves with the particles. None compares nothing.
         shares_encoding: whether the particles of a prompt share one encoding of a picture.
         resamples: whether the hook may resample.
+        keeps_calls: whether the hook gets the denoiser's calls, to make them again.
         may_edit: whether the pipeline may edit latents between steps, as inpainting does: then nothing may depend on
             the law of a step.
 
@@ -82,6 +85,7 @@ class Interception:
         group_size: int | None = None,
         shares_encoding: bool = False,
         resamples: bool = True,
+        keeps_calls: bool = False,
         may_edit: bool = False,
     ) -> None:
         if max_batch is not None and max_batch < 1:
@@ -104,6 +108,8 @@ class Interception:
         self._group_size = group_size or 1
         self._resamples = resamples
         self._may_edit = may_edit
+        self._keeps_calls = keeps_calls
+        self._calls: list[NetworkCall] = []
         self._conditioning: PerParticleConditioning | None = None
         self._control: PerParticleConditioning | None = None  # of a ControlNet, which may be called less often
         if resamples and self._generators is not None and (group_size or 1) > 1:
@@ -179,11 +185,14 @@ class Interception:
 
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            self._before(scheduler, bound)
+            children = self._before(scheduler, bound)
             output = original(*bound.args, **bound.kwargs)
+            if children is not None:
+                output = with_sample(output, children(output[0]))
             self.steps_taken += 1
             self.returned = output[0]
             self._predictions.clear()
+            self._calls.clear()
             if self._conditioning is not None:
                 self._conditioning.next_step()
             return output
@@ -226,9 +235,12 @@ class Interception:
         prediction = first_tensor(output)
         if prediction is not None:
             self._predictions.append(prediction)
+            if self._keeps_calls:
+                self._calls.append(NetworkCall(module, call, args, kwargs, prediction))
         return output
 
-    def _before(self, scheduler: Any, bound: inspect.BoundArguments) -> None:
+    def _before(self, scheduler: Any, bound: inspect.BoundArguments) -> Callable[[Tensor], Tensor] | None:
+        """Shows a step to the hook and changes its arguments; returns what shall be done with its children."""
         given = bound.arguments
         sample: Tensor = given["sample"]
         names = bound.signature.parameters
@@ -255,11 +267,15 @@ class Interception:
                 model_output=given["model_output"],
                 scheduler=scheduler,
                 predictions=tuple(self._predictions),
+                arguments={name: given[name] for name in given.keys() - _STEPPED},
+                network_calls=tuple(self._calls),
             )
         )
         change = answer if isinstance(answer, StepChange) else StepChange(answer)
         if change.model_output is not None:
             given["model_output"] = change.model_output
+        if change.sample is not None:
+            given["sample"] = sample = change.sample
         ancestors = change.ancestors
         if ancestors is not None:
             ancestors = ancestors.to(sample.device)
@@ -270,6 +286,7 @@ class Interception:
             for conditioning in (self._conditioning, self._control):
                 if conditioning is not None:
                     conditioning.select(ancestors)
+        return change.children
 
     def _begin(self, scheduler: Any, given: dict[str, Any]) -> None:
         timesteps = list(scheduler.timesteps)[first_position(scheduler, given["timestep"]) :]

@@ -85,19 +85,26 @@ def call_in_chunks(
     outputs = []
     for start in range(0, rows, size):
         index = torch.arange(start, start + size).clamp(max=rows - 1)
-        chunk_args = tuple(_take(value, index, rows) for value in args)
-        chunk_kwargs = {k: v if k in UNBATCHED else _take(v, index, rows) for k, v in kwargs.items()}
+        chunk_args = tuple(take_rows(value, index, rows) for value in args)
+        chunk_kwargs = {k: v if k in UNBATCHED else take_rows(v, index, rows) for k, v in kwargs.items()}
         outputs.append(call(*chunk_args, **chunk_kwargs))
     return _join(outputs, rows)
 
 
-def _take(value: Any, index: Tensor, rows: int) -> Any:
+def take_rows(value: Any, index: Tensor, rows: int) -> Any:
+    """Return an argument of a network with some of its rows, also inside of dictionaries, lists and tuples.
+
+    Args:
+        value: the argument; what has another first axis than `rows` is left as it is.
+        index: (n,), the rows wanted.
+        rows: of the whole batch.
+    """
     if isinstance(value, Tensor):
         return value[index.to(value.device)] if value.ndim > 0 and value.shape[0] == rows else value
     if isinstance(value, dict):
-        return {key: v if key in UNBATCHED else _take(v, index, rows) for key, v in value.items()}
+        return {key: v if key in UNBATCHED else take_rows(v, index, rows) for key, v in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)(_take(item, index, rows) for item in value)
+        return type(value)(take_rows(item, index, rows) for item in value)
     return value
 
 

@@ -71,13 +71,13 @@ class PipelineReplay:
             else:
                 pipeline.__dict__["encode_prompt"] = own
 
-    @torch.no_grad()
-    def decode(self, samples: Tensor, *, at_once: int | None = None) -> Any:
+    def decode(self, samples: Tensor, *, at_once: int | None = None, gradient: bool = False) -> Any:
         """Return pictures (N, 3, H, W), or videos (N, F, 3, H, W), in [0, 1], or audio, as the pipeline returns it.
 
         Args:
             samples: as the scheduler holds them, one row a sample of the call.
             at_once: most samples given to the decoder at once; None for all.
+            gradient: whether gradients go through, as the current mode has it; none do without.
 
         Raises:
             ReplayError: the arguments of the call are not known, or the copy failed.
@@ -90,7 +90,11 @@ class PipelineReplay:
                 "images in [0, 1]."
             )
         try:
-            output = self._copy(samples.shape[0], at_once)(**self._call(samples))
+            twin = self._copy(samples.shape[0], at_once)
+            # Pipelines' calls switch gradients off by a decorator, under which the function itself lies.
+            run = functools.partial(inspect.unwrap(type(twin).__call__), twin) if gradient else twin
+            with nullcontext() if gradient else torch.no_grad():
+                output = run(**self._call(samples))
         except Exception as error:
             raise ReplayError(
                 f"{name} could not decode samples of shape {tuple(samples.shape)} by its own call "

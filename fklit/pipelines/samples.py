@@ -11,13 +11,14 @@ from fklit.pipelines.videos import as_unit_videos
 from fklit.pipelines.waveforms import as_waveforms
 
 
-def as_samples(found: Any, count: int, modality: Modality) -> Tensor:
+def as_samples(found: Any, count: int, modality: Modality, *, gradient: bool = False) -> Tensor:
     """Brings samples to a float32 tensor.
 
     Args:
         found: what a pipeline, or a decoder of the user's, returned.
         count: N, samples that are expected.
         modality: what they are.
+        gradient: whether a tensor keeps its gradient.
 
     Returns:
         Images (N, C, H, W) in [0, 1], videos (N, F, C, H, W) in [0, 1], or waveforms (N, C, T).
@@ -26,8 +27,12 @@ def as_samples(found: Any, count: int, modality: Modality) -> Tensor:
         ValueError: if they are not of this modality, or the number differs.
     """
     if modality == "video":
-        return as_unit_videos(found, count)
-    return as_waveforms(found, count) if modality == "audio" else as_unit_images(found, count)
+        return as_unit_videos(found, count, gradient=gradient)
+    return (
+        as_waveforms(found, count, gradient=gradient)
+        if modality == "audio"
+        else as_unit_images(found, count, gradient=gradient)
+    )
 
 
 def thumbnails(samples: Tensor) -> Tensor:

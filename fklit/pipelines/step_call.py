@@ -1,12 +1,31 @@
 """One step of a pipeline's call as a method sees it, and what the method may change of it."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
 from fklit.pipelines.denoised import denoised
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of the denoiser, as it was made, so that it can be made again.
+
+    Attributes:
+        network: the denoiser.
+        run: calls it, outside of the interception.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        prediction: what it returned, (rows, ...).
+    """
+
+    network: Any
+    run: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    prediction: Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,8 @@ class StepCall:
         scheduler: the scheduler, not yet stepped.
         predictions: what the denoiser returned since the step before, in order: with guidance one tensor of twice the
             rows, or two of N rows (see `fklit.pipelines.guidance_predictions.guidance_predictions`).
+        arguments: the other arguments of the step, such as `eta`.
+        network_calls: the denoiser's calls since the step before, if the interception keeps them.
     """
 
     index: int
@@ -32,6 +53,12 @@ class StepCall:
     model_output: Tensor
     scheduler: Any
     predictions: tuple[Tensor, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    network_calls: tuple[NetworkCall, ...] = ()
+
+    def at(self, sample: Tensor) -> Self:
+        """Return this step of another sample of the same shape, such as the same one in another precision."""
+        return replace(self, sample=sample)
 
     def denoised(self) -> Tensor:
         """The denoised prediction `E[x_0 | x_t]` of the parents, (N, C, ...)."""
@@ -46,10 +73,16 @@ class StepChange:
         ancestors: flat ancestors (N,) by which the parents are replaced, or None.
         model_output: taken in place of the pipeline's, of its shape, in the order of the parents before they are
             replaced; or None.
+        children: gets what the scheduler made of the (replaced) parents, (N, C, ...), and returns what goes on in its
+            place, of its shape and dtype; or None.
+        sample: takes the place of the parents, (N, C, ...), in the order before they are replaced, with a
+            `model_output` of its own; or None.
     """
 
     ancestors: Tensor | None = None
     model_output: Tensor | None = None
+    children: Callable[[Tensor], Tensor] | None = None
+    sample: Tensor | None = None
 
 
 class StepHook(Protocol):

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 
-def as_waveforms(audio: Any, count: int) -> Tensor:
+def as_waveforms(audio: Any, count: int, *, gradient: bool = False) -> Tensor:
     """Brings audio to a float32 tensor (N, C, T), C channels of T samples, nominally in [-1, 1].
 
     Args:
         audio: a float tensor or array (N, C, T), or (N, T) of one channel.
         count: N that is expected.
+        gradient: whether a tensor keeps its gradient.
 
     Raises:
         ValueError: if it is nothing of this kind, or the number differs.
@@ -26,7 +27,7 @@ def as_waveforms(audio: Any, count: int) -> Tensor:
             f"expected audio as a float tensor or array (N, C, T) or (N, T), got a {type(audio).__name__}{shape}; "
             "decode latents first."
         )
-    found = found.detach().float()
+    found = (found if gradient else found.detach()).float()
     if found.ndim == 2:
         found = found.unsqueeze(1)
     if found.shape[0] != count:

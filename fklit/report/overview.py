@@ -25,6 +25,8 @@ _CHIPS = (
     "reward",
     "potential",
     "reward_scale",
+    "search",
+    "proposal",
     "sampler",
     "num_particles",
     "num_steps",

@@ -7,6 +7,8 @@ WORDS = {
     "reward": "The number that the reward model gives a sample; more is better.",
     "reward scale": "How much the reward counts: samples follow p(x | prompt) exp(reward scale * reward(x)).",
     "potential": "What a particle's score so far does to its weight.",
+    "search": "How samples of high reward were looked for; what comes of it does not follow the target.",
+    "proposal": "The law that children were drawn from in place of the sampler's; the weights correct for it.",
     "weight": "The share with which a sample counts; the weights of a prompt add up to 1.",
     "resampling": "Particles of small weight are replaced by copies of those of large weight.",
     "resampled": "Particles of small weight were replaced by copies of those of large weight.",

@@ -133,6 +133,18 @@ class Scorer:
             _warn(self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long))))
         return rewards.reshape(len(self._prompts), self._num_particles)
 
+    def score_rows(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Scores (n,) of images (n, ...) that belong to some rows of the flat batch, with whatever gradient they have.
+
+        Args:
+            images: In [0, 1], the images themselves.
+            rows: (n,), which rows of the flat batch they are.
+        """
+        places = rows.tolist()
+        self.reward_calls += len(places)
+        scores: Tensor = self.reward(images, [self._flat[i] for i in places], [self._metadata[i] for i in places])
+        return scores
+
     def finish(self) -> None:
         """Warn if all samples of the run had one score.
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
+from fklit.feynman_kac.weights import as_float64
 from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.pipelines.replay import PipelineReplay
 from fklit.pipelines.samples import as_samples
-from fklit.rewards.base import Reward
+from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.reward_gradient import reward_gradient
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
 REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
@@ -79,6 +81,7 @@ class RewardTerm:
         self._pipeline = pipeline
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
+        self._max_batch = particles.max_batch
         self._decode_batch = particles.decode_batch or particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
@@ -134,14 +137,23 @@ class RewardTerm:
         """Rewards of the steps scored so far, on the CPU."""
         return torch.stack(self._rewards) if self._rewards else torch.zeros(0, *self._shape, dtype=torch.float64)
 
-    def begin(self, num_steps: int, describe_run: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    def begin(
+        self,
+        num_steps: int,
+        describe_run: Callable[[], Mapping[str, Any]] | None = None,
+        *,
+        steps: tuple[int, ...] | None = None,
+    ) -> None:
         """Resolve the schedule and prepare the potential, once the number of steps is known.
 
         Args:
             num_steps: of the run.
             describe_run: says what runs, for potentials that belong to a run (`fklit.sampling.describe_run`).
+            steps: to score in place of the schedule's; None for these.
         """
-        if self.potential.scores_intermediate:
+        if steps is not None:
+            self.steps = steps
+        elif self.potential.scores_intermediate:
             try:
                 self.steps = self.schedule.resolve(num_steps)
             except ValueError as error:
@@ -169,16 +181,58 @@ class RewardTerm:
         self.seconds += _now(latents.device) - began
         return rewards, samples
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def gradient(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, " N"], Tensor]:
+        """Return rewards of denoised latents (B * K, ...) and their gradients in the latents, through the decoder.
+
+        Raises:
+            RewardError: the reward, or the decoder, is not differentiable.
+        """
+        return reward_gradient(
+            latents,
+            lambda chunk: self._decoded(chunk, gradient=True),
+            self._scorer.score_rows,
+            max_batch=self._max_batch if self._decodes_rows(latents) else None,
+            name=self.reward.display_name,
+            where=where,
+        )
+
+    def score_rows(self, latents: Tensor, rows: Tensor, *, where: str) -> tuple[Float64[Tensor, " n"], Tensor]:
+        """Return rewards of some rows (n,) of denoised latents (B * K, ...), and the samples that were scored.
+
+        The reward of a sample that is not finite is NaN.
+        """
+        if self._decodes_rows(latents):
+            samples = self._decoded(latents[rows.to(latents.device)])
+        else:
+            samples = self._decoded(latents)[rows.cpu()]
+        broken = ~finite_rows(samples)
+        shown = samples.masked_fill(broken.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
+        try:
+            with torch.no_grad():
+                scores = as_float64(self._scorer.score_rows(shown, rows))
+        except RewardError as error:
+            raise RewardError(f"{where}: {error}") from error
+        return scores.masked_fill(broken.to(scores.device), math.nan), samples
+
+    def keep_scores(self, rewards: Float64[Tensor, "B K"]) -> None:
+        """Record these rewards in place of those that were scored last."""
+        self._rewards[-1] = rewards.cpu()
+
+    def _decodes_rows(self, latents: Tensor) -> bool:
+        """Whether some rows can be decoded alone; else the pipeline's own call decodes, all its rows at once."""
+        return self._decode is not None or (self.modality == "image" and decodes_directly(self._pipeline, latents))
+
+    def _decoded(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         count = latents.shape[0]
         if self._decode is not None:
             self.decodes += count
-            return as_samples(self._decode(latents), count, self.modality)
+            return as_samples(self._decode(latents), count, self.modality, gradient=gradient)
         if self.modality == "image" and decodes_directly(self._pipeline, latents):
-            return decode_latents(self._pipeline, latents)
+            return decode_latents(self._pipeline, latents, gradient=gradient)
         # All particles of a video at once would take more memory than the denoiser.
         at_once = self._decode_batch or (1 if self.modality == "video" else None)
-        return as_samples(self.replay.decode(latents, at_once=at_once), count, self.modality)
+        found = self.replay.decode(latents, at_once=at_once, gradient=gradient)
+        return as_samples(found, count, self.modality, gradient=gradient)
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.

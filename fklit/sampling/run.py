@@ -44,6 +44,8 @@ class SamplingRun(ABC):
         reward: the reward of the run, or None.
         resamples: whether any resampling before the end is possible: if not, every sampler will do.
         weighs_steps: whether weights come from the law of each step, as those of corrected guidance do.
+        needs_noise: whether steps must draw noise even where nothing is resampled.
+        keeps_calls: whether the method makes the denoiser's calls again.
         eta: the `eta` the pipeline will be called with, or None.
         pipeline_kwargs: further arguments of its call.
 
@@ -62,6 +64,8 @@ class SamplingRun(ABC):
         reward: RewardTerm | None,
         resamples: bool,
         weighs_steps: bool,
+        needs_noise: bool = False,
+        keeps_calls: bool = False,
         eta: float | None,
         pipeline_kwargs: Mapping[str, Any],
     ) -> None:
@@ -82,12 +86,13 @@ class SamplingRun(ABC):
             on_nan=particles.on_nan,
             on_degenerate=particles.on_degenerate,
         )
+        self._needs_noise = needs_noise
         self._resamples = resamples and particles.ess_threshold > 0
         sampler = choose_sampler(
             pipeline,
             particles.scheduler,
             eta=eta,
-            resamples=self._resamples,
+            resamples=self._resamples or needs_noise,
             flow_kernel=particles.flow_kernel,
             noise_level=particles.noise_level,
         )
@@ -104,6 +109,7 @@ class SamplingRun(ABC):
             group_size=particles.num_particles,
             shares_encoding=len(self.prompts) > 1 and shares_encoding(pipeline, pipeline_kwargs),
             resamples=self._resamples,
+            keeps_calls=keeps_calls,
             may_edit=not (self._resamples or weighs_steps),
         )
         self._on_nan = particles.on_nan
@@ -111,6 +117,8 @@ class SamplingRun(ABC):
         self._stack = ExitStack()
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
+        self._gradient_calls = 0
+        self._more_calls = 0  # denoiser evaluations beside the pipeline's own, those for gradients among them
         self._settings: dict[str, Any] = {
             "seed": particles.seed,
             "num_particles": particles.num_particles,
@@ -185,7 +193,7 @@ class SamplingRun(ABC):
         self._meter = ResourceMonitor(getattr(self._pipeline, "_execution_device", "cpu"))
         with ExitStack() as stack:
             stack.enter_context(self._interception)
-            if self._reward is not None and self._reward.steers:
+            if self._reward is not None and (self._reward.steers or self._needs_noise):
                 stack.enter_context(self._reward.replay.recording())
             self._stack = stack.pop_all()
         return self
@@ -259,7 +267,8 @@ class SamplingRun(ABC):
             "settings": self._settings,
             "terms": {} if reward is None else reward.terms,
             "budget": Budget(
-                denoiser_calls=self._interception.denoiser_calls,
+                denoiser_calls=self._interception.denoiser_calls + self._more_calls,
+                gradient_calls=self._gradient_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
                 reward_calls=0 if reward is None else reward.reward_calls,
                 reward_checks=0 if reward is None else reward.reward_checks,

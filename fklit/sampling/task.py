@@ -117,12 +117,16 @@ class SamplingTask(NoTraining):
         Returns:
             Samples (B, 1, ...) on the task's device, and what is known about them.
         """
-        alone = replace(self.sampling, num_particles=1, on_degenerate="keep")
+        alone = replace(self.without_method(), num_particles=1, on_degenerate="keep")
         prompts, indices, metadata = list(batch.prompts), batch.indices.tolist(), list(batch.metadata)
         with pinned_threads(self.num_threads):
             result = self.sample(prompts, indices, metadata, settings=alone)
         known = SampleBatch(prompts, metadata, torch.zeros_like(batch.indices), batch.indices, result)
         return result.samples.to(self.device), known
+
+    def without_method(self) -> SamplingSettings:
+        """Return the settings without what the method does even to one particle."""
+        return self.sampling
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, Tensor]:

@@ -9,10 +9,14 @@ from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
 from fklit.pipelines.tokens.adapters import as_token_model
 from fklit.sampling.arguments import takes_settings
+from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.steering.model_run import steer_model
 from fklit.steering.own_steps import Steerable
 from fklit.steering.result import SteeringResult
 from fklit.steering.run import SteeringRun
+from fklit.steering.search.rounds import run_rounds
+from fklit.steering.search.sequential import SequentialBestOfN
+from fklit.steering.search_run import SearchRun
 from fklit.steering.settings import SteeringArguments, SteeringSettings
 
 
@@ -63,7 +67,27 @@ def steer(
         if isinstance(prompt, str)
         else list(prompt)
     )
-    run = SteeringRun(pipeline, prompts, chosen, prompt_indices=prompt_indices, metadata=metadata)
+    if isinstance(chosen.search, SequentialBestOfN):
+        return run_rounds(
+            lambda texts, given, indices, known: _once(pipeline, texts, given, indices, known),
+            prompts,
+            chosen,
+            indices=check_indices(prompt_indices, len(prompts)),
+            metadata=check_metadata(metadata, check_prompts(prompts)),
+        )
+    return _once(pipeline, prompts, chosen, prompt_indices, metadata)
+
+
+def _once(
+    pipeline: Any,
+    prompts: Sequence[str],
+    settings: SteeringSettings,
+    prompt_indices: Sequence[int] | None,
+    metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None,
+) -> SteeringResult:
+    """One call of the pipeline."""
+    kind = SteeringRun if settings.search is None else SearchRun
+    run = kind(pipeline, prompts, settings, prompt_indices=prompt_indices, metadata=metadata)
     arguments = run.call_arguments()  # before the run warns or loads anything
     with run:
         output = pipeline(**arguments)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,15 +15,26 @@ from fklit.pipelines.modality import modality_of
 from fklit.pipelines.replay import copied
 from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.samples import as_samples, thumbnails
-from fklit.pipelines.step_call import StepCall
+from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
+from fklit.sampling.settings import RewardSettings
+from fklit.steering.proposal_term import ProposalTerm
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
 
 __all__ = ["DeterministicSamplerError", "NoResamplingWarning", "SteeringRun"]
+
+
+class Demands(TypedDict):
+    """What a run needs of the sampler and the interception; see `SamplingRun`."""
+
+    resamples: bool
+    weighs_steps: bool
+    needs_noise: bool
+    keeps_calls: bool
 
 
 class NoResamplingWarning(UserWarning):
@@ -82,7 +93,9 @@ class SteeringRun(SamplingRun):
         self._kwargs = dict(settings.pipeline_kwargs or {})
         modality = modality_of(pipeline, self._kwargs)
         known = check_metadata(metadata, texts)
-        term = RewardTerm(pipeline, texts, settings, settings, modality=modality, metadata=known)
+        self._check_search(settings)
+        rewarding = self._reward_settings(settings)
+        term = RewardTerm(pipeline, texts, rewarding, settings, modality=modality, metadata=known)
         self._sampling_rate = sampling_rate_of(pipeline) if modality == "audio" else None
         sources = group_generators(settings.seed, indices)
         eta = self._kwargs.get("eta")
@@ -93,13 +106,39 @@ class SteeringRun(SamplingRun):
             generators=[source for source in sources for _ in range(settings.num_particles)],
             particles=settings,
             reward=term,
-            resamples=term.steers and term.schedule.resample_at != (),
-            weighs_steps=False,
+            **self._demands(settings, term),
             eta=None if eta is None else float(eta),
             pipeline_kwargs=self._kwargs,
         )
         self._term = term
+        self._proposal: ProposalTerm | None = None
+        if settings.proposal is not None:
+            self._proposal = ProposalTerm(
+                settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
+            )
+        self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
         self._previews: list[Tensor] | None = [] if settings.previews else None
+
+    def _check_search(self, settings: SteeringSettings) -> None:
+        if settings.search is not None:
+            raise ValueError(
+                f"SteeringRun expected search=None, got {settings.search!r}; use fklit.steer, or SearchRun of "
+                "fklit.steering.search_run."
+            )
+
+    def _reward_settings(self, settings: SteeringSettings) -> RewardSettings:
+        """The settings of the reward."""
+        return settings
+
+    def _demands(self, settings: SteeringSettings, term: RewardTerm) -> Demands:
+        """What the run needs of the sampler and the interception."""
+        proposes = settings.proposal is not None
+        return {
+            "resamples": term.steers and term.schedule.resample_at != (),
+            "weighs_steps": proposes,
+            "needs_noise": proposes,
+            "keeps_calls": proposes,
+        }
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
@@ -135,23 +174,46 @@ class SteeringRun(SamplingRun):
                     stacklevel=2,
                 )
             self._allow_resampling(steps, noisy, otherwise="ask for best-of-n with potential='terminal'")
+        if self._proposal is not None and self._term.reward_scale > 0:
+            self._proposal.begin(num_steps, self._interception.scheduler, noisy)
 
-    def weigh(self, call: StepCall) -> Tensor | None:
+    def weigh(self, call: StepCall) -> Tensor | StepChange | None:
+        """Score and resample the parents of one step, and prepare the shift of their children."""
+        ancestors = self._resampled(call)
+        if self._proposal is None:
+            return ancestors
+        return StepChange(ancestors, children=self._proposal.plan(call, ancestors))
+
+    def _resampled(self, call: StepCall) -> Tensor | None:
         """Score and resample the parents of one step; return flat ancestors or None."""
         term = self._term
         if call.index not in term.steps:
             return None
         rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}")
-        if self._previews is not None:
-            small = thumbnails(images)
-            self._previews.append(small.reshape(*rewards.shape, *small.shape[1:]))
-        log_potential = term.update(rewards, self._system.log_weights)
+        self._keep_previews(images)
+        if self._proposal is None:
+            log_potential = term.update(rewards, self._system.log_weights)
+        else:
+            ratio = self._proposal.take_log_ratio().to(rewards.device)
+            log_potential = term.update(rewards, self._system.log_weights.to(ratio.device) + ratio) + ratio
         ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
         if ancestors is None:
             return None
         term.path.select(ancestors)
         offsets = torch.arange(ancestors.shape[0], device=ancestors.device).unsqueeze(1) * ancestors.shape[1]
         return (ancestors + offsets).flatten()
+
+    def _close(self, rewards: Tensor, log_potential: Tensor) -> None:
+        """Weigh the finished samples."""
+        if self._proposal is not None:
+            log_potential = log_potential + self._proposal.take_log_ratio().to(log_potential.device)
+            self._gradient_calls = self._more_calls = self._proposal.evaluations
+        self._system.update(log_potential, may_resample=False)
+
+    def _keep_previews(self, images: Tensor) -> None:
+        if self._previews is not None:
+            small = thumbnails(images)
+            self._previews.append(small.reshape(len(self.prompts), -1, *small.shape[1:]))
 
     def finish(self, images: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None) -> SteeringResult:
         """Score the finished samples and close the weights.
@@ -180,7 +242,7 @@ class SteeringRun(SamplingRun):
         samples = as_samples(images, groups * particles, term.modality)
         broken = self.check_samples(samples)
         rewards, log_potential = term.close(samples, broken)
-        self._system.update(log_potential, may_resample=False)
+        self._close(rewards, log_potential)
         shown = samples if returned is None else as_samples(returned, groups * particles, term.modality)
         shown = without_broken(shown, broken)
         return SteeringResult(

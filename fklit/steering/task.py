@@ -1,6 +1,7 @@
 """Steering under Lightning: `predict` makes samples for a writer, `validate` and `test` report metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -113,6 +114,14 @@ class SteeringTask(SamplingTask):
                 pipeline_kwargs=chosen.pipeline_kwargs,
                 on_batch=on_batch,
             )
+
+    def without_method(self) -> SamplingSettings:
+        """Return the settings without proposal and search."""
+        assert isinstance(self.sampling, SteeringSettings)
+        given = self.sampling
+        if given.search is not None and given.reward_scale is None:  # which a search may do without
+            given = replace(given, search=None, reward_scale=0.0)
+        return replace(given, proposal=None, search=None)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""

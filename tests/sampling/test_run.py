@@ -215,10 +215,10 @@ class Edits(MixturePipeline):
     """Moves its samples between steps."""
 
     def __call__(self, prompt, *, generator, num_inference_steps, eta, **options):
-        x, laws = torch.zeros(len(generator), 1, 1, 1), [self.unconditional] * len(generator)
+        x, which = torch.zeros(len(generator), 1, 1, 1), torch.zeros(len(generator), dtype=torch.int64)
         self.scheduler.set_timesteps(num_inference_steps)
         for timestep in self.scheduler.timesteps:
-            output = self.unet(x, laws=laws, scale=0.6, sigma=0.8)
+            output = self.unet(x, which=which, laws=(self.unconditional,), scale=0.6, sigma=0.8)
             x = self.scheduler.step(output, timestep, x, generator=generator, eta=eta, return_dict=False)[0] + 0.1
         return MixtureOutput(x)
 

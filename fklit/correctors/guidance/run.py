@@ -12,7 +12,7 @@ from fklit.correctors.guidance.prompt_layout import PromptLayout
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.result import GuidanceResult
 from fklit.correctors.guidance.settings import GuidanceSettings
-from fklit.correctors.guidance.weight import as_double, guidance_weight, stepwise_kl
+from fklit.correctors.guidance.weight import guidance_weight, stepwise_kl
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.weights import normalize
 from fklit.pipelines.call import build_call
@@ -25,6 +25,7 @@ from fklit.pipelines.noise_levels import StepLevels, step_levels
 from fklit.pipelines.replay import copied
 from fklit.pipelines.samples import as_samples
 from fklit.pipelines.step_call import StepCall, StepChange
+from fklit.pipelines.transition import as_double
 from fklit.pipelines.waveforms import sampling_rate_of
 from fklit.sampling.prompts import check_indices, check_metadata
 from fklit.sampling.reward_term import RewardTerm

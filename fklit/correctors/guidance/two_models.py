@@ -14,7 +14,7 @@ from fklit.correctors.guidance.prompt_layout import PromptLayout
 from fklit.correctors.guidance.prompts import ComposedPrompt
 from fklit.correctors.guidance.run import GuidanceRun
 from fklit.correctors.guidance.settings import GuidanceSettings
-from fklit.correctors.guidance.weight import as_double, guidance_weight, stepwise_kl
+from fklit.correctors.guidance.weight import guidance_weight, stepwise_kl
 from fklit.correctors.targets.dispersion import inner, subtract_dispersion, weighted_sum
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.guidance_argument import guidance_argument, guidance_value
@@ -22,6 +22,7 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.pipelines.noise_levels import StepLevels
 from fklit.pipelines.second_model import SecondDenoiser
 from fklit.pipelines.step_call import StepCall
+from fklit.pipelines.transition import as_double
 
 
 class TwoModelRun(GuidanceRun):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fklit.correctors.targets.dispersion import subtract_dispersion, weighted_sum
 from fklit.pipelines.noise_levels import StepLevels
+from fklit.pipelines.transition import as_double
 
 GuidanceIncrement = Literal["net_interval", "kernel"]
 INCREMENTS: tuple[GuidanceIncrement, ...] = ("net_interval", "kernel")
@@ -66,11 +67,6 @@ def stepwise_kl(predictions: Sequence[Tensor], levels: StepLevels) -> Float64[Te
     unconditional = as_double(predictions[0])
     apart = [(as_double(part) - unconditional).flatten(1).square().sum(dim=1) for part in predictions[1:]]
     return 0.5 * step_factor(levels, "net_interval") * torch.stack(apart).sum(dim=0)
-
-
-def as_double(values: Tensor) -> Tensor:
-    """Return values in float64, on the CPU where the device has none (MPS)."""
-    return values.cpu().double() if values.device.type == "mps" else values.double()
 
 
 def step_factor(levels: StepLevels, increment: GuidanceIncrement) -> float:

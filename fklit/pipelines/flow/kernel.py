@@ -9,8 +9,9 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from fklit.pipelines.transition import Transition
 
 
 @dataclass(frozen=True)
@@ -28,38 +29,6 @@ class FlowCoefficients:
     denoised: float
     std: float
     change: float = 0.0
-
-
-@dataclass(frozen=True)
-class Transition:
-    """The law of the next sample: independent Gaussians of one standard deviation.
-
-    Attributes:
-        mean: (N, ...).
-        std: 0 for a deterministic step.
-    """
-
-    mean: Tensor
-    std: float
-
-    def log_density(self, value: Tensor) -> Tensor:
-        """Return the log density of next samples.
-
-        Args:
-            value: (N, ...), as `mean`.
-
-        Returns:
-            (N,) float64, summed over all axes but the first.
-
-        Raises:
-            ValueError: the step is deterministic, or the shape differs.
-        """
-        if self.std == 0:
-            raise ValueError("expected a step with noise, got standard deviation 0, which has no density; skip it.")
-        if value.shape != self.mean.shape:
-            raise ValueError(f"expected shape {tuple(self.mean.shape)}, got {tuple(value.shape)}; give all samples.")
-        distance = ((value.double() - self.mean.double()) / self.std).square() + math.log(2 * math.pi * self.std**2)
-        return -0.5 * distance.flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -155,8 +124,3 @@ def _at_most_one(sigma: float) -> float:
 def log_snr(sigma: float) -> float:
     """Return `log((1 - sigma) / sigma)`, half the log of the signal-to-noise ratio; minus infinity at 1."""
     return -math.inf if sigma >= 1 else math.log1p(-sigma) - math.log(sigma)
-
-
-def draw(transition: Transition, noise: Tensor) -> Tensor:
-    """Return next samples from standard normal noise of the mean's shape."""
-    return transition.mean if transition.std == 0 else torch.add(transition.mean, noise, alpha=transition.std)

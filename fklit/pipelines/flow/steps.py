@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from fklit.pipelines.denoised import denoised
-from fklit.pipelines.flow.kernel import FlowKernel, draw
+from fklit.pipelines.flow.kernel import FlowKernel
+from fklit.pipelines.transition import Transition, draw
 
 _PREVIOUS = "_fklit_previous_denoised"
+_KERNEL = "_fklit_kernel"
 
 
 class UnsupportedFlowError(ValueError):
@@ -90,7 +92,7 @@ def stochastic_steps(
     step = _make_step(own, kernel, None if generators is None else list(generators))
     # A copy of the scheduler, by which fklit probes for noise, has this class, too; an attribute would be bound to the
     # original.
-    members: dict[str, Any] = {"step": step, "__module__": own.__module__}
+    members: dict[str, Any] = {"step": step, "__module__": own.__module__, _KERNEL: kernel}
     if not hasattr(own, "scale_model_input"):  # Bria asks for it of any class but the Euler scheduler's own
         members["scale_model_input"] = _unscaled
     replaced = type(own.__name__, (own,), members)
@@ -100,6 +102,39 @@ def stochastic_steps(
     finally:
         scheduler.__dict__.pop(_PREVIOUS, None)
         scheduler.__class__ = own
+
+
+def takes_kernel_steps(scheduler: Any) -> bool:
+    """Return whether a kernel takes this scheduler's steps at present (see `stochastic_steps`)."""
+    return hasattr(type(scheduler), _KERNEL)
+
+
+def kernel_transition(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> tuple[Transition, Tensor]:
+    """Return the law of the step that a kernel is about to take, in float32, and the denoised prediction.
+
+    Args:
+        scheduler: within `stochastic_steps`; at the first step of a run its position is set.
+        output: the velocity (N, ...).
+        timestep: of the step.
+        sample: x, (N, ...).
+    """
+    kernel: FlowKernel = getattr(type(scheduler), _KERNEL)
+    if scheduler.step_index is None:  # the first step of a run
+        scheduler._init_step_index(timestep)
+        setattr(scheduler, _PREVIOUS, None)
+    index = scheduler.step_index
+    levels = [float(scheduler.sigmas[i]) for i in (index, index + 1)]
+    previous = getattr(scheduler, _PREVIOUS, None)
+    # In float32: x0 of a bfloat16 sample would be off by a hundredth.
+    x0 = denoised(scheduler, output, timestep, sample.float())
+    transition = kernel.transition(
+        sample.float(),
+        x0,
+        *levels,
+        previous=previous,
+        previous_sigma=None if previous is None else float(scheduler.sigmas[index - 1]),
+    )
+    return transition, x0
 
 
 def _unscaled(self: Any, sample: Tensor, timestep: Any = None) -> Tensor:
@@ -123,21 +158,7 @@ def _make_step(own: Any, kernel: FlowKernel, generators: list[torch.Generator] |
                 "step in fklit; use potential='terminal' (best-of-n)."
             )
         sample, output = given["sample"], given["model_output"]
-        if self.step_index is None:  # the first step of a run
-            self._init_step_index(given["timestep"])
-            setattr(self, _PREVIOUS, None)
-        index = self.step_index
-        levels = [float(self.sigmas[i]) for i in (index, index + 1)]
-        previous = getattr(self, _PREVIOUS, None)
-        # In float32: x0 of a bfloat16 sample would be off by a hundredth.
-        x0 = denoised(self, output, given["timestep"], sample.float())
-        transition = kernel.transition(
-            sample.float(),
-            x0,
-            *levels,
-            previous=previous,
-            previous_sigma=None if previous is None else float(self.sigmas[index - 1]),
-        )
+        transition, x0 = kernel_transition(self, output, given["timestep"], sample)
         stepped = transition.mean
         if transition.std > 0:
             stepped = draw(transition, _noise(given, generators, stepped))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from flow_recursion import variances
 
-from fklit.pipelines.flow.kernel import Transition, draw
 from fklit.pipelines.flow.names import _KERNELS, get_flow_kernel
+from fklit.pipelines.transition import Transition, draw
 
 VARIANCE = 0.3
 NAMES = tuple(_KERNELS)
