@@ -14,6 +14,7 @@ class Budget:
         denoiser_calls: evaluations of the denoiser for one sample, whatever the batch they ran in (guidance counts
             twice).
         decodes: decoded samples.
+        preview_decodes: samples decoded by a preview decoder on the way, which are not among `decodes`.
         reward_calls: samples scored by the reward.
         reward_checks: samples scored once more, alone, to check that the reward's scores do not depend on the batch;
             at most one a run, whatever the number of prompts, and so no part of a prompt's share.
@@ -23,6 +24,7 @@ class Budget:
 
     denoiser_calls: int = 0
     decodes: int = 0
+    preview_decodes: int = 0
     reward_calls: int = 0
     reward_checks: int = 0
     seconds: float = 0.0

@@ -194,6 +194,7 @@ class ParticleResult(Generic[State]):
             "budget": {
                 "denoiser_calls": round(spent.denoiser_calls * share),
                 "decodes": round(spent.decodes * share),
+                "preview_decodes": round(spent.preview_decodes * share),
                 "reward_calls": round(spent.reward_calls * share),
                 "seconds": spent.seconds * share,
                 "peak_memory_bytes": spent.peak_memory_bytes,

@@ -11,16 +11,14 @@ from torch import Tensor
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
-from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
-from fklit.pipelines.replay import PipelineReplay
-from fklit.pipelines.samples import as_samples
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
-REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
+REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering", "preview_decoder")
 """Keys of the reward's settings in a record; null without a reward."""
 
 
@@ -44,9 +42,8 @@ class RewardTerm:
         potential: how rewards become potentials.
         schedule: which steps score.
         steps: the S scored steps; known once the run has begun.
-        replay: decodes what only the pipeline itself can.
         path: reward histories; known once the run has begun.
-        decodes: rows that `decode` got so far.
+        decoder: decodes the predictions, and counts them.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
 
@@ -69,14 +66,18 @@ class RewardTerm:
         self.schedule = DEFAULT_REWARD_SCHEDULE if reward.reward_schedule is None else reward.reward_schedule
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
-        self.decodes = 0
         self.terms: dict[str, Tensor] = {}
-        self.replay = PipelineReplay(pipeline)
+        self.decoder = PredictionDecoder(
+            pipeline,
+            decode=reward.decode,
+            preview=reward.preview_decoder,
+            modality=modality,
+            at_once=particles.decode_batch or particles.max_batch,
+        )
+        self._preview_decoder = reward.preview_decoder
         self._path: RewardPath | None = None
-        self._pipeline = pipeline
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
-        self._decode_batch = particles.decode_batch or particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
@@ -86,7 +87,6 @@ class RewardTerm:
             on_nan=particles.on_nan,
             metadata=metadata,
         )
-        self._decode = reward.decode
         self._rewards: list[Tensor] = []
 
     def record(self) -> dict[str, Any]:
@@ -97,6 +97,7 @@ class RewardTerm:
             "potential": repr(self.potential),
             "reward_schedule": repr(self.schedule),
             "tempering": repr(self.tempering),
+            "preview_decoder": None if self._preview_decoder is None else repr(self._preview_decoder),
         }
 
     @property
@@ -148,24 +149,12 @@ class RewardTerm:
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
         """Return the rewards of denoised latents (B * K, ...), and the samples that were scored."""
-        samples = self._decoded(latents)
+        samples = self.decoder(latents)
         if self._on_nan == "error":
-            kind = self._pipeline if self._decode is not None else getattr(self._pipeline, "vae", self._pipeline)
-            check_finite(samples, "decoder", kind, where=where, name=self._name_of_row)
+            check_finite(samples, "decoder", self.decoder.kind, where=where, name=self._name_of_row)
         rewards = self._finite_only(samples, ~finite_rows(samples), where=where)
         self._rewards.append(rewards.cpu())
         return rewards, samples
-
-    def _decoded(self, latents: Tensor) -> Tensor:
-        count = latents.shape[0]
-        if self._decode is not None:
-            self.decodes += count
-            return as_samples(self._decode(latents), count, self.modality)
-        if self.modality == "image" and decodes_directly(self._pipeline, latents):
-            return decode_latents(self._pipeline, latents)
-        # All particles of a video at once would take more memory than the denoiser.
-        at_once = self._decode_batch or (1 if self.modality == "video" else None)
-        return as_samples(self.replay.decode(latents, at_once=at_once), count, self.modality)
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.

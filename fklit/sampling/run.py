@@ -174,7 +174,7 @@ class SamplingRun(ABC):
         with ExitStack() as stack:
             stack.enter_context(self._interception)
             if self._reward is not None and self._reward.steers:
-                stack.enter_context(self._reward.replay.recording())
+                stack.enter_context(self._reward.decoder.replay.recording())
             self._stack = stack.pop_all()
         return self
 
@@ -248,7 +248,8 @@ class SamplingRun(ABC):
             "terms": {} if reward is None else reward.terms,
             "budget": Budget(
                 denoiser_calls=self._interception.denoiser_calls,
-                decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
+                decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decoder.decodes),
+                preview_decodes=0 if reward is None else reward.decoder.preview_decodes,
                 reward_calls=0 if reward is None else reward.reward_calls,
                 reward_checks=0 if reward is None else reward.reward_checks,
                 seconds=meter.seconds(),

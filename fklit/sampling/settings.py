@@ -14,6 +14,7 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
+from fklit.pipelines.preview_decoder import PreviewDecoder
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward
 
@@ -124,6 +125,9 @@ class RewardSettings:
         tempering: how the scale grows along the run; None for constant.
         decode: function from latents to samples (images or videos in [0, 1], waveforms), for pipelines whose latents
             fklit cannot decode.
+        preview_decoder: decodes the predictions that are scored on the way for less:
+            `fklit.pipelines.fast_decoder.FastDecoder`, `fklit.pipelines.tiny_decoder.TinyDecoder`, or your own; the
+            finished samples are always decoded by the pipeline, so the target is the same. None for the pipeline's.
     """
 
     reward: Reward | Callable[..., Any] | None = None
@@ -132,6 +136,7 @@ class RewardSettings:
     reward_schedule: Schedule | None = None
     tempering: Tempering | None = None
     decode: Callable[[Tensor], Tensor] | None = None
+    preview_decoder: PreviewDecoder | None = None
 
     def __post_init__(self) -> None:
         if self.reward_scale is not None:
@@ -147,6 +152,8 @@ class RewardSettings:
         if self.reward is not None:
             object.__setattr__(self, "reward", as_reward(self.reward))
         object.__setattr__(self, "potential", get_potential(self.potential))
+        if self.preview_decoder is not None:
+            _check_preview_decoder(self.preview_decoder, self.decode)
         schedule: Any = self.reward_schedule
         if isinstance(schedule, Mapping):  # as in YAML
             object.__setattr__(self, "reward_schedule", Schedule(**schedule))
@@ -157,6 +164,18 @@ class RewardSettings:
             )
 
 
+def _check_preview_decoder(decoder: object, decode: object) -> None:
+    if not isinstance(decoder, PreviewDecoder):
+        raise TypeError(
+            f"preview_decoder expected a PreviewDecoder, got a {type(decoder).__name__}; give one such as "
+            "fklit.pipelines.fast_decoder.FastDecoder()."
+        )
+    if decode is not None:
+        raise ValueError(
+            "expected decode or preview_decoder, got both: decode decodes the predictions already; omit one."
+        )
+
+
 class RewardArguments(TypedDict, total=False):
     """`RewardSettings` as keyword arguments, but for the reward, which one method requires and another does not."""
 
@@ -165,6 +184,7 @@ class RewardArguments(TypedDict, total=False):
     reward_schedule: Schedule | None
     tempering: Tempering | None
     decode: Callable[[Tensor], Tensor] | None
+    preview_decoder: PreviewDecoder | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ class SteeringRun(SamplingRun):
             scheduler=self._interception.scheduler,
         )
         # Pipelines may edit a list of prompts in place; the caller's, and the one for decoding, stay as they are.
-        self._term.replay.arguments = copied(given)
+        self._term.decoder.replay.arguments = copied(given)
         return given
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:

@@ -154,7 +154,7 @@ class GuidanceRun(SamplingRun):
             scheduler=self._interception.scheduler,
         )
         if self._reward is not None:
-            self._reward.replay.arguments = copied(found)
+            self._reward.decoder.replay.arguments = copied(found)
         return found
 
     def name_of_row(self, row: int) -> str:
