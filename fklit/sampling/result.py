@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from fklit.feynman_kac.result import ParticleResult, json_numbers
@@ -24,9 +25,11 @@ class PipelineResult(ParticleResult[Tensor]):
         prompt_indices: B indices from which, with the seed, the noise follows.
         num_steps: T, scheduler steps of the run.
         scored_steps: the S steps before the end at which a reward scored, 0 is the noisiest; empty without a reward.
-        reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling;
-            None without a reward.
-        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions; None if not kept.
+        reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling,
+            NaN where a prompt was scored no more; None without a reward.
+        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions, black where a prompt was scored no
+            more; None if not kept.
+        scored: which prompts each step has scored, (S, B) bool, see `stop_scoring_above`; None where nothing was.
         sampling_rate: samples a second of waveforms; None for images and videos.
         terms: parts of `rewards` by name, (B, K) float64 each in their own units, of a reward that is made of others.
         flagged: what the pipeline's safety checker said of each image, B lists of K; None without a checker.
@@ -39,6 +42,7 @@ class PipelineResult(ParticleResult[Tensor]):
     scored_steps: tuple[int, ...]
     reward_path: Tensor | None = None
     previews: Tensor | None = None
+    scored: Bool[Tensor, "S B"] | None = None
     sampling_rate: int | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
     flagged: list[list[bool]] | None = None
@@ -116,6 +120,7 @@ class PipelineResult(ParticleResult[Tensor]):
             "prompt_index": self.prompt_indices[b],
             **self.settings,
             **super().record(b),
+            "budget": self._share(b),
             "modality": self.modality,
             "sampling_rate": self.sampling_rate,
             "num_steps": self.num_steps,
@@ -125,6 +130,21 @@ class PipelineResult(ParticleResult[Tensor]):
             "terms": {name: json_numbers(values[b]) for name, values in self.terms.items()},
             "flagged": None if self.flagged is None else self.flagged[b],
         }
+
+    def _share(self, b: int) -> dict[str, Any]:
+        """The budget of prompt b: of scores what it took itself, of all else an equal part."""
+        found: dict[str, Any] = super().record(b)["budget"]
+        if self.scored is None or bool(self.scored.all()):
+            return found
+        steps = self.scored.sum(dim=0)
+        on_the_way, spent = float(steps[b] / steps.sum()), self.budget
+        whole = float((steps[b] + 1) / (steps + 1).sum())  # and the finished samples
+        own = {"reward_calls": round(spent.reward_calls * whole)}
+        if spent.preview_decodes:
+            own["preview_decodes"] = round(spent.preview_decodes * on_the_way)
+        else:
+            own["decodes"] = round(spent.decodes * whole)
+        return {**found, **own}
 
 
 def _pil_images(samples: Tensor) -> list[list[Any]]:

@@ -15,10 +15,20 @@ from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.describe import describe
+from fklit.sampling.early_stop import EarlyStop
 from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
-REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering", "preview_decoder")
+REWARD_RECORD = (
+    "reward",
+    "reward_scale",
+    "potential",
+    "reward_schedule",
+    "tempering",
+    "preview_decoder",
+    "stop_scoring_above",
+)
 """Keys of the reward's settings in a record; null without a reward."""
 
 
@@ -44,6 +54,7 @@ class RewardTerm:
         steps: the S scored steps; known once the run has begun.
         path: reward histories; known once the run has begun.
         decoder: decodes the predictions, and counts them.
+        scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
 
@@ -67,6 +78,9 @@ class RewardTerm:
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
         self.terms: dict[str, Tensor] = {}
+        self.scored: list[Tensor] = []
+        self._stop = EarlyStop(reward.stop_scoring_above, len(prompts))
+        self._last_samples: Tensor | None = None
         self.decoder = PredictionDecoder(
             pipeline,
             decode=reward.decode,
@@ -98,6 +112,7 @@ class RewardTerm:
             "reward_schedule": repr(self.schedule),
             "tempering": repr(self.tempering),
             "preview_decoder": None if self._preview_decoder is None else repr(self._preview_decoder),
+            "stop_scoring_above": None if self._stop.threshold is None else describe(self._stop.threshold),
         }
 
     @property
@@ -148,13 +163,51 @@ class RewardTerm:
         self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
 
     def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
-        """Return the rewards of denoised latents (B * K, ...), and the samples that were scored."""
-        samples = self.decoder(latents)
-        if self._on_nan == "error":
-            check_finite(samples, "decoder", self.decoder.kind, where=where, name=self._name_of_row)
-        rewards = self._finite_only(samples, ~finite_rows(samples), where=where)
+        """Return the rewards of denoised latents (B * K, ...), and the samples that were scored.
+
+        Prompts that are scored no more get rewards of NaN, and zeros in place of their samples.
+        """
+        active = self._stop.active
+        self.scored.append(active)
+        if bool(active.all()):
+            rewards, samples = self._scored(latents, None, where=where)
+        else:
+            rewards, samples = self._scored_some(latents, active, where=where)
+        self._last_samples = samples
         self._rewards.append(rewards.cpu())
         return rewards, samples
+
+    def _scored_some(self, latents: Tensor, active: Tensor, *, where: str) -> tuple[Tensor, Tensor]:
+        """Score the active prompts only."""
+        before = self._last_samples
+        assert before is not None, "the first score is of all prompts"
+        rewards = torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.path.total.device)
+        samples = torch.zeros_like(before)
+        groups = active.nonzero().flatten().tolist()
+        if groups:
+            found, pictures = self._scored(latents, groups, where=where)
+            rewards[groups] = found.to(rewards.device)
+            samples[self._rows(groups).to(samples.device)] = pictures
+        return rewards, samples
+
+    def _rows(self, groups: Sequence[int]) -> Tensor:
+        """The rows of some prompts."""
+        each = self._shape[1]
+        return (torch.tensor(groups)[:, None] * each + torch.arange(each)).flatten()
+
+    def _scored(self, latents: Tensor, groups: Sequence[int] | None, *, where: str) -> tuple[Tensor, Tensor]:
+        """Decode and score all prompts, or some: rewards (G, K) and samples (G * K, ...)."""
+        if groups is None:
+            rows = torch.arange(latents.shape[0])
+            samples = self.decoder(latents)
+        else:
+            rows = self._rows(groups)
+            here = rows.to(latents.device)
+            samples = self.decoder(latents[here]) if self.decoder.takes_some(latents) else self.decoder(latents)[here]
+        if self._on_nan == "error":
+            name = lambda row: self._name_of_row(int(rows[row]))  # noqa: E731
+            check_finite(samples, "decoder", self.decoder.kind, where=where, name=name)
+        return self._finite_only(samples, ~finite_rows(samples), groups, where=where), samples
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.
@@ -163,6 +216,10 @@ class RewardTerm:
             rewards: from `score`.
             log_weights: carried, which an adaptive tempering looks at.
         """
+        scored = self.scored[-1]
+        every = bool(scored.all())
+        if not every:
+            rewards = torch.where(scored.to(rewards.device).unsqueeze(1), rewards, 0.0)
         scale = self.tempering.scale(
             self.path,
             rewards,
@@ -171,7 +228,9 @@ class RewardTerm:
             point=self.num_scored - 1,
             num_points=len(self.steps),
         )
-        return self.path.update(rewards, scale)
+        log_potential = self.path.update(rewards, scale, scored=None if every else scored)
+        self._stop.see(rewards, ~self.path.dead)
+        return log_potential
 
     def close(
         self, samples: Tensor, broken: Bool[Tensor, " N"]
@@ -182,19 +241,22 @@ class RewardTerm:
             samples: what is scored.
             broken: samples that are not finite, whose reward is NaN whatever the reward makes of them.
         """
-        rewards = self._finite_only(samples, broken, where="at the finished samples")
+        rewards = self._finite_only(samples, broken, None, where="at the finished samples")
         self._scorer.finish()
         rows = broken.reshape(self._shape).cpu()
         self.terms = {name: part.cpu().masked_fill(rows, math.nan) for name, part in self._scorer.terms.items()}
         return rewards, self.path.terminal(rewards, self.reward_scale)
 
-    def _finite_only(self, samples: Tensor, broken: Bool[Tensor, " N"], *, where: str) -> Float64[Tensor, "B K"]:
+    def _finite_only(
+        self, samples: Tensor, broken: Bool[Tensor, " N"], groups: Sequence[int] | None, *, where: str
+    ) -> Float64[Tensor, "G K"]:
         """Score samples; those that are not finite are shown to the reward as zeros and get NaN."""
         if not bool(broken.any()):
-            return self._scorer(samples, where=where)
+            return self._scorer(samples, where=where, groups=groups)
         rows = broken.to(samples.device)
-        rewards = self._scorer(samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0), where=where)
-        return rewards.masked_fill(rows.reshape(self._shape).to(rewards.device), math.nan)
+        shown = samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
+        rewards = self._scorer(shown, where=where, groups=groups)
+        return rewards.masked_fill(rows.reshape(rewards.shape).to(rewards.device), math.nan)
 
     def _name_of_row(self, row: int) -> str:
         b, particle = divmod(row, self._shape[1])

@@ -246,6 +246,7 @@ class SamplingRun(ABC):
             "num_steps": int(self._interception.num_steps or 0),
             "settings": self._settings,
             "terms": {} if reward is None else reward.terms,
+            "scored": None if reward is None or not reward.scored else torch.stack(reward.scored),
             "budget": Budget(
                 denoiser_calls=self._interception.denoiser_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decoder.decodes),

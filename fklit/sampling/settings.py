@@ -128,6 +128,9 @@ class RewardSettings:
         preview_decoder: decodes the predictions that are scored on the way for less:
             `fklit.pipelines.fast_decoder.FastDecoder`, `fklit.pipelines.tiny_decoder.TinyDecoder`, or your own; the
             finished samples are always decoded by the pipeline, so the target is the same. None for the pipeline's.
+        stop_scoring_above: a prompt is scored no more before the end once the rewards of all its particles are above
+            this value, or were all equal at two scores in a row (infinity for the latter alone); the target is the
+            same. None scores at every scheduled step.
     """
 
     reward: Reward | Callable[..., Any] | None = None
@@ -137,6 +140,7 @@ class RewardSettings:
     tempering: Tempering | None = None
     decode: Callable[[Tensor], Tensor] | None = None
     preview_decoder: PreviewDecoder | None = None
+    stop_scoring_above: float | None = None
 
     def __post_init__(self) -> None:
         if self.reward_scale is not None:
@@ -154,6 +158,13 @@ class RewardSettings:
         object.__setattr__(self, "potential", get_potential(self.potential))
         if self.preview_decoder is not None:
             _check_preview_decoder(self.preview_decoder, self.decode)
+        if self.stop_scoring_above is not None:
+            limit = as_number(self.stop_scoring_above)
+            if limit is None or math.isnan(limit):
+                raise ValueError(
+                    f"stop_scoring_above expected a reward, got {self.stop_scoring_above!r}; give a number."
+                )
+            object.__setattr__(self, "stop_scoring_above", float(limit))
         schedule: Any = self.reward_schedule
         if isinstance(schedule, Mapping):  # as in YAML
             object.__setattr__(self, "reward_schedule", Schedule(**schedule))
@@ -185,6 +196,7 @@ class RewardArguments(TypedDict, total=False):
     tempering: Tempering | None
     decode: Callable[[Tensor], Tensor] | None
     preview_decoder: PreviewDecoder | None
+    stop_scoring_above: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

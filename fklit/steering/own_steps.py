@@ -94,7 +94,9 @@ class Steerable(Protocol):
         ...
 
 
-_OF_PIPELINES = ("decode", "preview_decoder", "decode_batch", "scheduler", "flow_kernel", "noise_level")
+_OF_PIPELINES = (
+    *("decode", "preview_decoder", "stop_scoring_above", "decode_batch", "scheduler", "flow_kernel", "noise_level"),
+)
 
 
 def check_settings(settings: SteeringSettings, model: object) -> None:

@@ -51,7 +51,12 @@ def test_what_is_not_given_is_chosen():
     assert chosen.potential == Terminal() and chosen.tempering == Linear() and chosen.schedule == Schedule(1, 2)
     assert chosen.record() == {
         **{"reward": term.reward.display_name, "reward_scale": 2.0, "potential": repr(Terminal())},
-        **{"reward_schedule": repr(Schedule(1, 2)), "tempering": repr(Linear()), "preview_decoder": None},
+        **{
+            "reward_schedule": repr(Schedule(1, 2)),
+            "tempering": repr(Linear()),
+            "preview_decoder": None,
+            "stop_scoring_above": None,
+        },
     }
     assert tuple(term.record()) == REWARD_RECORD
 
