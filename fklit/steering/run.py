@@ -191,6 +191,6 @@ class SteeringRun(SamplingRun):
             steps=term.steps,
             scored_steps=term.steps,
             reward_path=term.reward_path,
-            previews=torch.stack(self._previews) if self._previews else None,
+            previews=torch.stack(self._previews).cpu() if self._previews else None,
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
         )
