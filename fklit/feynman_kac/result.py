@@ -196,6 +196,7 @@ class ParticleResult(Generic[State]):
                 "decodes": round(spent.decodes * share),
                 "preview_decodes": round(spent.preview_decodes * share),
                 "reward_calls": round(spent.reward_calls * share),
+                "latent_reward_calls": round(spent.latent_reward_calls * share),
                 "seconds": spent.seconds * share,
                 "peak_memory_bytes": spent.peak_memory_bytes,
             },

@@ -27,8 +27,9 @@ class PipelineResult(ParticleResult[Tensor]):
         scored_steps: the S steps before the end at which a reward scored, 0 is the noisiest; empty without a reward.
         reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling,
             NaN where a prompt was scored no more; None without a reward.
-        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions, black where a prompt was scored no
-            more; None if not kept.
+        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions, black where nothing was decoded;
+            None if not kept, or if nothing was decoded at all.
+        latent_steps: those of `scored_steps` at which a latent reward scored.
         scored: which prompts each step has scored, (S, B) bool, see `stop_scoring_above`; None where nothing was.
         sampling_rate: samples a second of waveforms; None for images and videos.
         terms: parts of `rewards` by name, (B, K) float64 each in their own units, of a reward that is made of others.
@@ -42,6 +43,7 @@ class PipelineResult(ParticleResult[Tensor]):
     scored_steps: tuple[int, ...]
     reward_path: Tensor | None = None
     previews: Tensor | None = None
+    latent_steps: tuple[int, ...] = ()
     scored: Bool[Tensor, "S B"] | None = None
     sampling_rate: int | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -136,15 +138,23 @@ class PipelineResult(ParticleResult[Tensor]):
         found: dict[str, Any] = super().record(b)["budget"]
         if self.scored is None or bool(self.scored.all()):
             return found
-        steps = self.scored.sum(dim=0)
-        on_the_way, spent = float(steps[b] / steps.sum()), self.budget
-        whole = float((steps[b] + 1) / (steps + 1).sum())  # and the finished samples
-        own = {"reward_calls": round(spent.reward_calls * whole)}
+        latent = torch.tensor([step in self.latent_steps for step in self.scored_steps])
+        seen, on_the_way, spent = self.scored[~latent].sum(dim=0), self.scored[latent].sum(dim=0), self.budget
+        own = {
+            "reward_calls": _part(spent.reward_calls, seen + 1, b),  # and the finished samples
+            "latent_reward_calls": _part(spent.latent_reward_calls, on_the_way, b),
+        }
         if spent.preview_decodes:
-            own["preview_decodes"] = round(spent.preview_decodes * on_the_way)
+            own["preview_decodes"] = _part(spent.preview_decodes, seen, b)
         else:
-            own["decodes"] = round(spent.decodes * whole)
+            own["decodes"] = _part(spent.decodes, seen + 1, b)
         return {**found, **own}
+
+
+def _part(total: int, shares: Tensor, b: int) -> int:
+    """What of a total falls on b, in proportion to its share."""
+    whole = int(shares.sum())
+    return round(total * int(shares[b]) / whole) if whole else 0
 
 
 def _pil_images(samples: Tensor) -> list[list[Any]]:

@@ -13,7 +13,8 @@ from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
-from fklit.rewards.base import Reward
+from fklit.pipelines.step_call import StepCall
+from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
@@ -21,13 +22,8 @@ from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
 REWARD_RECORD = (
-    "reward",
-    "reward_scale",
-    "potential",
-    "reward_schedule",
-    "tempering",
-    "preview_decoder",
-    "stop_scoring_above",
+    *("reward", "reward_scale", "potential", "reward_schedule", "tempering"),
+    *("preview_decoder", "latent_reward", "stop_scoring_above"),
 )
 """Keys of the reward's settings in a record; null without a reward."""
 
@@ -54,6 +50,8 @@ class RewardTerm:
         steps: the S scored steps; known once the run has begun.
         path: reward histories; known once the run has begun.
         decoder: decodes the predictions, and counts them.
+        latent_steps: the steps that the latent reward has scored.
+        latent_reward_calls: samples it has scored.
         scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
@@ -80,7 +78,9 @@ class RewardTerm:
         self.terms: dict[str, Tensor] = {}
         self.scored: list[Tensor] = []
         self._stop = EarlyStop(reward.stop_scoring_above, len(prompts))
-        self._last_samples: Tensor | None = None
+        self.latent_steps: list[int] = []
+        self.latent_reward_calls = 0
+        self._latent = reward.latent_reward
         self.decoder = PredictionDecoder(
             pipeline,
             decode=reward.decode,
@@ -112,6 +112,7 @@ class RewardTerm:
             "reward_schedule": repr(self.schedule),
             "tempering": repr(self.tempering),
             "preview_decoder": None if self._preview_decoder is None else repr(self._preview_decoder),
+            "latent_reward": None if self._latent is None else repr(self._latent),
             "stop_scoring_above": None if self._stop.threshold is None else describe(self._stop.threshold),
         }
 
@@ -162,33 +163,73 @@ class RewardTerm:
                 ) from error
         self._path = RewardPath(self.potential, *self._shape, num_points=len(self.steps))
 
-    def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
+    def load(self) -> None:
+        """Load the weights of what scores."""
+        self.reward.load()
+        if self._latent is not None:
+            self._latent.load()
+
+    def score(
+        self, latents: Tensor, *, where: str, call: StepCall | None = None
+    ) -> tuple[Float64[Tensor, "B K"], Tensor | None]:
         """Return the rewards of denoised latents (B * K, ...), and the samples that were scored.
 
-        Prompts that are scored no more get rewards of NaN, and zeros in place of their samples.
+        Prompts that are scored no more get rewards of NaN, and zeros in place of their samples. The samples are None
+        where nothing was decoded.
+
+        Args:
+            latents: denoised predictions.
+            where: names the moment in messages.
+            call: the step, which a latent reward must know.
         """
         active = self._stop.active
         self.scored.append(active)
-        if bool(active.all()):
-            rewards, samples = self._scored(latents, None, where=where)
-        else:
-            rewards, samples = self._scored_some(latents, active, where=where)
-        self._last_samples = samples
+        latent = self._latent is not None and call is not None and self._latent.scores_at(call.index, call.num_steps)
+        if latent and call is not None:
+            self.latent_steps.append(call.index)
+        every = bool(active.all())
+        groups = None if every else active.nonzero().flatten().tolist()
+        rewards = torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.path.total.device)
+        samples = None
+        if groups != []:
+            found, seen = (
+                self._scored_latents(latents, groups, call, where=where)
+                if latent and call is not None
+                else self._scored(latents, groups, where=where)
+            )
+            rewards, samples = (found, seen) if groups is None else self._spread(found, seen, groups, rewards)
         self._rewards.append(rewards.cpu())
         return rewards, samples
 
-    def _scored_some(self, latents: Tensor, active: Tensor, *, where: str) -> tuple[Tensor, Tensor]:
-        """Score the active prompts only."""
-        before = self._last_samples
-        assert before is not None, "the first score is of all prompts"
-        rewards = torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.path.total.device)
-        samples = torch.zeros_like(before)
-        groups = active.nonzero().flatten().tolist()
-        if groups:
-            found, pictures = self._scored(latents, groups, where=where)
-            rewards[groups] = found.to(rewards.device)
-            samples[self._rows(groups).to(samples.device)] = pictures
+    def _spread(
+        self, found: Tensor, seen: Tensor | None, groups: Sequence[int], rewards: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Put rewards and samples of some prompts among all."""
+        rewards[groups] = found.to(rewards.device)
+        if seen is None:
+            return rewards, None
+        samples = seen.new_zeros((self._shape[0] * self._shape[1], *seen.shape[1:]))
+        samples[self._rows(groups).to(samples.device)] = seen
         return rewards, samples
+
+    def _scored_latents(
+        self, latents: Tensor, groups: Sequence[int] | None, call: StepCall, *, where: str
+    ) -> tuple[Tensor, None]:
+        """Score latents of all prompts, or some, by the latent reward: rewards (G, K)."""
+        assert self._latent is not None
+        chosen = range(self._shape[0]) if groups is None else groups
+        some = latents if groups is None else latents[self._rows(groups).to(latents.device)]
+        texts = [self._prompts[b] for b in chosen for _ in range(self._shape[1])]
+        broken = ~finite_rows(some)  # only where on_nan="drop"
+        shown = some.masked_fill(broken.reshape(-1, *[1] * (some.ndim - 1)), 0.0)
+        timestep = float(torch.as_tensor(call.timestep).flatten()[0])
+        time = timestep / float(call.scheduler.config.get("num_train_timesteps", 1000))
+        try:
+            rewards = self._latent(shown, texts, time=time)
+        except RewardError as error:
+            raise RewardError(f"{where}: {error}") from error
+        self.latent_reward_calls += len(texts)
+        return rewards.masked_fill(broken.to(rewards.device), math.nan).reshape(len(chosen), -1), None
 
     def _rows(self, groups: Sequence[int]) -> Tensor:
         """The rows of some prompts."""

@@ -16,6 +16,7 @@ from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
 from fklit.pipelines.preview_decoder import PreviewDecoder
 from fklit.rewards.base import Reward
+from fklit.rewards.latent_reward import LatentReward
 from fklit.rewards.scoring import as_reward
 
 SchedulerChoice = Literal["auto", "stochastic", "keep"]
@@ -128,6 +129,9 @@ class RewardSettings:
         preview_decoder: decodes the predictions that are scored on the way for less:
             `fklit.pipelines.fast_decoder.FastDecoder`, `fklit.pipelines.tiny_decoder.TinyDecoder`, or your own; the
             finished samples are always decoded by the pipeline, so the target is the same. None for the pipeline's.
+        latent_reward: scores denoised latents in place of the reward at the scheduled steps before its `until`, without
+            decoding, in the units of the reward (see `fklit.rewards.LatentReward`); finished samples are scored by the
+            reward, so the target is the same. None decodes at every scheduled step.
         stop_scoring_above: a prompt is scored no more before the end once the rewards of all its particles are above
             this value, or were all equal at two scores in a row (infinity for the latter alone); the target is the
             same. None scores at every scheduled step.
@@ -140,6 +144,7 @@ class RewardSettings:
     tempering: Tempering | None = None
     decode: Callable[[Tensor], Tensor] | None = None
     preview_decoder: PreviewDecoder | None = None
+    latent_reward: LatentReward | None = None
     stop_scoring_above: float | None = None
 
     def __post_init__(self) -> None:
@@ -158,6 +163,11 @@ class RewardSettings:
         object.__setattr__(self, "potential", get_potential(self.potential))
         if self.preview_decoder is not None:
             _check_preview_decoder(self.preview_decoder, self.decode)
+        if self.latent_reward is not None and not isinstance(self.latent_reward, LatentReward):
+            raise TypeError(
+                f"latent_reward expected a LatentReward, got a {type(self.latent_reward).__name__}; give one such as "
+                "fklit.rewards.LatentImageReward(folder)."
+            )
         if self.stop_scoring_above is not None:
             limit = as_number(self.stop_scoring_above)
             if limit is None or math.isnan(limit):
@@ -196,6 +206,7 @@ class RewardArguments(TypedDict, total=False):
     tempering: Tempering | None
     decode: Callable[[Tensor], Tensor] | None
     preview_decoder: PreviewDecoder | None
+    latent_reward: LatentReward | None
     stop_scoring_above: float | None
 
 

@@ -95,7 +95,8 @@ class Steerable(Protocol):
 
 
 _OF_PIPELINES = (
-    *("decode", "preview_decoder", "stop_scoring_above", "decode_batch", "scheduler", "flow_kernel", "noise_level"),
+    *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
+    *("scheduler", "flow_kernel", "noise_level"),
 )
 
 

@@ -99,7 +99,7 @@ class SteeringRun(SamplingRun):
             pipeline_kwargs=self._kwargs,
         )
         self._term = term
-        self._previews: list[Tensor] | None = [] if settings.previews else None
+        self._previews: list[Tensor | None] | None = [] if settings.previews else None
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments to call the pipeline with, from the prompts and `pipeline_kwargs`."""
@@ -141,10 +141,10 @@ class SteeringRun(SamplingRun):
         term = self._term
         if call.index not in term.steps:
             return None
-        rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}")
+        rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}", call=call)
         if self._previews is not None:
-            small = thumbnails(images)
-            self._previews.append(small.reshape(*rewards.shape, *small.shape[1:]))
+            small = None if images is None else thumbnails(images)
+            self._previews.append(None if small is None else small.reshape(*rewards.shape, *small.shape[1:]))
         log_potential = term.update(rewards, self._system.log_weights)
         ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
         if ancestors is None:
@@ -191,6 +191,14 @@ class SteeringRun(SamplingRun):
             steps=term.steps,
             scored_steps=term.steps,
             reward_path=term.reward_path,
-            previews=torch.stack(self._previews).cpu() if self._previews else None,
+            previews=_joined(self._previews or []),
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
         )
+
+
+def _joined(previews: Sequence[Tensor | None]) -> Tensor | None:
+    """Thumbnails (S, B, K, 3, h, w) on the CPU, black where there are none; None if there are none at all."""
+    seen = next((small for small in previews if small is not None), None)
+    if seen is None:
+        return None
+    return torch.stack([torch.zeros_like(seen) if small is None else small for small in previews]).cpu()

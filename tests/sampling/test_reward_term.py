@@ -55,6 +55,7 @@ def test_what_is_not_given_is_chosen():
             "reward_schedule": repr(Schedule(1, 2)),
             "tempering": repr(Linear()),
             "preview_decoder": None,
+            "latent_reward": None,
             "stop_scoring_above": None,
         },
     }
