@@ -4,7 +4,7 @@ import copy
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fklit.pipelines.preview_decoder import Decode, PreviewDecoder, UnfitPreviewError
 
@@ -52,9 +52,9 @@ class FastDecoder(PreviewDecoder):
         twin: Any = copy.deepcopy(vae, {id(getattr(vae, "encoder", None)): None})
         for name in [name for name in twin.__dict__ if name == "decode" or name.startswith("_fklit")]:
             del twin.__dict__[name]
-        twin.to(dtype=dtype)
+        nn.Module.to(twin, dtype=dtype)  # diffusers' own warns about each cast
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        twin.to(memory_format=layout)
+        nn.Module.to(twin, memory_format=layout)
 
         def decode(z: Tensor) -> Tensor:
             rows = z.to(dtype)

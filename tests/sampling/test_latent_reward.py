@@ -174,3 +174,29 @@ def test_guidance_correction_takes_it_too(pipeline):
         pipeline_kwargs={"num_inference_steps": 4, "eta": 1.0},
     )
     assert (result.budget.decodes, result.budget.latent_reward_calls) == (2, 4)
+
+
+def test_yaml_takes_cheaper_scores_by_class_path():
+    """As the command line builds a task: the settings of a run, and a module that follows to its device."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningModule
+
+    from fklit.pipelines.fast_decoder import FastDecoder
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    settings = {
+        "source": {"class_path": "fklit.PipelineSource", "init_args": {"path": "fklit:emoji_scenes"}},
+        "reward": {"class_path": "fklit.rewards.ImageReward", "init_args": {"model_name": "fklit:emoji_reward"}},
+        "preview_decoder": {
+            "class_path": "fklit.pipelines.fast_decoder.FastDecoder",
+            "init_args": {"dtype": "float32"},
+        },
+        "latent_reward": {"class_path": f"{__name__}.FirstChannel", "init_args": {"until": 0.5}},
+        "stop_scoring_above": -0.1,
+    }
+    model = {"class_path": "fklit.steering.task.SteeringTask", "init_args": settings}
+    task = parser.instantiate(parser.parse_object({"model": model})).model
+    assert isinstance(task.sampling.preview_decoder, FastDecoder) and task.sampling.preview_decoder.dtype == "float32"
+    assert task.latent_reward is task.sampling.latent_reward and task.latent_reward.until == 0.5
+    assert task.sampling.stop_scoring_above == -0.1
