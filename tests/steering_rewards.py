@@ -1,7 +1,11 @@
-"""Rewards that configurations name by path, for tests of the command line."""
+"""Rewards and a proposal that configurations name by path, for tests of the command line."""
 
 import os
 import signal
+
+import torch
+
+from fklit.text import TiltedProposal
 
 
 def redness(images):
@@ -19,3 +23,21 @@ def redness_until_killed(images, prompts):
 def broken(images):
     """A bug in a user's reward."""
     return undefined_name  # noqa: F821
+
+
+def count_a_until_killed(texts, prompts):
+    """How often the letter a comes, (n,); kills the process, as the system would, at the prompt of KILL_AT."""
+    if os.environ.get("KILL_AT") in prompts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [float(text.count("a")) for text in texts]
+
+
+class TwiceAsLikely(TiltedProposal):
+    """A proposal that takes one token twice as often, by class path."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        super().__init__(self._favor)
+
+    def _favor(self, tokens, log_probs):
+        return torch.log(1.0 + (torch.arange(log_probs.shape[-1]) == self.token).double())

@@ -7,10 +7,13 @@ from torch import nn
 
 from fklit import assets
 from fklit.fingerprint import fingerprint
+from fklit.sampling.describe import describe
 from fklit.sampling.model_source import ModelSource
 from fklit.text.masked_model import MaskedTextModel
 from fklit.text.noise_schedule import NoiseSchedule
+from fklit.text.proposals import TokenProposal
 from fklit.text.steered_text import TextSampling
+from fklit.text.twisted import StepProposal
 
 TextLayout = Literal["fklit", "mdlm", "masked_lm"]
 
@@ -31,6 +34,7 @@ class MaskedTextSource(ModelSource):
         tokenizer: Folder or id of the tokenizer of an "mdlm" model; None for GPT-2's. The others bring theirs.
         sampling: How texts are sampled; `pipeline_kwargs` may change it.
         schedule: Of the noise; log-linear by default.
+        proposal: Law of the tokens when steered, such as a class of your own; None for the model's own.
         revision: On the hub; None for the newest.
 
     Raises:
@@ -47,6 +51,7 @@ class MaskedTextSource(ModelSource):
         tokenizer: str | None = None,
         sampling: TextSampling | None = None,
         schedule: NoiseSchedule | None = None,
+        proposal: TokenProposal | StepProposal | None = None,
         revision: str | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +66,7 @@ class MaskedTextSource(ModelSource):
         self.path, self.layout, self.tokenizer, self.revision = path, layout, tokenizer, revision
         self.sampling = sampling or TextSampling()
         self.schedule = schedule
+        self.proposal = proposal
         self.network: nn.Module | None = None
 
     def _where(self) -> str:
@@ -69,7 +75,7 @@ class MaskedTextSource(ModelSource):
     def build(self) -> MaskedTextModel:
         """Read the model."""
         where = self._where()
-        given: dict[str, Any] = {"sampling": self.sampling, "schedule": self.schedule}
+        given: dict[str, Any] = {"sampling": self.sampling, "schedule": self.schedule, "proposal": self.proposal}
         if self.layout == "fklit":
             model = MaskedTextModel.from_folder(where, **given)
         elif self.layout == "mdlm":
@@ -93,4 +99,5 @@ class MaskedTextSource(ModelSource):
             "tokenizer": self.tokenizer,
             "sampling": repr(self.sampling),
             "schedule": None if self.schedule is None else type(self.schedule).__qualname__,
+            "proposal": None if self.proposal is None else describe(self.proposal),
         }

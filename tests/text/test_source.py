@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from steering_rewards import TwiceAsLikely
 
 import fklit
 from fklit.callbacks import MetricsCallback
@@ -79,6 +80,8 @@ def test_settings_follow_the_files_and_the_sampling(folder):
     assert one.settings() == other.settings()
     other.source.sampling = TextSampling(length=7)
     assert one.settings() != other.settings()
+    proposing = MaskedTextSource(one.source.path, sampling=one.source.sampling, proposal=TwiceAsLikely(5))
+    assert proposing.settings() != one.source.settings() and proposing.build().proposal is proposing.proposal
     assert not one.source.is_loaded and one.modality == "text"
 
 
