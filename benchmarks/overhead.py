@@ -123,10 +123,13 @@ def measure(call):
         start = time.perf_counter(); call(); times.append(time.perf_counter() - start)
     return {"milliseconds": 1000 * statistics.median(times)}
 
-def weights(groups, particles):
-    logw = 2 * np.random.default_rng(0).standard_normal((groups, particles))
+def log_weights(groups, particles):
+    return 2 * np.random.default_rng(0).standard_normal((groups, particles))
+
+def weights(logw):  # every library starts from log weights
     w = np.exp(logw - logw.max(axis=1, keepdims=True))
-    return w / w.sum(axis=1, keepdims=True)
+    w /= w.sum(axis=1, keepdims=True)
+    return w
 
 try:
     import jax
@@ -135,9 +138,9 @@ try:
     from blackjax.smc.resampling import systematic
     out = {"version": version("blackjax")}
     for groups, particles in sizes:
-        w = jax.numpy.asarray(weights(groups, particles))
+        w = jax.numpy.asarray(log_weights(groups, particles))
         keys = jax.random.split(jax.random.key(0), groups)
-        run = jax.jit(jax.vmap(lambda key, row: systematic(key, row, particles)))
+        run = jax.jit(jax.vmap(lambda key, row: systematic(key, jax.nn.softmax(row), particles)))
         out[f"{groups} x {particles}"] = measure(lambda: run(keys, w).block_until_ready())
     found["blackjax"] = out
 except ImportError as error:
@@ -147,8 +150,8 @@ try:
     from particles.resampling import systematic as classic
     out = {"version": version("particles")}
     for groups, particles in sizes:
-        w = weights(groups, particles)
-        out[f"{groups} x {particles}"] = measure(lambda: [classic(row) for row in w])
+        logw = log_weights(groups, particles)
+        out[f"{groups} x {particles}"] = measure(lambda: [classic(row) for row in weights(logw)])
     found["particles"] = out
 except ImportError as error:
     found["particles"] = f"not measured: {error}"

@@ -15,7 +15,9 @@ class Budget:
             twice), those made again for gradients or by a search among them.
         gradient_calls: those of them whose gradient was taken, each at about the cost of two more.
         decodes: decoded samples.
+        preview_decodes: samples decoded by a preview decoder on the way, which are not among `decodes`.
         reward_calls: samples scored by the reward.
+        latent_reward_calls: samples scored by a latent reward on the way, which are not among `reward_calls`.
         reward_checks: samples scored once more, alone, to check that the reward's scores do not depend on the batch;
             at most one a run, whatever the number of prompts, and so no part of a prompt's share.
         seconds: wall time.
@@ -26,7 +28,9 @@ class Budget:
     denoiser_calls: int = 0
     gradient_calls: int = 0
     decodes: int = 0
+    preview_decodes: int = 0
     reward_calls: int = 0
+    latent_reward_calls: int = 0
     reward_checks: int = 0
     seconds: float = 0.0
     score_seconds: float = 0.0

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.checks import check_choice, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators, uniforms
-from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64, normalize
+from fklit.feynman_kac.weights import DegenerateGroupError, InvalidWeightError, as_float64
 
 ResamplerName = Literal["systematic", "multinomial", "stratified", "residual", "ssp", "birth_death"]
 
@@ -92,8 +92,8 @@ def systematic(log_weights: Tensor, generators: Generators = None, /) -> Int64[T
     """
     weights = _weights(log_weights)
     offset = uniforms(generators, (weights.shape[0], 1), device=weights.device)
-    position = _cumulative(weights) * weights.shape[1]
-    return _ancestors_from_cumulative_counts((position - offset).ceil(), position)
+    position = _cumulative(weights).mul_(weights.shape[1])
+    return _ancestors_from_cumulative_counts((position - offset).ceil_(), position)
 
 
 def residual(log_weights: Tensor, generators: Generators = None, /) -> Int64[Tensor, "B K"]:
@@ -186,10 +186,7 @@ def ancestors_from_counts(counts: Tensor) -> Int64[Tensor, "B K"]:
         raise ValueError(
             f"counts must not be negative and must sum to {num_particles} in every row; check the resampler."
         )
-    slots = torch.arange(num_particles, device=counts.device).expand(counts.shape).contiguous()
-    # In each row there are as many further copies as empty slots, so the flat lists of both line up group by group.
-    copies = torch.repeat_interleave(slots.flatten(), (counts - 1).clamp(min=0).flatten())
-    return slots.masked_scatter(counts == 0, copies)
+    return _placed(counts)
 
 
 def keep_survivors_in_place(ancestors: Tensor) -> Int64[Tensor, "B K"]:
@@ -203,20 +200,36 @@ def keep_survivors_in_place(ancestors: Tensor) -> Int64[Tensor, "B K"]:
     return ancestors_from_counts(counts)
 
 
+def _placed(counts: Tensor) -> Tensor:
+    """Return `ancestors_from_counts` of counts that are known to be right."""
+    num_particles = counts.shape[1]
+    slots = torch.arange(num_particles, device=counts.device).expand(counts.shape).contiguous()
+    # In each row there are as many further copies as empty slots, so the flat lists of both line up group by group.
+    if counts.device.type != "cpu":
+        copies = torch.repeat_interleave(slots.flatten(), (counts - 1).clamp(min=0).flatten())
+        return slots.masked_scatter(counts == 0, copies)
+    # On a CPU only the slots that change are touched, by the views of NumPy: a fifth of the time.
+    flat, found = counts.contiguous().numpy().ravel(), slots.numpy().ravel()
+    parents = (flat > 1).nonzero()[0]
+    found[(flat == 0).nonzero()[0]] = (parents % num_particles).repeat(flat[parents] - 1)
+    return slots
+
+
 def _weights(log_weights: Tensor) -> Tensor:
     """Return normalized weights, float64, after checking that each group has something to draw."""
     check_matrix("log_weights", log_weights)
     values = as_float64(log_weights)
-    if bool((torch.isnan(values) | (values == torch.inf)).any()):
+    peak = values.amax(dim=1, keepdim=True)  # NaN wherever a NaN is
+    if bool((torch.isnan(peak) | (peak == torch.inf)).any()):
         raise InvalidWeightError(
             "log_weights contain NaN or +inf; a log-weight is finite, or -inf for a dead particle."
         )
-    weights = normalize(values)
-    if bool((weights.amax(dim=1) <= 0).any()):
+    if bool((peak == -torch.inf).any()):
         raise DegenerateGroupError(
             "log_weights of a group are all -inf; a group needs one particle of positive weight."
         )
-    return weights
+    weights = (values - peak).exp_()
+    return weights.div_(weights.sum(dim=1, keepdim=True))
 
 
 def _cumulative(weights: Tensor) -> Tensor:
@@ -226,15 +239,25 @@ def _cumulative(weights: Tensor) -> Tensor:
     positive ones removes that, and division by the last value makes the last positive weight reach 1 exactly.
     """
     sums = weights.cumsum(dim=1)
-    sums = torch.where(weights > 0, sums, torch.zeros_like(sums)).cummax(dim=1).values
-    total = sums[:, -1:]
-    return sums / torch.where(total > 0, total, torch.ones_like(total))
+    if sums.device.type != "cpu":  # whose sums are sequential, so they are flat and monotone already
+        sums = torch.where(weights > 0, sums, torch.zeros_like(sums)).cummax(dim=1).values
+    total = sums[:, -1:].clone()
+    return sums.div_(torch.where(total > 0, total, torch.ones_like(total)))
 
 
 def _ancestors_from_cumulative_counts(below: Tensor, position: Tensor) -> Tensor:
+    """Return ancestors from how many points lie below the end of each particle's share.
+
+    Args:
+        below: float64, (B, K), overwritten.
+        position: ends of the shares, the last of positive weight at exactly K.
+    """
     num_particles = position.shape[1]
-    below = torch.where(position >= num_particles, torch.full_like(below, num_particles), below.clamp(0, num_particles))
-    return ancestors_from_counts(below.long().diff(dim=1, prepend=torch.zeros_like(below[:, :1]).long()))
+    below.clamp_(0, num_particles).masked_fill_(position >= num_particles, num_particles)
+    ends = below.long()
+    counts = ends.clone()
+    counts[:, 1:] -= ends[:, :-1]
+    return _placed(counts)
 
 
 def _whole_and_remainder(weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,12 +61,13 @@ class RewardPath:
         if num_points is not None:
             potential.warn_if_useless(check_count("num_points", num_points, minimum=0))
 
-    def update(self, reward: Tensor, scale: float | Tensor) -> Float64[Tensor, "B K"]:
+    def update(self, reward: Tensor, scale: float | Tensor, *, scored: Tensor | None = None) -> Float64[Tensor, "B K"]:
         """Take an intermediate reward and return log G.
 
         Args:
             reward: shape (B, K), any real dtype; higher is better.
             scale: `c >= 0`, one number or one for each group, shape (B,); may grow from score to score.
+            scored: bool, shape (B,); a group that was not scored keeps its history, and its log G is 0. None for all.
 
         Raises:
             ValueError: for a wrong shape or scale, after `terminal`, or for more scores than `steps`.
@@ -75,6 +76,8 @@ class RewardPath:
         log_potential, statistic, tilt = self._weigh(values, factor)
         # The tilt itself, not total + log G, so that rounding does not pile up.
         total = tilt if self.potential.form == "increment" else self.total + log_potential
+        if scored is not None:
+            log_potential, statistic, factor, total = self._only(scored, log_potential, statistic, factor, total)
         self.total = torch.where(torch.isfinite(log_potential), total, self.total)
         self.dead = self.dead | ~torch.isfinite(log_potential)
         self.statistic = statistic
@@ -84,6 +87,21 @@ class RewardPath:
             self._warned = True
             self.potential.warn_if_useless(self.num_scores)
         return log_potential
+
+    def _only(
+        self, scored: Tensor, log_potential: Tensor, statistic: Tensor, scale: Tensor, total: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Log G, statistics, scales and totals of those groups that were scored, and the old ones of the others."""
+        if self.statistic is None:
+            raise ValueError("scored expected every group at the first score, got some; score them all once.")
+        rows = scored.to(log_potential.device).unsqueeze(1)
+        still = torch.zeros_like(log_potential).masked_fill(self.dead, -torch.inf)
+        return (
+            torch.where(rows, log_potential, still),
+            torch.where(rows, statistic, self.statistic),
+            torch.where(rows, scale, self.scale.unsqueeze(1)),
+            torch.where(rows, total, self.total),
+        )
 
     def preview(self, reward: Tensor, scale: float | Tensor) -> Float64[Tensor, "B K"]:
         """Return what `update` would, without changing anything."""

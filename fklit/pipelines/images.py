@@ -50,13 +50,13 @@ def as_unit_images(images: Any, count: int, *, gradient: bool = False) -> Tensor
 
 
 def shrunk(images: Tensor) -> Tensor:
-    """Bytes (N, C, h, w) on the CPU with the longer side at most 64 pixels, from images (N, C, H, W) in [0, 1]."""
+    """Bytes (N, C, h, w), the longer side at most 64 pixels, of images (N, C, H, W) in [0, 1]; on their device."""
     height, width = images.shape[-2:]
     shrink = _THUMBNAIL / max(height, width)
     if shrink < 1:
         size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
         images = torch.nn.functional.interpolate(images, size=size, mode="area")
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Tensor:

@@ -36,5 +36,8 @@ def as_samples(found: Any, count: int, modality: Modality, *, gradient: bool = F
 
 
 def thumbnails(samples: Tensor) -> Tensor:
-    """Return `pictures` of samples as bytes (N, C, h, w) on the CPU, the longer side at most 64 pixels."""
+    """Return `pictures` of samples as bytes (N, C, h, w), the longer side at most 64 pixels.
+
+    They stay on the device of the samples, so that a run does not wait for them.
+    """
     return shrunk(pictures(samples, width=64))

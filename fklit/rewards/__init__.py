@@ -21,6 +21,8 @@ from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
 from fklit.rewards.image_reward import ImageReward
 from fklit.rewards.language_model_likelihood import LanguageModelLikelihood
+from fklit.rewards.latent_image_reward import LatentImageReward
+from fklit.rewards.latent_reward import LatentReward
 from fklit.rewards.pick_score import PickScore
 from fklit.rewards.product import Product
 from fklit.rewards.profanity import ProfanityScore
@@ -51,6 +53,8 @@ __all__ = [
     "JPEGCompressibility",
     "JPEGIncompressibility",
     "LanguageModelLikelihood",
+    "LatentImageReward",
+    "LatentReward",
     "Min",
     "PickScore",
     "Product",

@@ -129,6 +129,21 @@ class ImageReward(Reward):
         )
         self.network = network
 
+    def see(self, images: Tensor) -> Tensor:
+        """Image tokens (n, p, d) of images (n, 3, H, W) in [0, 1]."""
+        return self.network.encode_images(self.preprocess(images))
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Tokens (n, l) of prompts, int64, on the CPU."""
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._read:
+                warn_of_unknown_words(self._tokenizer, prompt, owner="ImageReward")
+                self._read.add(prompt)
+        found = self._tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self._notes["max_length"]
+        ).input_ids
+        return torch.tensor(found)
+
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores (n,), differentiable in the images.
 
@@ -136,16 +151,9 @@ class ImageReward(Reward):
             samples: Images (n, 3, H, W) in [0, 1]; one channel is repeated to three.
             prompts: One prompt a sample.
         """
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._read:
-                warn_of_unknown_words(self._tokenizer, prompt, owner="ImageReward")
-                self._read.add(prompt)
         images = samples.expand(-1, 3, -1, -1) if samples.shape[1] == 1 else samples
-        tokens = self._tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self._notes["max_length"]
-        ).input_ids
-        seen = self.network.encode_images(self.preprocess(images))
-        raw: Tensor = self.network(torch.tensor(tokens, device=seen.device), seen)
+        seen = self.see(images)
+        raw: Tensor = self.network(self.tokens(prompts).to(seen.device), seen)
         raw = raw if raw.dtype == torch.float64 else raw.float()
         if self._notes.get("output") == "log_probability":
             log_probability: Tensor = F.logsigmoid(raw)

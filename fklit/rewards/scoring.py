@@ -92,15 +92,16 @@ class Scorer:
         self._on_nan = on_nan
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, *, where: str) -> Tensor:
+    def __call__(self, images: Tensor, *, where: str, groups: Sequence[int] | None = None) -> Tensor:
         """Rewards of a flat batch.
 
         Args:
-            images: (B * K, C, H, W) in [0, 1], in group order.
+            images: (B * K, C, H, W) in [0, 1], in group order; or (G * K, C, H, W), of some prompts only.
             where: Names the moment in error messages ("at step 12").
+            groups: The G prompts whose samples these are; None for all B.
 
         Returns:
-            Rewards (B, K), float64.
+            Rewards (B, K), or (G, K), float64.
 
         Raises:
             RewardError: If the reward fails, or gives NaN or +inf while `on_nan="error"`.
@@ -110,28 +111,30 @@ class Scorer:
         """
         rows = images.shape[0]
         size = self._max_batch or rows
+        chosen = range(len(self._prompts)) if groups is None else groups
+        shape = (len(chosen), self._num_particles)
+        owners = [group * self._num_particles + k for group in chosen for k in range(self._num_particles)]
         scores, parts = [], []
         for start in range(0, rows, size):
             index = torch.arange(start, start + size).clamp(max=rows - 1)
             try:
-                scored = self._score(images, index)
+                scored = self._score(images, index, owners)
             except RewardError as error:
                 raise RewardError(f"{where}: {error}") from error
             scores.append(_double(scored[: rows - start]))
             parts.append({name: _double(values[: rows - start]) for name, values in self.reward.terms().items()})
         whole = [name for name in parts[0] if all(name in part for part in parts)]
-        self.terms = {
-            name: torch.cat([part[name] for part in parts]).reshape(len(self._prompts), self._num_particles)
-            for name in whole
-        }
+        self.terms = {name: torch.cat([part[name] for part in parts]).reshape(shape) for name in whole}
         first, self.reward_calls = self.reward_calls == 0, self.reward_calls + rows
         rewards = torch.cat(scores)
-        self._check(rewards.reshape(len(self._prompts), self._num_particles), where)
+        self._check(rewards.reshape(shape), chosen, where)
         self._consistency.watch(images, rewards)
         if first and min(rows, size, self.reward.max_batch or size) > 1 and bool(torch.isfinite(rewards[0])):
             self.reward_checks += 1
-            _warn(self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long))))
-        return rewards.reshape(len(self._prompts), self._num_particles)
+            _warn(
+                self._consistency.alone(rewards, lambda: self._score(images, torch.zeros(1, dtype=torch.long), owners))
+            )
+        return rewards.reshape(shape)
 
     def score_rows(self, images: Tensor, rows: Tensor) -> Tensor:
         """Scores (n,) of images (n, ...) that belong to some rows of the flat batch, with whatever gradient they have.
@@ -153,20 +156,21 @@ class Scorer:
         """
         _warn(self._consistency.constant())
 
-    def _score(self, images: Tensor, index: Tensor) -> Tensor:
-        places = index.tolist()
+    def _score(self, images: Tensor, index: Tensor, owners: Sequence[int]) -> Tensor:
+        places = [owners[i] for i in index.tolist()]
         prompts, metadata = [self._flat[i] for i in places], [self._metadata[i] for i in places]
         scores: Tensor = self.reward(images[index.to(images.device)], prompts, metadata)
         return scores
 
-    def _check(self, rewards: Tensor, where: str) -> None:
+    def _check(self, rewards: Tensor, groups: Sequence[int], where: str) -> None:
         bad = torch.isnan(rewards) | (rewards == math.inf)
         if self._on_nan == "drop" or not bool(bad.any()):
             return
         b, k = (int(i) for i in bad.nonzero()[0])
+        prompt = self._prompts[groups[b]]
         raise RewardError(
             f"{where}: expected finite scores of {self.reward.display_name}, got {float(rewards[b, k])} for particle "
-            f"{k} of prompt {self._prompts[b]!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
+            f"{k} of prompt {prompt!r} ({int(bad.sum())} of {bad.numel()} scores are NaN or +inf); return "
             "finite numbers, or -inf for a particle that must die, or set on_nan='drop' to drop such particles."
         )
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from fklit.feynman_kac.result import ParticleResult, json_numbers
@@ -24,9 +25,12 @@ class PipelineResult(ParticleResult[Tensor]):
         prompt_indices: B indices from which, with the seed, the noise follows.
         num_steps: T, scheduler steps of the run.
         scored_steps: the S steps before the end at which a reward scored, 0 is the noisiest; empty without a reward.
-        reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling;
-            None without a reward.
-        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions; None if not kept.
+        reward_path: rewards (S, B, K) float64 of the denoised predictions, in the slots before the step's resampling,
+            NaN where a prompt was scored no more; None without a reward.
+        previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions, black where nothing was decoded;
+            None if not kept, or if nothing was decoded at all.
+        latent_steps: those of `scored_steps` at which a latent reward scored.
+        scored: which prompts each step has scored, (S, B) bool, see `stop_scoring_above`; None where nothing was.
         sampling_rate: samples a second of waveforms; None for images and videos.
         terms: parts of `rewards` by name, (B, K) float64 each in their own units, of a reward that is made of others.
         flagged: what the pipeline's safety checker said of each image, B lists of K; None without a checker.
@@ -39,6 +43,8 @@ class PipelineResult(ParticleResult[Tensor]):
     scored_steps: tuple[int, ...]
     reward_path: Tensor | None = None
     previews: Tensor | None = None
+    latent_steps: tuple[int, ...] = ()
+    scored: Bool[Tensor, "S B"] | None = None
     sampling_rate: int | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
     flagged: list[list[bool]] | None = None
@@ -116,6 +122,7 @@ class PipelineResult(ParticleResult[Tensor]):
             "prompt_index": self.prompt_indices[b],
             **self.settings,
             **super().record(b),
+            "budget": self._share(b),
             "modality": self.modality,
             "sampling_rate": self.sampling_rate,
             "num_steps": self.num_steps,
@@ -125,6 +132,29 @@ class PipelineResult(ParticleResult[Tensor]):
             "terms": {name: json_numbers(values[b]) for name, values in self.terms.items()},
             "flagged": None if self.flagged is None else self.flagged[b],
         }
+
+    def _share(self, b: int) -> dict[str, Any]:
+        """The budget of prompt b: of scores what it took itself, of all else an equal part."""
+        found: dict[str, Any] = super().record(b)["budget"]
+        if self.scored is None or bool(self.scored.all()):
+            return found
+        latent = torch.tensor([step in self.latent_steps for step in self.scored_steps])
+        seen, on_the_way, spent = self.scored[~latent].sum(dim=0), self.scored[latent].sum(dim=0), self.budget
+        own = {
+            "reward_calls": _part(spent.reward_calls, seen + 1, b),  # and the finished samples
+            "latent_reward_calls": _part(spent.latent_reward_calls, on_the_way, b),
+        }
+        if spent.preview_decodes:
+            own["preview_decodes"] = _part(spent.preview_decodes, seen, b)
+        else:
+            own["decodes"] = _part(spent.decodes, seen + 1, b)
+        return {**found, **own}
+
+
+def _part(total: int, shares: Tensor, b: int) -> int:
+    """What of a total falls on b, in proportion to its share."""
+    whole = int(shares.sum())
+    return round(total * int(shares[b]) / whole) if whole else 0
 
 
 def pil_images(samples: Tensor) -> list[list[Any]]:

@@ -13,17 +13,21 @@ from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
 from fklit.feynman_kac.weights import as_float64
-from fklit.pipelines.decode import decode_latents, decodes_directly
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
-from fklit.pipelines.replay import PipelineReplay
-from fklit.pipelines.samples import as_samples
+from fklit.pipelines.step_call import StepCall
 from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.scoring import Scorer, chosen_scale
+from fklit.sampling.describe import describe
+from fklit.sampling.early_stop import EarlyStop
+from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.reward_gradient import reward_gradient
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
-REWARD_RECORD = ("reward", "reward_scale", "potential", "reward_schedule", "tempering")
+REWARD_RECORD = (
+    *("reward", "reward_scale", "potential", "reward_schedule", "tempering"),
+    *("preview_decoder", "latent_reward", "stop_scoring_above"),
+)
 """Keys of the reward's settings in a record; null without a reward."""
 
 
@@ -47,10 +51,12 @@ class RewardTerm:
         potential: how rewards become potentials.
         schedule: which steps score.
         steps: the S scored steps; known once the run has begun.
-        replay: decodes what only the pipeline itself can.
         path: reward histories; known once the run has begun.
-        decodes: rows that `decode` got so far.
         seconds: wall time of the scores on the way.
+        decoder: decodes the predictions, and counts them.
+        latent_steps: the steps that the latent reward has scored.
+        latent_reward_calls: samples it has scored.
+        scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
 
@@ -73,16 +79,25 @@ class RewardTerm:
         self.schedule = DEFAULT_REWARD_SCHEDULE if reward.reward_schedule is None else reward.reward_schedule
         self.tempering: Tempering = Constant() if reward.tempering is None else reward.tempering
         self.steps: tuple[int, ...] = ()
-        self.decodes = 0
         self.seconds = 0.0
         self.terms: dict[str, Tensor] = {}
-        self.replay = PipelineReplay(pipeline)
+        self.scored: list[Tensor] = []
+        self._stop = EarlyStop(reward.stop_scoring_above, len(prompts))
+        self.latent_steps: list[int] = []
+        self.latent_reward_calls = 0
+        self._latent = reward.latent_reward
+        self.decoder = PredictionDecoder(
+            pipeline,
+            decode=reward.decode,
+            preview=reward.preview_decoder,
+            modality=modality,
+            at_once=particles.decode_batch or particles.max_batch,
+        )
+        self._preview_decoder = reward.preview_decoder
         self._path: RewardPath | None = None
-        self._pipeline = pipeline
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
         self._max_batch = particles.max_batch
-        self._decode_batch = particles.decode_batch or particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
@@ -92,7 +107,6 @@ class RewardTerm:
             on_nan=particles.on_nan,
             metadata=metadata,
         )
-        self._decode = reward.decode
         self._rewards: list[Tensor] = []
 
     def record(self) -> dict[str, Any]:
@@ -103,6 +117,9 @@ class RewardTerm:
             "potential": repr(self.potential),
             "reward_schedule": repr(self.schedule),
             "tempering": repr(self.tempering),
+            "preview_decoder": None if self._preview_decoder is None else repr(self._preview_decoder),
+            "latent_reward": None if self._latent is None else repr(self._latent),
+            "stop_scoring_above": None if self._stop.threshold is None else describe(self._stop.threshold),
         }
 
     @property
@@ -169,14 +186,42 @@ class RewardTerm:
         )
         self._path = RewardPath(self.potential, *self._shape, steps=self.steps)
 
-    def score(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, "B K"], Tensor]:
-        """Return the rewards of denoised latents (B * K, ...), and the samples that were scored."""
+    def load(self) -> None:
+        """Load the weights of what scores."""
+        self.reward.load()
+        if self._latent is not None:
+            self._latent.load()
+
+    def score(
+        self, latents: Tensor, *, where: str, call: StepCall | None = None
+    ) -> tuple[Float64[Tensor, "B K"], Tensor | None]:
+        """Return the rewards of denoised latents (B * K, ...), and the samples that were scored.
+
+        Prompts that are scored no more get rewards of NaN, and zeros in place of their samples. The samples are None
+        where nothing was decoded.
+
+        Args:
+            latents: denoised predictions.
+            where: names the moment in messages.
+            call: the step, which a latent reward must know.
+        """
         began = _now(latents.device)
-        samples = self._decoded(latents)
-        if self._on_nan == "error":
-            kind = self._pipeline if self._decode is not None else getattr(self._pipeline, "vae", self._pipeline)
-            check_finite(samples, "decoder", kind, where=where, name=self._name_of_row)
-        rewards = self._finite_only(samples, ~finite_rows(samples), where=where)
+        active = self._stop.active
+        self.scored.append(active)
+        latent = self._latent is not None and call is not None and self._latent.scores_at(call.index, call.num_steps)
+        if latent and call is not None:
+            self.latent_steps.append(call.index)
+        every = bool(active.all())
+        groups = None if every else active.nonzero().flatten().tolist()
+        rewards = torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.path.total.device)
+        samples = None
+        if groups != []:
+            found, seen = (
+                self._scored_latents(latents, groups, call, where=where)
+                if latent and call is not None
+                else self._scored(latents, groups, where=where)
+            )
+            rewards, samples = (found, seen) if groups is None else self._spread(found, seen, groups, rewards)
         self._rewards.append(rewards.cpu())
         self.seconds += _now(latents.device) - began
         return rewards, samples
@@ -189,9 +234,9 @@ class RewardTerm:
         """
         return reward_gradient(
             latents,
-            lambda chunk: self._decoded(chunk, gradient=True),
+            lambda chunk: self.decoder(chunk, gradient=True),
             self._scorer.score_rows,
-            max_batch=self._max_batch if self._decodes_rows(latents) else None,
+            max_batch=self._max_batch if self.decoder.takes_some(latents) else None,
             name=self.reward.display_name,
             where=where,
         )
@@ -201,10 +246,10 @@ class RewardTerm:
 
         The reward of a sample that is not finite is NaN.
         """
-        if self._decodes_rows(latents):
-            samples = self._decoded(latents[rows.to(latents.device)])
+        if self.decoder.takes_some(latents):
+            samples = self.decoder(latents[rows.to(latents.device)])
         else:
-            samples = self._decoded(latents)[rows.cpu()]
+            samples = self.decoder(latents)[rows.cpu()]
         broken = ~finite_rows(samples)
         shown = samples.masked_fill(broken.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
         try:
@@ -218,21 +263,54 @@ class RewardTerm:
         """Record these rewards in place of those that were scored last."""
         self._rewards[-1] = rewards.cpu()
 
-    def _decodes_rows(self, latents: Tensor) -> bool:
-        """Whether some rows can be decoded alone; else the pipeline's own call decodes, all its rows at once."""
-        return self._decode is not None or (self.modality == "image" and decodes_directly(self._pipeline, latents))
+    def _spread(
+        self, found: Tensor, seen: Tensor | None, groups: Sequence[int], rewards: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Put rewards and samples of some prompts among all."""
+        rewards[groups] = found.to(rewards.device)
+        if seen is None:
+            return rewards, None
+        samples = seen.new_zeros((self._shape[0] * self._shape[1], *seen.shape[1:]))
+        samples[self._rows(groups).to(samples.device)] = seen
+        return rewards, samples
 
-    def _decoded(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
-        count = latents.shape[0]
-        if self._decode is not None:
-            self.decodes += count
-            return as_samples(self._decode(latents), count, self.modality, gradient=gradient)
-        if self.modality == "image" and decodes_directly(self._pipeline, latents):
-            return decode_latents(self._pipeline, latents, gradient=gradient)
-        # All particles of a video at once would take more memory than the denoiser.
-        at_once = self._decode_batch or (1 if self.modality == "video" else None)
-        found = self.replay.decode(latents, at_once=at_once, gradient=gradient)
-        return as_samples(found, count, self.modality, gradient=gradient)
+    def _scored_latents(
+        self, latents: Tensor, groups: Sequence[int] | None, call: StepCall, *, where: str
+    ) -> tuple[Tensor, None]:
+        """Score latents of all prompts, or some, by the latent reward: rewards (G, K)."""
+        assert self._latent is not None
+        chosen = range(self._shape[0]) if groups is None else groups
+        some = latents if groups is None else latents[self._rows(groups).to(latents.device)]
+        texts = [self._prompts[b] for b in chosen for _ in range(self._shape[1])]
+        broken = ~finite_rows(some)  # only where on_nan="drop"
+        shown = some.masked_fill(broken.reshape(-1, *[1] * (some.ndim - 1)), 0.0)
+        timestep = float(torch.as_tensor(call.timestep).flatten()[0])
+        time = timestep / float(call.scheduler.config.get("num_train_timesteps", 1000))
+        try:
+            rewards = self._latent(shown, texts, time=time)
+        except RewardError as error:
+            raise RewardError(f"{where}: {error}") from error
+        self.latent_reward_calls += len(texts)
+        return rewards.masked_fill(broken.to(rewards.device), math.nan).reshape(len(chosen), -1), None
+
+    def _rows(self, groups: Sequence[int]) -> Tensor:
+        """The rows of some prompts."""
+        each = self._shape[1]
+        return (torch.tensor(groups)[:, None] * each + torch.arange(each)).flatten()
+
+    def _scored(self, latents: Tensor, groups: Sequence[int] | None, *, where: str) -> tuple[Tensor, Tensor]:
+        """Decode and score all prompts, or some: rewards (G, K) and samples (G * K, ...)."""
+        if groups is None:
+            rows = torch.arange(latents.shape[0])
+            samples = self.decoder(latents)
+        else:
+            rows = self._rows(groups)
+            here = rows.to(latents.device)
+            samples = self.decoder(latents[here]) if self.decoder.takes_some(latents) else self.decoder(latents)[here]
+        if self._on_nan == "error":
+            name = lambda row: self._name_of_row(int(rows[row]))  # noqa: E731
+            check_finite(samples, "decoder", self.decoder.kind, where=where, name=name)
+        return self._finite_only(samples, ~finite_rows(samples), groups, where=where), samples
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.
@@ -241,6 +319,10 @@ class RewardTerm:
             rewards: from `score`.
             log_weights: carried, which an adaptive tempering looks at.
         """
+        scored = self.scored[-1]
+        every = bool(scored.all())
+        if not every:
+            rewards = torch.where(scored.to(rewards.device).unsqueeze(1), rewards, 0.0)
         scale = self.tempering.scale(
             self.path,
             rewards,
@@ -249,7 +331,9 @@ class RewardTerm:
             point=self.num_scored - 1,
             num_points=len(self.steps),
         )
-        return self.path.update(rewards, scale)
+        log_potential = self.path.update(rewards, scale, scored=None if every else scored)
+        self._stop.see(rewards, ~self.path.dead)
+        return log_potential
 
     def close(
         self, samples: Tensor, broken: Bool[Tensor, " N"]
@@ -260,19 +344,22 @@ class RewardTerm:
             samples: what is scored.
             broken: samples that are not finite, whose reward is NaN whatever the reward makes of them.
         """
-        rewards = self._finite_only(samples, broken, where="at the finished samples")
+        rewards = self._finite_only(samples, broken, None, where="at the finished samples")
         self._scorer.finish()
         rows = broken.reshape(self._shape).cpu()
         self.terms = {name: part.cpu().masked_fill(rows, math.nan) for name, part in self._scorer.terms.items()}
         return rewards, self.path.terminal(rewards, self.reward_scale)
 
-    def _finite_only(self, samples: Tensor, broken: Bool[Tensor, " N"], *, where: str) -> Float64[Tensor, "B K"]:
+    def _finite_only(
+        self, samples: Tensor, broken: Bool[Tensor, " N"], groups: Sequence[int] | None, *, where: str
+    ) -> Float64[Tensor, "G K"]:
         """Score samples; those that are not finite are shown to the reward as zeros and get NaN."""
         if not bool(broken.any()):
-            return self._scorer(samples, where=where)
+            return self._scorer(samples, where=where, groups=groups)
         rows = broken.to(samples.device)
-        rewards = self._scorer(samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0), where=where)
-        return rewards.masked_fill(rows.reshape(self._shape).to(rewards.device), math.nan)
+        shown = samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
+        rewards = self._scorer(shown, where=where, groups=groups)
+        return rewards.masked_fill(rows.reshape(rewards.shape).to(rewards.device), math.nan)
 
     def _name_of_row(self, row: int) -> str:
         b, particle = divmod(row, self._shape[1])

@@ -189,12 +189,12 @@ class SamplingRun(ABC):
             warnings.warn(self._swap, SchedulerSwapWarning, stacklevel=3)
         if self._reward is not None:
             # Before the clock starts, and before a denoiser call is spent on a reward that cannot load.
-            self._reward.reward.load()
+            self._reward.load()
         self._meter = ResourceMonitor(getattr(self._pipeline, "_execution_device", "cpu"))
         with ExitStack() as stack:
             stack.enter_context(self._interception)
             if self._reward is not None and (self._reward.steers or self._needs_noise):
-                stack.enter_context(self._reward.replay.recording())
+                stack.enter_context(self._reward.decoder.replay.recording())
             self._stack = stack.pop_all()
         return self
 
@@ -266,11 +266,15 @@ class SamplingRun(ABC):
             "num_steps": int(self._interception.num_steps or 0),
             "settings": self._settings,
             "terms": {} if reward is None else reward.terms,
+            "latent_steps": () if reward is None else tuple(reward.latent_steps),
+            "scored": None if reward is None or not reward.scored else torch.stack(reward.scored),
             "budget": Budget(
                 denoiser_calls=self._interception.denoiser_calls + self._more_calls,
                 gradient_calls=self._gradient_calls,
-                decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decodes),
+                decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decoder.decodes),
+                preview_decodes=0 if reward is None else reward.decoder.preview_decodes,
                 reward_calls=0 if reward is None else reward.reward_calls,
+                latent_reward_calls=0 if reward is None else reward.latent_reward_calls,
                 reward_checks=0 if reward is None else reward.reward_checks,
                 seconds=meter.seconds(),
                 score_seconds=0.0 if reward is None else reward.seconds,

@@ -14,7 +14,9 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Tempering
 from fklit.feynman_kac.weights import OnDegenerate, OnNan
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName, get_flow_kernel
+from fklit.pipelines.preview_decoder import PreviewDecoder
 from fklit.rewards.base import Reward
+from fklit.rewards.latent_reward import LatentReward
 from fklit.rewards.scoring import as_reward
 
 SchedulerChoice = Literal["auto", "stochastic", "keep"]
@@ -124,6 +126,16 @@ class RewardSettings:
         tempering: how the scale grows along the run; None for constant.
         decode: function from latents to samples (images or videos in [0, 1], waveforms), for pipelines whose latents
             fklit cannot decode.
+        preview_decoder: decodes the predictions that are scored on the way for less:
+            `fklit.pipelines.fast_decoder.FastDecoder`, `fklit.pipelines.tiny_decoder.TinyDecoder`, or your own; the
+            finished samples, and gradients of a proposal, always take the pipeline's own, so the target is the same.
+            None for the pipeline's.
+        latent_reward: scores denoised latents in place of the reward at the scheduled steps before its `until`, without
+            decoding, in the units of the reward (see `fklit.rewards.LatentReward`); finished samples are scored by the
+            reward, so the target is the same. None decodes at every scheduled step.
+        stop_scoring_above: a prompt is scored no more before the end once the rewards of all its particles are above
+            this value, or were all equal at two scores in a row (infinity for the latter alone); the target is the
+            same. None scores at every scheduled step.
     """
 
     reward: Reward | Callable[..., Any] | None = None
@@ -132,6 +144,9 @@ class RewardSettings:
     reward_schedule: Schedule | None = None
     tempering: Tempering | None = None
     decode: Callable[[Tensor], Tensor] | None = None
+    preview_decoder: PreviewDecoder | None = None
+    latent_reward: LatentReward | None = None
+    stop_scoring_above: float | None = None
 
     def __post_init__(self) -> None:
         if self.reward_scale is not None:
@@ -147,6 +162,20 @@ class RewardSettings:
         if self.reward is not None:
             object.__setattr__(self, "reward", as_reward(self.reward))
         object.__setattr__(self, "potential", get_potential(self.potential))
+        if self.preview_decoder is not None:
+            _check_preview_decoder(self.preview_decoder, self.decode)
+        if self.latent_reward is not None and not isinstance(self.latent_reward, LatentReward):
+            raise TypeError(
+                f"latent_reward expected a LatentReward, got a {type(self.latent_reward).__name__}; give one such as "
+                "fklit.rewards.LatentImageReward(folder)."
+            )
+        if self.stop_scoring_above is not None:
+            limit = as_number(self.stop_scoring_above)
+            if limit is None or math.isnan(limit):
+                raise ValueError(
+                    f"stop_scoring_above expected a reward, got {self.stop_scoring_above!r}; give a number."
+                )
+            object.__setattr__(self, "stop_scoring_above", float(limit))
         schedule: Any = self.reward_schedule
         if isinstance(schedule, Mapping):  # as in YAML
             object.__setattr__(self, "reward_schedule", Schedule(**schedule))
@@ -157,6 +186,18 @@ class RewardSettings:
             )
 
 
+def _check_preview_decoder(decoder: object, decode: object) -> None:
+    if not isinstance(decoder, PreviewDecoder):
+        raise TypeError(
+            f"preview_decoder expected a PreviewDecoder, got a {type(decoder).__name__}; give one such as "
+            "fklit.pipelines.fast_decoder.FastDecoder()."
+        )
+    if decode is not None:
+        raise ValueError(
+            "expected decode or preview_decoder, got both: decode decodes the predictions already; omit one."
+        )
+
+
 class RewardArguments(TypedDict, total=False):
     """`RewardSettings` as keyword arguments, but for the reward, which one method requires and another does not."""
 
@@ -165,6 +206,9 @@ class RewardArguments(TypedDict, total=False):
     reward_schedule: Schedule | None
     tempering: Tempering | None
     decode: Callable[[Tensor], Tensor] | None
+    preview_decoder: PreviewDecoder | None
+    latent_reward: LatentReward | None
+    stop_scoring_above: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

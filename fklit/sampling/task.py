@@ -53,7 +53,8 @@ class SamplingTask(NoTraining):
         super().__init__()
         self.source = source
         self.sampling = settings
-        self.reward = settings.reward  # a module: it follows this one to its device
+        self.reward = settings.reward  # modules: they follow this one to its device
+        self.latent_reward = settings.latent_reward
         self.done: frozenset[int] = frozenset()  # prompts that are on disk already; set by the writer
         self.num_threads = check_threads(num_threads)
         self.means = nn.ModuleDict({name: PromptMean() for name in reported})
@@ -157,6 +158,8 @@ class SamplingTask(NoTraining):
         if self.reward is not None:  # the smaller one first: what is wrong shows before gigabytes are read
             reward: Any = self.reward
             reward.load()
+        if self.latent_reward is not None:
+            self.latent_reward.load()
         self.source.load().enable_offload(self.trainer.strategy.root_device)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:

@@ -94,7 +94,10 @@ class Steerable(Protocol):
         ...
 
 
-_OF_PIPELINES = ("decode", "decode_batch", "scheduler", "flow_kernel", "noise_level", "proposal", "search")
+_OF_PIPELINES = (
+    *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
+    *("scheduler", "flow_kernel", "noise_level", "proposal", "search"),
+)
 
 
 def check_settings(settings: SteeringSettings, model: object) -> None:

@@ -117,7 +117,7 @@ class SteeringRun(SamplingRun):
                 settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
             )
         self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
-        self._previews: list[Tensor] | None = [] if settings.previews else None
+        self._previews: list[Tensor | None] | None = [] if settings.previews else None
 
     def _check_search(self, settings: SteeringSettings) -> None:
         if settings.search is not None:
@@ -151,7 +151,7 @@ class SteeringRun(SamplingRun):
             scheduler=self._interception.scheduler,
         )
         # Pipelines may edit a list of prompts in place; the caller's, and the one for decoding, stay as they are.
-        self._term.replay.arguments = copied(given)
+        self._term.decoder.replay.arguments = copied(given)
         return given
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
@@ -189,7 +189,7 @@ class SteeringRun(SamplingRun):
         term = self._term
         if call.index not in term.steps:
             return None
-        rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}")
+        rewards, images = term.score(call.denoised(), where=f"at step {call.index} of {call.num_steps}", call=call)
         self._keep_previews(images)
         if self._proposal is None:
             log_potential = term.update(rewards, self._system.log_weights)
@@ -210,10 +210,10 @@ class SteeringRun(SamplingRun):
             self._gradient_calls = self._more_calls = self._proposal.evaluations
         self._system.update(log_potential, may_resample=False)
 
-    def _keep_previews(self, images: Tensor) -> None:
+    def _keep_previews(self, images: Tensor | None) -> None:
         if self._previews is not None:
-            small = thumbnails(images)
-            self._previews.append(small.reshape(len(self.prompts), -1, *small.shape[1:]))
+            small = None if images is None else thumbnails(images)
+            self._previews.append(None if small is None else small.reshape(len(self.prompts), -1, *small.shape[1:]))
 
     def finish(self, images: Any, *, returned: Any = None, flagged: Sequence[bool] | None = None) -> SteeringResult:
         """Score the finished samples and close the weights.
@@ -253,6 +253,14 @@ class SteeringRun(SamplingRun):
             steps=term.steps,
             scored_steps=term.steps,
             reward_path=term.reward_path,
-            previews=torch.stack(self._previews) if self._previews else None,
+            previews=_joined(self._previews or []),
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
         )
+
+
+def _joined(previews: Sequence[Tensor | None]) -> Tensor | None:
+    """Thumbnails (S, B, K, 3, h, w) on the CPU, black where there are none; None if there are none at all."""
+    seen = next((small for small in previews if small is not None), None)
+    if seen is None:
+        return None
+    return torch.stack([torch.zeros_like(seen) if small is None else small for small in previews]).cpu()

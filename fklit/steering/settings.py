@@ -17,7 +17,7 @@ from fklit.steering.search.search import Search
 
 _OF_WEIGHTS = (
     *("goal", "potential", "reward_schedule", "tempering"),
-    *("resampler", "ess_threshold", "num_sweeps", "proposal"),
+    *("resampler", "ess_threshold", "num_sweeps", "proposal", "latent_reward", "stop_scoring_above"),
 )
 
 

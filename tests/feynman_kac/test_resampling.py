@@ -201,3 +201,40 @@ def test_resamplers_have_names() -> None:
         assert get_resampler(resampler) is resampler
     with pytest.raises(ValueError, match=r"resampler='best' is not known; use one of 'systematic'"):
         get_resampler("best")
+
+
+def _plain_systematic(log_weights: Tensor, generator: torch.Generator) -> Tensor:
+    """The same draws step by step, without a thought for speed: what the fast form must repeat bit for bit."""
+    weights = normalize(log_weights)
+    offset = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
+    sums = torch.where(weights > 0, weights.cumsum(dim=1), 0.0).cummax(dim=1).values
+    position = sums / sums[:, -1:] * weights.shape[1]
+    below = torch.where(position >= weights.shape[1], weights.shape[1], (position - offset).ceil()).long()
+    counts = below.diff(dim=1, prepend=torch.zeros(len(below), 1, dtype=torch.int64))
+    ancestors = torch.empty_like(counts)
+    for row, number in enumerate(counts.tolist()):
+        copies = [slot for slot, count in enumerate(number) for _ in range(count - 1)]
+        ancestors[row] = torch.tensor([slot if count else copies.pop(0) for slot, count in enumerate(number)])
+    return ancestors
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1.0, 30.0, 1e4])
+def test_the_fast_form_draws_the_same_ancestors(spread: float) -> None:
+    for case, size in enumerate((1, 2, 3, 8, 33, 257, 1000)):
+        log_weights = spread * torch.randn(3, size, generator=_generator(case), dtype=torch.float64)
+        dead = torch.rand(3, size, generator=_generator(case)) < (0.5 if case % 2 else 0.0)
+        dead[:, case % size] = False
+        log_weights[dead] = -INF
+        before = log_weights.clone()
+        for seed in range(5):
+            found = systematic(log_weights, _generator(seed))
+            assert torch.equal(found, _plain_systematic(log_weights, _generator(seed)))
+        assert torch.equal(log_weights, before), "the weights of the caller stay"
+
+
+@pytest.mark.parametrize("resampler", ALL)
+def test_rows_may_lie_in_memory_as_they_like(resampler: Resampler) -> None:
+    log_weights = torch.randn(9, 4, generator=_generator(), dtype=torch.float64)
+    assert torch.equal(
+        resampler(log_weights.t(), _generator(1)), resampler(log_weights.t().contiguous(), _generator(1))
+    )

@@ -99,13 +99,13 @@ def test_least_ess_and_surviving_roots() -> None:
 
 
 def test_a_record_is_json_and_shares_the_budget() -> None:
-    spent = Budget(denoiser_calls=8, decodes=4, reward_calls=2, seconds=3.0, peak_memory_bytes=5)
+    spent = Budget(denoiser_calls=8, decodes=4, preview_decodes=6, reward_calls=2, seconds=3.0, peak_memory_bytes=5)
     result = replace(_run(torch.tensor([[0.0, -INF], [0.0, 0.0]])), budget=spent)
     record = json.loads(json.dumps(result.record(0), allow_nan=False))
     assert record["log_weights"] == [0.0, None] and record["best"] == 0 and record["rewards"] is None
     assert record["steps"] == [0] and record["min_ess"] == 1.0 and record["unique_roots"] == 1
-    expected = {"denoiser_calls": 4, "decodes": 2, "reward_calls": 1, "seconds": 1.5, "peak_memory_bytes": 5}
-    assert record["budget"] == expected
+    expected = {"denoiser_calls": 4, "decodes": 2, "preview_decodes": 3, "reward_calls": 1, "latent_reward_calls": 0}
+    assert record["budget"] == {**expected, "seconds": 1.5, "peak_memory_bytes": 5}
 
 
 def test_a_result_moves_with_all_its_tensors() -> None:
@@ -142,7 +142,8 @@ def test_a_record_holds_the_row_of_its_group() -> None:
         dropped=torch.tensor([4, 0]),
         rewards=torch.tensor([[1.0, 2.0], [3.0, NAN]]).double(),
     )
-    spent = {"denoiser_calls": 0, "decodes": 0, "reward_calls": 0, "seconds": 0.0, "peak_memory_bytes": 0}
+    spent = {"denoiser_calls": 0, "decodes": 0, "preview_decodes": 0, "reward_calls": 0, "latent_reward_calls": 0}
+    spent |= {"seconds": 0.0, "peak_memory_bytes": 0}
     assert result.record(0) == {
         **{"log_weights": [0.0, None], "log_z": None, "steps": [-1, 4], "ess": [2.0, 1.0], "min_ess": 1.0},
         **{"resampled": [False, False], "unique_roots": 1, "degenerate": True, "dropped": 4, "best": 0},

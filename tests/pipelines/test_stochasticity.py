@@ -38,6 +38,38 @@ def test_nothing_is_left_changed():
     assert str(before) == str(after)
 
 
+def test_answers_are_remembered_for_a_state_of_the_scheduler(monkeypatch):
+    """The same question steps nothing; another eta, grid, table or denoiser's NaN is another question."""
+    from fklit.pipelines import stochasticity
+
+    tried = []
+    monkeypatch.setattr(
+        stochasticity, "_step", lambda scheduler, call, seed, step=stochasticity._step: (
+            tried.append(1), step(scheduler, call, seed)
+        )[1],
+    )  # fmt: skip
+    stochasticity._remembered.cache_clear()
+
+    def asked(scheduler, **options):
+        tried.clear()
+        return _ask(scheduler, **options), bool(tried)
+
+    assert asked(make("DDIMScheduler"), eta=1.0)[1]
+    first = _ask(make("DDIMScheduler"), eta=1.0)
+    assert asked(make("DDIMScheduler"), eta=1.0) == (first, False)
+    assert asked(make("DDIMScheduler"), eta=0.0) == ((), True)
+    assert asked(make("DDIMScheduler"), eta=0.0) == ((), False)
+    changed = make("DDIMScheduler")
+    changed.alphas_cumprod = changed.alphas_cumprod * 0.999
+    assert asked(changed, eta=1.0)[1]
+    strange = make("DDIMScheduler")
+    strange.helper = object()
+    assert asked(strange, eta=1.0)[1] and asked(strange, eta=1.0)[1], "of unknown content: tried every time"
+    assert asked(make("DDPMScheduler"))[1] and not asked(make("DDPMScheduler"))[1]
+    broken = torch.full((1, 4, 4, 4), torch.nan)
+    assert asked(make("DDPMScheduler"), model_output=broken)[1] and asked(make("DDPMScheduler"), model_output=broken)[1]
+
+
 @pytest.mark.parametrize("name", [n for n in NOISE if not n.startswith("TCD")])
 def test_sibling_injects_noise(name):
     scheduler = make(name)

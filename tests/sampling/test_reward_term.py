@@ -46,12 +46,18 @@ def test_what_is_not_given_is_chosen():
     assert term.potential == Difference() and term.tempering == Constant() and term.reward_scale == 2.0
     assert term.schedule == DEFAULT_REWARD_SCHEDULE == Schedule(start=0.2, stop=0.8, every=0.1)
     assert DEFAULT_REWARD_SCHEDULE.resolve(20) == (4, 6, 8, 10, 12, 14, 16)
-    assert (term.steps, term.num_scored, term.decodes, term.reward_calls) == ((), 0, 0, 0)
+    assert (term.steps, term.num_scored, term.decoder.decodes, term.reward_calls) == ((), 0, 0, 0)
     chosen = _term(potential="terminal", tempering=Linear(), reward_schedule=Schedule(1, 2))
     assert chosen.potential == Terminal() and chosen.tempering == Linear() and chosen.schedule == Schedule(1, 2)
     assert chosen.record() == {
         **{"reward": term.reward.display_name, "reward_scale": 2.0, "potential": repr(Terminal())},
-        **{"reward_schedule": repr(Schedule(1, 2)), "tempering": repr(Linear())},
+        **{
+            "reward_schedule": repr(Schedule(1, 2)),
+            "tempering": repr(Linear()),
+            "preview_decoder": None,
+            "latent_reward": None,
+            "stop_scoring_above": None,
+        },
     }
     assert tuple(term.record()) == REWARD_RECORD
 
@@ -76,7 +82,7 @@ def test_scores_add_up_to_the_scaled_reward_of_the_samples():
     rewards, images = term.score(latents, where="at step 0")
     assert torch.equal(images, latents)
     assert rewards.tolist() == [[0.0, 0.25, 0.5], [1.0, 0.75, 0.5]] and rewards.dtype == torch.float64
-    assert (term.num_scored, term.decodes, term.reward_calls) == (1, 6, 6)
+    assert (term.num_scored, term.decoder.decodes, term.reward_calls) == (1, 6, 6)
     assert term.reward_checks == 1, "one sample alone: do scores depend on the batch?"
     assert term.update(rewards, carried).tolist() == [[0.0, 0.5, 1.0], [2.0, 1.5, 1.0]]
     second, _ = term.score(_samples(*[0.5] * 6), where="at step 2")
@@ -85,7 +91,7 @@ def test_scores_add_up_to_the_scaled_reward_of_the_samples():
     last, log_potential = term.close(_samples(1.0, 0.0, 1.0, 0.0, 1.0, 0.0), torch.zeros(6, dtype=torch.bool))
     assert last.tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     assert log_potential.tolist() == [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]
-    assert (term.num_scored, term.decodes, term.reward_calls) == (2, 12, 18), "the samples are decoded already"
+    assert (term.num_scored, term.decoder.decodes, term.reward_calls) == (2, 12, 18), "the samples are decoded already"
 
 
 def test_tempering_counts_the_scores():
@@ -115,7 +121,7 @@ def test_latents_of_pixels_are_scored_as_the_pipeline_shows_them():
     term.begin(2)
     rewards, images = term.score(_samples(-1.0, 0.0, 3.0), where="here")
     assert rewards.tolist() == [[0.0, 0.5, 1.0]] and images[1].unique().tolist() == [0.5]
-    assert term.decodes == 0, "the pipeline's own decoder counts for itself"
+    assert term.decoder.decodes == 0, "the pipeline's own decoder counts for itself"
 
 
 def test_the_settings_of_the_particles_reach_the_reward():

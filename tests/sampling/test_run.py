@@ -82,7 +82,13 @@ def test_a_run_keeps_what_it_was_made_with():
             "decode_batch": None,
         },
         **{"sampler": "DDIMScheduler with eta=1", "reward": None, "reward_scale": None, "potential": None},
-        **{"reward_schedule": None, "tempering": None},
+        **{
+            "reward_schedule": None,
+            "tempering": None,
+            "preview_decoder": None,
+            "latent_reward": None,
+            "stop_scoring_above": None,
+        },
     }
     reward = RewardSettings(reward=Function(torch.numel), reward_scale=2.0)
     assert Scripted(_pipeline(), {}, reward=reward)._settings["reward_scale"] == 2.0

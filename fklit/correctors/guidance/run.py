@@ -155,7 +155,7 @@ class GuidanceRun(SamplingRun):
             scheduler=self._interception.scheduler,
         )
         if self._reward is not None:
-            self._reward.replay.arguments = copied(found)
+            self._reward.decoder.replay.arguments = copied(found)
         return found
 
     def name_of_row(self, row: int) -> str:
@@ -189,7 +189,7 @@ class GuidanceRun(SamplingRun):
         if term is not None and call.index in term.steps:
             combined = call.model_output if output is None else output
             latents = self._layout.own(denoised(call.scheduler, combined, call.timestep, call.sample))
-            rewards, _ = term.score(latents, where=f"at step {call.index} of {call.num_steps}")
+            rewards, _ = term.score(latents, where=f"at step {call.index} of {call.num_steps}", call=call)
             increment = increment + term.update(rewards, self._system.log_weights).to(increment.device)
         ancestors = self._system.update(increment, may_resample=call.index in self._may_resample)
         if ancestors is None:

@@ -70,6 +70,26 @@ class Trajectories(FrozenPipeline):
         Returns:
             Final pictures in [0, 1], and the denoised predictions of k random steps of their runs, noisy ones first.
         """
+        sample, means, _ = self.latents(prompts, device)
+        rows = torch.cat([sample, *means.unbind(1)])
+        decoded: Tensor = self.decode(self.load(device), rows).float()
+        runs = decoded.view(1 + self.kept, len(sample), *decoded.shape[1:])
+        return runs[0], runs[1:].transpose(0, 1)
+
+    @torch.no_grad()
+    def latents(
+        self, prompts: Sequence[str], device: torch.device
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n k c h w"], Float[Tensor, " k"]]:
+        """The same runs before they are decoded.
+
+        Args:
+            prompts: n captions.
+            device: Where to draw.
+
+        Returns:
+            Final latents, the denoised predictions of k random steps, noisy ones first, and the times of these steps as
+            shares of the training timesteps, in [0, 1).
+        """
         from diffusers import DDIMScheduler
 
         chosen = torch.randperm(len(self.window))[: self.kept].tolist()
@@ -80,12 +100,11 @@ class Trajectories(FrozenPipeline):
         texts = self.encode_texts(pipeline, list(prompts))
         side = pipeline.unet.config.sample_size
         sample = torch.randn(len(texts), pipeline.unet.config.in_channels, side, side, device=device)
-        means = []
+        means, times = [], []
         for index, timestep in enumerate(scheduler.timesteps):
             output = pipeline.unet(sample, timestep, encoder_hidden_states=texts).sample.float()
             if index in kept:
                 means.append(denoised(scheduler, output, timestep, sample))
+                times.append(float(timestep) / scheduler.config.num_train_timesteps)
             sample = scheduler.step(output, timestep, sample, eta=1.0).prev_sample
-        decoded: Tensor = self.decode(pipeline, torch.cat([sample, *means])).float()
-        runs = decoded.view(1 + self.kept, len(texts), *decoded.shape[1:])
-        return runs[0], runs[1:].transpose(0, 1)
+        return sample, torch.stack(means, dim=1), torch.tensor(times)
