@@ -84,6 +84,7 @@ class RolloverTerm:
         """
         where = f"at step {call.index} of {call.num_steps}"
         rewards, images = self._reward.score(call.denoised(), where=where)
+        assert images is not None  # no latent reward goes with a search
         best = as_float64(rewards).cpu().flatten().nan_to_num(nan=-torch.inf)
         sample, output = call.sample, call.model_output
         self.draws += 1
