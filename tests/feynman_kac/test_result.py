@@ -104,8 +104,8 @@ def test_a_record_is_json_and_shares_the_budget() -> None:
     record = json.loads(json.dumps(result.record(0), allow_nan=False))
     assert record["log_weights"] == [0.0, None] and record["best"] == 0 and record["rewards"] is None
     assert record["steps"] == [0] and record["min_ess"] == 1.0 and record["unique_roots"] == 1
-    expected = {"denoiser_calls": 4, "decodes": 2, "preview_decodes": 3, "reward_calls": 1, "latent_reward_calls": 0}
-    assert record["budget"] == {**expected, "seconds": 1.5, "peak_memory_bytes": 5}
+    expected = {"denoiser_calls": 4, "gradient_calls": 0, "decodes": 2, "preview_decodes": 3, "reward_calls": 1}
+    assert record["budget"] == {**expected, "latent_reward_calls": 0, "seconds": 1.5, "peak_memory_bytes": 5}
 
 
 def test_a_result_moves_with_all_its_tensors() -> None:
