@@ -71,6 +71,7 @@ def small():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_target_and_its_evidence_by_enumeration(small):
     """The first step keeps all but `floor(4 cos(pi / 4))` = 2 tokens, which two are drawn evenly; the second all."""
     pipeline, call = small
@@ -110,7 +111,7 @@ def test_the_target_and_its_evidence_by_enumeration(small):
     p = law.flatten()
     z = float((p * rewards.exp()).sum())
     target = float((p * rewards.exp() * rewards).sum()) / z
-    groups = 60
+    groups = 150
     result = steer(
         pipeline, ["a cat"] * groups, reward_scale=1.0, num_particles=4, ess_threshold=1.0, call=call,
         reward_schedule=fklit.Schedule(0, 1),

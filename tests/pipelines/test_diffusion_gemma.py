@@ -153,8 +153,9 @@ class TestEnumerated:
         error = (expected * (1 - expected) / number).sqrt()
         assert ((found / number - expected).abs() <= 4 * error + 1e-4).all()
 
+    @pytest.mark.slow
     def test_the_target_and_its_evidence(self, small, law):
-        groups, scale = 60, 0.5
+        groups, scale = 150, 0.5
         model = DiffusionGemmaModel(small[1], ["a"], SMALL_CALL)
         p = torch.tensor(list(law.values()), dtype=torch.float64)
         rewards = torch.tensor(score(model.texts(torch.tensor(list(law)))), dtype=torch.float64)
@@ -168,11 +169,11 @@ class TestEnumerated:
         ratio = result.log_z.exp() / z
         error = float(ratio.std()) / math.sqrt(groups)
         print(f"{small[0]}: E[Z]/Z {float(ratio.mean()):.4f} +- {error:.4f}")
-        assert abs(float(ratio.mean()) - 1) < 4 * error < 0.25
+        assert abs(float(ratio.mean()) - 1) < 4 * error < 0.2
         away = ((result.log_weights.exp() * result.rewards).sum(1) - target) * ratio
         error = float(away.std()) / math.sqrt(groups)
         print(f"{small[0]}: mean reward off by {float(away.mean()):.4f} +- {error:.4f} of {target:.4f}")
-        assert abs(float(away.mean())) < 4 * error < 0.4
+        assert abs(float(away.mean())) < 4 * error < 0.3
 
     @pytest.mark.parametrize("temperature", [1.3, 0.0])
     def test_transition_probabilities_are_those_of_every_draw(self, small, temperature):
@@ -265,12 +266,12 @@ def test_clean_texts_keep_what_is_committed_and_have_no_canvases_to_come(pipelin
         seen = model.undecided(0, rows, max(state.steps - 1, 0) // 4, (state.steps - 1) % 4 + 1 if state.steps else 0)
         assert seen.tokens.shape[1] == 4 * (1 + max(state.steps - 1, 0) // 4)
         if state.steps % 4 == 0 and state.steps:
-            assert not seen.open_.any() and seen.log_probs is None
+            assert not seen.open_.any() and seen.law is None
         else:
             kept = (rows.scheduler or {}).get("_committed", torch.zeros(2, 4, dtype=torch.bool))
             ended = (rows.tokens[:, 2:-4] == 2).any(1, keepdim=True)  # what follows is no part of the text
             assert torch.equal(seen.open_[:, -4:], ~kept & ~ended) and not seen.open_[:, :-4].any()
-            assert (seen.log_probs.exp().sum(1) - 1).abs().max() < 1e-9
+            assert seen.law is None or torch.allclose(seen.law(0).exp().sum(1), torch.ones(()).double())
         _, texts = model.clean_samples(state, None)
         assert len(texts) == 2 * 3
 
@@ -300,8 +301,9 @@ def test_a_scheduler_of_the_proposed_interface_fits(pipeline):
     state = model.initial(1, 2, group_generators(0, 1))
     rows = state.groups[0]
     seen = model.undecided(0, rows, 0, 0)
-    expected = torch.softmax(model._logits(0, rows, rows.tokens[:, -4:]) / 0.5, -1).double().flatten(0, 1)
-    torch.testing.assert_close(seen.log_probs.exp(), expected, rtol=0, atol=1e-7)
+    expected = torch.softmax(model._logits(0, rows, rows.tokens[:, -4:]) / 0.5, -1).double()
+    for slot in range(2):
+        torch.testing.assert_close(seen.law(slot).exp(), expected[slot], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(

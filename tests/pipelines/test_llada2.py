@@ -163,7 +163,7 @@ class TestEnumerated:
         assert ((found / number - expected).abs() <= 5 * error + 1e-3).all()
 
     def test_the_target_and_its_evidence(self, small, law):
-        scale, groups, each = 1.0, 150, 4
+        scale, groups, each = 1.0, 60, 4
         p = torch.tensor(list(law.values()), dtype=torch.float64)
         rewards = self.rewards(small, law)
         z = float((p * (scale * rewards).exp()).sum())
@@ -176,12 +176,12 @@ class TestEnumerated:
         ratio = result.log_z.exp() / z
         error = float(ratio.std()) / math.sqrt(groups)
         print(f"E[Z]/Z {float(ratio.mean()):.4f} +- {error:.4f}")
-        assert abs(float(ratio.mean()) - 1) < 4 * error < 0.2
+        assert abs(float(ratio.mean()) - 1) < 4 * error < 0.3
         # The unnormalized estimate of the target's mean is unbiased, too; its ratio is consistent.
         weighted = (result.log_weights.exp() * result.rewards).sum(1) * ratio
         error = float((weighted - target * ratio).std()) / math.sqrt(groups)
         print(f"mean reward {float(weighted.mean()):.4f}, target {target:.4f} +- {error:.4f}")
-        assert abs(float((weighted - target * ratio).mean())) < 4 * error < 0.2
+        assert abs(float((weighted - target * ratio).mean())) < 4 * error < 0.3
 
     @pytest.mark.parametrize("editing", [None, 0.3])
     def test_transition_probabilities_are_those_of_every_draw(self, small, editing):

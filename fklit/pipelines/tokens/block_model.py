@@ -1,6 +1,7 @@
 """What the adapters to block text pipelines share: blocks, clean texts and finished ones."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ class Undecided:
         rows: Of the group, with predictions that the next step uses again.
         tokens: (K, l), generated up to the block's end.
         open_: (K, l), positions of them that are not decided.
-        log_probs: (m, V) float64 of the clean tokens there; None where all is decided.
+        law: Gives the log probabilities (m, V), float64, of the clean tokens there of one particle, by its slot: those
+            of all would be large. None where all is decided.
     """
 
     rows: Any
     tokens: Int64[Tensor, "K l"]
     open_: Bool[Tensor, "K l"]
-    log_probs: Float64[Tensor, "m V"] | None = None
+    law: Callable[[int], Float64[Tensor, "m V"]] | None = None
 
 
 class BlockTextModel(GroupedModel):
@@ -96,9 +98,12 @@ class BlockTextModel(GroupedModel):
                 seen = self.undecided(group, before, block, 0 if state.steps == 0 else within + 1)
                 groups.append(seen.rows)
                 drawn = seen.tokens[..., None].repeat(1, 1, self.num_draws)
-                if seen.log_probs is not None:
-                    points = uniforms(self._clean[group], (len(seen.log_probs), self.num_draws), device=self.device)
-                    drawn[seen.open_], _ = draw(seen.log_probs, points)
+                if seen.law is not None:
+                    counts = seen.open_.sum(dim=1).tolist()
+                    points = uniforms(self._clean[group], (sum(counts), self.num_draws), device=self.device)
+                    for slot, some in enumerate(torch.split(points, counts)):
+                        if len(some):
+                            drawn[slot, seen.open_[slot]], _ = draw(seen.law(slot), some)
                 texts += self.texts(drawn.transpose(1, 2).flatten(0, 1))
         return GroupState(tuple(groups), state.steps), texts
 

@@ -198,7 +198,11 @@ class DiffusionGemmaModel(BlockTextModel):
             rows = rows if self._ended(rows) else self._begun(group, rows, block)
         if self._ended(rows) or bool(rows.frozen.all()):
             return rows
-        logits, canvas, scheduler = self._logits(group, rows, self._canvas(rows)), self._canvas(rows), self._with(rows)
+        logits, canvas, scheduler = (
+            self._logits(group, rows, self._canvas(rows)),
+            self._canvas(rows),
+            self._with(rows.scheduler),
+        )
         output = scheduler.step(
             model_output=logits, timestep=within, sample=canvas, return_dict=True,
             **step_arguments(scheduler, {**self._arguments(), "generator": generator}),
@@ -236,10 +240,10 @@ class DiffusionGemmaModel(BlockTextModel):
         """Of the scheduler's step: its own config says the rest."""
         return {"mask_token_id": None, "temperature": self.call["temperature"]}
 
-    def _with(self, rows: GemmaRows) -> Any:
-        """A scheduler that knows what it kept of these particles."""
+    def _with(self, kept: dict[str, Tensor] | None) -> Any:
+        """A scheduler that knows what it kept of particles."""
         scheduler = copy.deepcopy(self.scheduler)
-        for name, value in (rows.scheduler or {}).items():
+        for name, value in (kept or {}).items():
             setattr(scheduler, name, value)
         return scheduler
 
@@ -277,9 +281,15 @@ class DiffusionGemmaModel(BlockTextModel):
             return Undecided(rows, tokens, open_)
         open_[:, -self.canvas :] = here
         canvas = self._canvas(rows)
-        logits = self._logits(group, rows, canvas)
-        law = drawn_law(self._with(rows), logits, canvas, timestep, self._arguments())
-        return Undecided(replace(rows, logits=logits), tokens, open_, law.probs[here].log())
+        logits, arguments = self._logits(group, rows, canvas), self._arguments()
+
+        def law(slot: int) -> Tensor:
+            index = torch.tensor([slot], device=self.device)
+            scheduler = self._with(at_rows(rows.scheduler, index))
+            found = drawn_law(scheduler, logits[index], canvas[index], timestep, arguments)
+            return found.probs[0, here[slot]].log()
+
+        return Undecided(replace(rows, logits=logits), tokens, open_, law)
 
     def transition_probs(self, state: GroupState, group: int = 0) -> Float64[Tensor, "K C V"]:
         """Exact probabilities of each token of the canvas after the next step, each position by itself.
@@ -301,7 +311,7 @@ class DiffusionGemmaModel(BlockTextModel):
         canvas = self._canvas(rows)
         with torch.no_grad():
             logits = self._logits(group, rows, canvas)
-            scheduler = self._with(rows)
+            scheduler = self._with(rows.scheduler)
             probs = renoising_probs(scheduler, logits, canvas, within, self._arguments())
             shaped = probed(scheduler, logits, canvas, within, self._arguments()).pred_logits
         if self.call["confidence_threshold"] is None:

@@ -276,14 +276,17 @@ class LLaDA2Model(BlockTextModel):
         open_[:, : max(first - prompt, 0)] = False
         if self._waits(group, rows, block, timestep) or not bool(open_.any()):
             return Undecided(rows, tokens, torch.zeros_like(open_))
-        rows = replace(rows, logits=self._logits(group, rows, last))
-        law = self._law(group, rows, block, timestep).probs[:, max(prompt - first, 0) : end - first]
-        return Undecided(rows, tokens, open_, law[open_[:, max(first - prompt, 0) :]].log())
+        logits, begin = self._logits(group, rows, last), max(first - prompt, 0)
 
-    def _law(self, group: int, rows: LLaDA2Rows, block: int, timestep: int) -> DrawnLaw:
+        def law(slot: int) -> Tensor:
+            found = self._law(logits[slot : slot + 1], rows.tokens[slot : slot + 1], group, block, timestep).probs[0]
+            return found[max(prompt - first, 0) : end - first][open_[slot, begin:]].log()
+
+        return Undecided(replace(rows, logits=logits), tokens, open_, law)
+
+    def _law(self, logits: Tensor, tokens: Tensor, group: int, block: int, timestep: int) -> DrawnLaw:
         first, last = self._place(group, block)
-        logits = self._logits(group, rows, last)
-        return drawn_law(self.scheduler, logits, rows.tokens[:, first:last], timestep, self._arguments(group, block))
+        return drawn_law(self.scheduler, logits, tokens[:, first:last], timestep, self._arguments(group, block))
 
     def transition_probs(self, state: GroupState, group: int = 0) -> Float64[Tensor, "K L V"]:
         """Exact probabilities of each token of the current block after the next step, each position by itself.
@@ -301,7 +304,7 @@ class LLaDA2Model(BlockTextModel):
         rows = self._begun(rows) if within == 0 else rows
         here = rows.tokens[:, first:last]
         with torch.no_grad():
-            law = self._law(group, rows, block, within)
+            law = self._law(self._logits(group, rows, last), rows.tokens, group, block, within)
         if self._waits(group, rows, block, within):
             return torch.zeros_like(law.probs).scatter(2, here[..., None], 1.0)
         schedule, arguments = self.scheduler._transfer_schedule, self._arguments(group, block)
