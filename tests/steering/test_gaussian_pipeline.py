@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fklit
+from fklit.steering.calibration import Calibrated
 
 CENTER, SCALE, STEPS = 1.5, 2.0, 20
 
@@ -58,10 +59,16 @@ def _reward(x):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DPMSolverMultistepScheduler"])
-@pytest.mark.parametrize("potential", ["difference", "max"])
+@pytest.mark.parametrize("potential", ["difference", "max", "calibrated"])
 def test_tilted_gaussian(name, potential):
     pipeline, particles, seeds = _pipeline(name), 4000, range(6)
     call = {"num_inference_steps": STEPS}
+    if potential == "calibrated":
+        made = fklit.calibrate(
+            pipeline, reward=_reward, num_samples=500, upper_bound=0.0, decode=lambda x: x, pipeline_kwargs=call,
+            scheduler="keep", schedule=fklit.Schedule(0.0, 0.95, 3),
+        )  # fmt: skip
+        potential = Calibrated(made)
     base = torch.cat([
         fklit.steer(pipeline, reward=_reward, reward_scale=0.0, num_particles=particles, seed=seed,
                     pipeline_kwargs=call, decode=lambda x: x, previews=False).samples.flatten()

@@ -48,7 +48,7 @@ class _Listener(Difference):
 
 def calibrate(
     pipeline: Any,
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[str] | None = None,
     *,
     reward: Reward | Callable[..., Any],
     num_samples: int = DEFAULT_SAMPLES,
@@ -78,7 +78,8 @@ def calibrate(
 
     Args:
         pipeline: As for `fklit.steer`.
-        prompts: P prompts, as for `fklit.steer`.
+        prompts: P prompts, as for `fklit.steer`; None for an unconditional pipeline, or where `pipeline_kwargs` hold
+            embeddings or class labels, which are then sampled side by side.
         reward: As for `fklit.steer`.
         num_samples: n of each prompt, at least 2.
         schedule: Steps that are scored; None for every twentieth of the run from 0.1 to 0.95 of it, among which are the
@@ -106,9 +107,7 @@ def calibrate(
         ValueError, TypeError: For arguments that do not fit.
         RewardError: If the reward fails, or gives NaN.
     """
-    texts = check_prompts([prompts] if isinstance(prompts, str) else prompts)
-    indices = check_indices(prompt_indices, len(texts))
-    known = check_metadata(metadata, texts)
+    texts = None if prompts is None else check_prompts([prompts] if isinstance(prompts, str) else prompts)
     samples = check_count("num_samples", num_samples, minimum=2)
     size = check_count("batch_size", batch_size)
     measured = as_reward(reward)
@@ -136,24 +135,27 @@ def calibrate(
     steering |= {"decode_batch": decode_batch, "flow_kernel": flow_kernel, "noise_level": noise_level}
     listener, results = _Listener(), list[SteeringResult]()
     steering["potential"] = listener
-    for start in range(0, len(texts), size):
-        rows = slice(start, start + size)
-        found = steer(pipeline, texts[rows], prompt_indices=indices[rows], metadata=known[rows], **steering)
-        results.append(found)
-        if on_batch is not None:
-            on_batch(min(start + size, len(texts)))
-    return _calibration(results, texts, measured, upper_bound, listener.heard)
+    if texts is None:
+        results.append(steer(pipeline, None, prompt_indices=prompt_indices, metadata=metadata, **steering))
+    else:
+        indices, known = check_indices(prompt_indices, len(texts)), check_metadata(metadata, texts)
+        for start in range(0, len(texts), size):
+            rows = slice(start, start + size)
+            found = steer(pipeline, texts[rows], prompt_indices=indices[rows], metadata=known[rows], **steering)
+            results.append(found)
+            if on_batch is not None:
+                on_batch(min(start + size, len(texts)))
+    return _calibration(results, measured, upper_bound, listener.heard)
 
 
 def _calibration(
     results: Sequence[SteeringResult],
-    prompts: list[str],
     reward: Reward,
     upper_bound: float | None,
     run: Mapping[str, Any],
 ) -> Calibration:
     """What the runs measured."""
-    first = results[0]
+    first, prompts = results[0], [prompt for found in results for prompt in found.prompts]
     budget = sum((found.budget for found in results), Budget())
     rows, steps = len(prompts) * first.rewards.shape[1], len(first.scored_steps)
     if steps == 0:

@@ -1,9 +1,10 @@
 """What a calibration proposes: where to score, how often, and a reward scale from a budget.
 
-- **Where**: evenly, from the first step from which on scores are correlated with the final reward (by more than a
-  standard error) to the last one at which they do not yet decide it: clones need steps to part. Steps are *not* placed
-  where scores tell most (the highest correlation or AUC): in a trial with the shipped model scores at the three best
-  steps lost the gain that three earlier, weaker ones had. A late score picks well, but what it picks is finished.
+- **Where**: evenly, from the first step whose scores are correlated with the final reward (by more than two standard
+  errors, and above 0 from there on) to the last one at which they do not yet decide it: clones need steps to part.
+  Steps are *not* placed where scores tell most (the highest correlation or AUC): in a trial with the shipped model
+  scores at the three best steps lost the gain that three earlier, weaker ones had. A late score picks well, but what
+  it picks is finished.
 - **How often**: as many scores as a share of the denoiser's time pays for, 3 to 9.
 - **Scale**: from a budget in nats (KL of the target from the base) or in effective samples, by the pool of samples.
   The goals' own budgets stop where the scale times the reward's standard deviation within a prompt is 5 ("sample") or
@@ -25,6 +26,7 @@ DEFAULT_NATS = 1.0  # of goal="sample": a target that K = 4 particles can repres
 BEST_SHARE = 0.8  # of goal="best": the share of what a pool can show at any scale
 DEFAULT_OVERHEAD = 0.5  # seconds of scores for each second of the denoiser
 _FEWEST, _MOST, _UNMEASURED = 3, 9, 7
+_NOISE = 2.0  # standard errors
 _DECIDED = 0.95  # rank correlation from which on the score is the final reward
 _WIDEST: dict[Goal, float] = {"best": 16.0, "sample": 5.0}  # scale times the standard deviation within a prompt
 
@@ -99,11 +101,15 @@ def propose_steps(calibration: Calibration, *, overhead: float = DEFAULT_OVERHEA
         ValueError: no step's scores are correlated with the final reward beyond noise.
     """
     correlations = {step: rank_correlation(calibration.at(step), calibration.rewards) for step in calibration.steps}
+    last_step = calibration.num_steps - 1
+    noise = _NOISE * rank_noise(calibration)
     telling: list[int] = []
-    for step in reversed([step for step in calibration.steps if step < calibration.num_steps - 1]):
-        if not correlations[step] > rank_noise(calibration):  # also where it is NaN
+    for step in reversed([step for step in calibration.steps if step < last_step]):
+        if not correlations[step] > 0:  # also where it is NaN
             break
         telling.insert(0, step)
+    while telling and correlations[telling[0]] <= noise:
+        telling.pop(0)
     if not telling:
         raise ValueError(
             "expected scores on the way that say something of the final reward, got a rank correlation within noise at "

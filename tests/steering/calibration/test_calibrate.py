@@ -1,5 +1,7 @@
 """fklit.calibrate on pipelines, on models that own their steps, in the task, and from the command line."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import tiny_stable_diffusion
@@ -112,6 +114,27 @@ def test_bad_arguments(pipeline):
     ):
         with pytest.raises(ValueError, match=message):
             _calibrate(pipeline, ["a cat"], **given)
+
+
+def test_the_calibration_that_ships_fits_its_configuration():
+    import yaml
+
+    from fklit.rewards import ImageReward
+    from fklit.sampling.describe_run import describe_run
+
+    folder = Path(__file__).parents[3] / "configs" / "steering"
+    arguments = yaml.safe_load((folder / "calibrated.yaml").read_text())["model"]["init_args"]
+    made = Calibration.load(folder / Path(arguments["calibration"]).name)
+    reward = ImageReward(arguments["reward"]["init_args"]["model_name"])
+    call = arguments["pipeline_kwargs"]
+    assert made.run == describe_run(
+        reward, model="StableDiffusionPipeline", sampler="DDIMScheduler with eta=1", arguments=call
+    )
+    steps = fklit.Schedule(**arguments["reward_schedule"]).resolve(call["num_inference_steps"])
+    fitted = Calibrated(made).prepare(steps, num_steps=30, reward_scale=arguments["reward_scale"])
+    assert all(curve.slope > 0 for curve in fitted.curves.values())
+    steered = (folder / Path("emoji_prompts.jsonl")).read_text()
+    assert not {prompt for prompt in made.prompts if f'"{prompt}"' in steered}
 
 
 @pytest.mark.parametrize("num_steps", [4, 10, 20, 25, 28, 30, 50, 100])
