@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.progress import track
 
 from fklit import steer
 from fklit.feynman_kac.schedule import Schedule
-from fklit.pipelines.fast_decoder import FastDecoder
+from fklit.pipelines.fast_decoder import FastDecoder, SlowPreviewWarning
 from fklit.rewards import ImageReward, LatentImageReward
 from fklit.steering.preview_agreement import preview_agreement
 
@@ -85,6 +86,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", type=Path, default=None, help="write the JSON here, too")
     given = parser.parse_args(words)
     torch.set_num_threads(given.threads)
+    warnings.simplefilter("ignore", SlowPreviewWarning)  # it is measured
 
     from fklit.emoji.prompts import compositional_prompts
     from fklit.pipelines.source import PipelineSource
@@ -101,12 +103,12 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     figures = {}
     for name, found in runs.items():
         ratios = [seconds / base for (seconds, _), (base, _) in zip(found, runs["best-of-K"], strict=True)]
-        budget = found[0][1].budget
+        budgets = [result.budget for _, result in found]
         figures[name] = {
             "ratio to best-of-K": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-            "rows decoded": budget.decodes,
-            "rows decoded by the preview decoder": budget.preview_decodes,
-            "rows scored": statistics.mean(result.budget.reward_calls for _, result in found),
+            "rows decoded": statistics.mean(budget.decodes for budget in budgets),
+            "rows decoded by the preview decoder": statistics.mean(budget.preview_decodes for budget in budgets),
+            "rows scored": statistics.mean(budget.reward_calls for budget in budgets),
             "reward of the chosen": statistics.mean(float(result.rewards.amax(1).mean()) for _, result in found),
         }
     options = {"reward": reward, "pipeline_kwargs": {"num_inference_steps": given.steps, "guidance_scale": 1.0}}

@@ -16,10 +16,11 @@ from fklit.feynman_kac.weights import as_float64
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.pipelines.step_call import StepCall
-from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
+from fklit.sampling.latent_scores import LatentScores
 from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.reward_gradient import reward_gradient
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
@@ -54,8 +55,7 @@ class RewardTerm:
         path: reward histories; known once the run has begun.
         seconds: wall time of the scores on the way.
         decoder: decodes the predictions, and counts them.
-        latent_steps: the steps that the latent reward has scored.
-        latent_reward_calls: samples it has scored.
+        latent: scores of the latent reward, if there is one.
         scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
@@ -83,9 +83,6 @@ class RewardTerm:
         self.terms: dict[str, Tensor] = {}
         self.scored: list[Tensor] = []
         self._stop = EarlyStop(reward.stop_scoring_above, len(prompts))
-        self.latent_steps: list[int] = []
-        self.latent_reward_calls = 0
-        self._latent = reward.latent_reward
         self.decoder = PredictionDecoder(
             pipeline,
             decode=reward.decode,
@@ -94,6 +91,8 @@ class RewardTerm:
             at_once=particles.decode_batch or particles.max_batch,
         )
         self._preview_decoder = reward.preview_decoder
+        given = reward.latent_reward
+        self.latent = None if given is None else LatentScores(given, prompts, particles.num_particles)
         self._path: RewardPath | None = None
         self._prompts = list(prompts)
         self._on_nan = particles.on_nan
@@ -118,7 +117,7 @@ class RewardTerm:
             "reward_schedule": repr(self.schedule),
             "tempering": repr(self.tempering),
             "preview_decoder": None if self._preview_decoder is None else repr(self._preview_decoder),
-            "latent_reward": None if self._latent is None else repr(self._latent),
+            "latent_reward": None if self.latent is None else repr(self.latent.reward),
             "stop_scoring_above": None if self._stop.threshold is None else describe(self._stop.threshold),
         }
 
@@ -189,8 +188,8 @@ class RewardTerm:
     def load(self) -> None:
         """Load the weights of what scores."""
         self.reward.load()
-        if self._latent is not None:
-            self._latent.load()
+        if self.latent is not None:
+            self.latent.reward.load()
 
     def score(
         self, latents: Tensor, *, where: str, call: StepCall | None = None
@@ -208,19 +207,20 @@ class RewardTerm:
         began = _now(latents.device)
         active = self._stop.active
         self.scored.append(active)
-        latent = self._latent is not None and call is not None and self._latent.scores_at(call.index, call.num_steps)
-        if latent and call is not None:
-            self.latent_steps.append(call.index)
-        every = bool(active.all())
-        groups = None if every else active.nonzero().flatten().tolist()
+        early = self.latent if self.latent is not None and call is not None and self.latent.takes(call) else None
+        if early is not None and call is not None:
+            early.steps.append(call.index)
+        groups = None if bool(active.all()) else active.nonzero().flatten().tolist()
         rewards = torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.path.total.device)
-        samples = None
+        samples: Tensor | None = None
         if groups != []:
-            found, seen = (
-                self._scored_latents(latents, groups, call, where=where)
-                if latent and call is not None
-                else self._scored(latents, groups, where=where)
-            )
+            found: Tensor
+            seen: Tensor | None
+            if early is not None and call is not None:
+                rows = latents if groups is None else latents[self._rows(groups).to(latents.device)]
+                found, seen = early(rows, groups, call, where=where), None
+            else:
+                found, seen = self._scored(latents, groups, where=where)
             rewards, samples = (found, seen) if groups is None else self._spread(found, seen, groups, rewards)
         self._rewards.append(rewards.cpu())
         self.seconds += _now(latents.device) - began
@@ -273,25 +273,6 @@ class RewardTerm:
         samples = seen.new_zeros((self._shape[0] * self._shape[1], *seen.shape[1:]))
         samples[self._rows(groups).to(samples.device)] = seen
         return rewards, samples
-
-    def _scored_latents(
-        self, latents: Tensor, groups: Sequence[int] | None, call: StepCall, *, where: str
-    ) -> tuple[Tensor, None]:
-        """Score latents of all prompts, or some, by the latent reward: rewards (G, K)."""
-        assert self._latent is not None
-        chosen = range(self._shape[0]) if groups is None else groups
-        some = latents if groups is None else latents[self._rows(groups).to(latents.device)]
-        texts = [self._prompts[b] for b in chosen for _ in range(self._shape[1])]
-        broken = ~finite_rows(some)  # only where on_nan="drop"
-        shown = some.masked_fill(broken.reshape(-1, *[1] * (some.ndim - 1)), 0.0)
-        timestep = float(torch.as_tensor(call.timestep).flatten()[0])
-        time = timestep / float(call.scheduler.config.get("num_train_timesteps", 1000))
-        try:
-            rewards = self._latent(shown, texts, time=time)
-        except RewardError as error:
-            raise RewardError(f"{where}: {error}") from error
-        self.latent_reward_calls += len(texts)
-        return rewards.masked_fill(broken.to(rewards.device), math.nan).reshape(len(chosen), -1), None
 
     def _rows(self, groups: Sequence[int]) -> Tensor:
         """The rows of some prompts."""

@@ -266,7 +266,7 @@ class SamplingRun(ABC):
             "num_steps": int(self._interception.num_steps or 0),
             "settings": self._settings,
             "terms": {} if reward is None else reward.terms,
-            "latent_steps": () if reward is None else tuple(reward.latent_steps),
+            "latent_steps": () if reward is None or reward.latent is None else tuple(reward.latent.steps),
             "scored": None if reward is None or not reward.scored else torch.stack(reward.scored),
             "budget": Budget(
                 denoiser_calls=self._interception.denoiser_calls + self._more_calls,
@@ -274,7 +274,7 @@ class SamplingRun(ABC):
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decoder.decodes),
                 preview_decodes=0 if reward is None else reward.decoder.preview_decodes,
                 reward_calls=0 if reward is None else reward.reward_calls,
-                latent_reward_calls=0 if reward is None else reward.latent_reward_calls,
+                latent_reward_calls=0 if reward is None or reward.latent is None else reward.latent.calls,
                 reward_checks=0 if reward is None else reward.reward_checks,
                 seconds=meter.seconds(),
                 score_seconds=0.0 if reward is None else reward.seconds,

@@ -10,6 +10,7 @@ PATH = Path(__file__).parents[2] / "benchmarks" / "cheaper_scores.py"
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fklit.pipelines.fast_decoder.SlowPreviewWarning")
 def test_arms_decode_and_score_what_they_say(tmp_path):
     spec = importlib.util.spec_from_file_location("cheaper_scores", PATH)
     bench = importlib.util.module_from_spec(spec)

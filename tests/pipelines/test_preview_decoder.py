@@ -9,12 +9,13 @@ from tiny import tiny_ddpm, tiny_stable_diffusion
 
 import fklit
 from fklit.pipelines.decode import decode_latents
-from fklit.pipelines.fast_decoder import FastDecoder
+from fklit.pipelines.fast_decoder import FastDecoder, SlowPreviewWarning
 from fklit.pipelines.preview_decoder import PreviewDecoder, PreviewTap, UnfitPreviewError, scheduler_latents
 from fklit.pipelines.tiny_decoder import PreviewMismatchWarning, TinyDecoder
 from fklit.sampling.settings import RewardSettings
 from fklit.steering.preview_agreement import preview_agreement
 
+pytestmark = pytest.mark.filterwarnings("ignore::fklit.pipelines.fast_decoder.SlowPreviewWarning")
 CALL = {"num_inference_steps": 6, "guidance_scale": 1.0, "eta": 1.0}
 SCHEDULE = fklit.Schedule(indices=(1, 2, 3))
 
@@ -199,3 +200,24 @@ def test_agreement_is_measured_on_the_predictions_of_a_run(pipeline):
     torch.testing.assert_close(half.reward_difference, (own - seen).square().mean((1, 2)).sqrt(), atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="num_particles expected at least 2"):
         preview_agreement(pipeline, prompts, preview_decoder=FastDecoder(), reward=redness, num_particles=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "units", "slow"),
+    [
+        ("bfloat16", (), True),
+        ("bfloat16", ("amx_bf16",), False),
+        ("bfloat16", ("avx512_bf16",), False),
+        ("float16", ("amx_bf16",), True),
+        ("float32", (), False),
+    ],
+)
+def test_a_processor_without_the_units_is_told(pipeline, monkeypatch, recwarn, dtype, units, slow):
+    found = {"architecture": "x86_64", **dict.fromkeys(units, True)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    if slow:
+        with pytest.warns(SlowPreviewWarning, match=f"units for {dtype}.*use dtype='float32'"):
+            FastDecoder(dtype).prepare(pipeline.vae, lambda z: z)
+    else:
+        FastDecoder(dtype).prepare(pipeline.vae, lambda z: z)
+        assert not recwarn.list

@@ -71,8 +71,8 @@ def test_target_and_z_are_those_of_the_closed_form(exact, until):
         found = (weights * values).sum(dim=1)
         assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / math.sqrt(GROUPS)
     latent = 5 if until == 1 else 2  # steps 1 to 5, of which those before 3
-    assert term.latent_steps == list(range(1, 1 + latent))
-    assert term.latent_reward_calls == latent * GROUPS * PARTICLES
+    assert term.latent.steps == list(range(1, 1 + latent))
+    assert term.latent.calls == latent * GROUPS * PARTICLES
     assert term.reward_calls == (6 - latent) * GROUPS * PARTICLES == term.decoder.decodes + GROUPS * PARTICLES
 
 
