@@ -24,6 +24,7 @@ _MODULES = (
     "fklit.emoji.training.text_to_image",
     "fklit.eqprop.training.backprop",
     "fklit.eqprop.training.task",
+    "fklit.steering.gradient_proposal",
     "fklit.steering.task",
     "fklit.text",
 )

@@ -23,7 +23,6 @@ from fklit.pipelines.transition import as_double
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative; 2e-2 in half precision
 _SAMPLES = ("sample", "hidden_states", "x")
-_INSTEAD = "use GradientProposal(jacobian=False), which needs no gradient of the denoiser"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class NetworkReplay:
         call: the step, whose interception keeps the denoiser's calls.
         max_batch: most rows of a call, padded to exactly this number; None for all at once.
         checkpoint: whether the denoiser recomputes its blocks in the backward pass, for less memory.
+        otherwise: what the user can do where this cannot be done, for messages.
 
     Attributes:
         evaluations: rows evaluated so far.
@@ -52,13 +52,20 @@ class NetworkReplay:
             the denoiser's input is not the sample times a number.
     """
 
-    def __init__(self, call: StepCall, *, max_batch: int | None = None, checkpoint: bool = False) -> None:
+    def __init__(
+        self,
+        call: StepCall,
+        *,
+        max_batch: int | None = None,
+        checkpoint: bool = False,
+        otherwise: str = "use a pipeline with plain guidance",
+    ) -> None:
         self.evaluations = 0
         self._call = call
         self._max_batch = max_batch
         self._checkpoint = checkpoint
-        self._rows = [_find_rows(item, call.sample) for item in call.network_calls]
-        self._weights = _find_weights(call)
+        self._rows = [_find_rows(item, call.sample, otherwise) for item in call.network_calls]
+        self._weights = _find_weights(call, otherwise)
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient of `sum(cotangent * x0)` with respect to the sample, x0 being the denoised prediction.
@@ -146,7 +153,7 @@ class NetworkReplay:
         return found
 
 
-def _find_rows(item: NetworkCall, sample: Tensor) -> _Rows:
+def _find_rows(item: NetworkCall, sample: Tensor, otherwise: str) -> _Rows:
     """The argument that holds the samples, which is the first of its tensors (see `microbatch.rows_of`)."""
     named: list[tuple[str | int, Any]] = [(name, item.kwargs.get(name)) for name in _SAMPLES]
     named += [*enumerate(item.args), *item.kwargs.items()]
@@ -155,7 +162,7 @@ def _find_rows(item: NetworkCall, sample: Tensor) -> _Rows:
     if value is None or value.ndim != sample.ndim or value.shape[0] % sample.shape[0] != 0:
         raise UnsupportedPipelineError(
             f"expected a denoiser that takes the samples {tuple(sample.shape)} as a tensor of as many axes, got "
-            f"{kind}, which does not; {_INSTEAD}."
+            f"{kind}, which does not; {otherwise}."
         )
     # What is not finite, in rows that on_nan='drop' lets die, has no say.
     own = as_double(value[:, : sample.shape[1]]).nan_to_num(0.0, 0.0, 0.0)
@@ -168,11 +175,11 @@ def _find_rows(item: NetworkCall, sample: Tensor) -> _Rows:
             return _Rows(name, value, scale, value.shape[0] // sample.shape[0])
     raise UnsupportedPipelineError(
         f"expected {kind} to take the samples times a number, got an argument {name!r} that is something else; "
-        f"{_INSTEAD}."
+        f"{otherwise}."
     )
 
 
-def _find_weights(call: StepCall) -> list[float]:
+def _find_weights(call: StepCall, otherwise: str) -> list[float]:
     """The factors by which the model output is a combination of the blocks of predictions, in their order."""
     output, count = call.model_output, call.model_output.shape[0]
     blocks = [block for item in call.network_calls for block in torch.split(item.prediction, count)]
@@ -188,7 +195,7 @@ def _find_weights(call: StepCall) -> list[float]:
             return found
     raise UnsupportedPipelineError(
         "expected a model output that is a linear combination of what the denoiser returned, got one that is not "
-        f"(rescaled guidance, or another network); {_INSTEAD}, or plain guidance."
+        f"(rescaled guidance, or another network); {otherwise}."
     )
 
 

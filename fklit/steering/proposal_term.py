@@ -130,7 +130,12 @@ class ProposalTerm:
         return shift
 
     def _pull_back(self, call: StepCall, cotangent: Tensor, checkpoint: bool) -> Tensor:
-        replay = NetworkReplay(call, max_batch=self._max_batch, checkpoint=checkpoint)
+        replay = NetworkReplay(
+            call,
+            max_batch=self._max_batch,
+            checkpoint=checkpoint,
+            otherwise="use plain guidance, or GradientProposal(jacobian=False), without gradients of the denoiser",
+        )
         found = replay.pull_back(cotangent)
         self.evaluations += replay.evaluations
         return found

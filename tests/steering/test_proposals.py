@@ -176,6 +176,14 @@ def test_modes(pipeline, mode, jacobian):
     assert not any(parameter.grad is not None for parameter in pipeline.unet.parameters())
 
 
+def test_one_particle(pipeline):
+    """Nothing is resampled, yet steps must draw noise: the weight of the one sample is the ratio."""
+    pipeline.scheduler = _scheduler("ddim")
+    with pytest.warns(SchedulerSwapWarning, match="eta=1"):
+        result = _steer(pipeline, num_particles=1, proposal=GradientProposal(), scheduler="auto")
+    assert torch.isfinite(result.log_z).all() and float((result.log_z - 2 * result.rewards[:, 0]).abs().min()) > 1e-3
+
+
 def test_micro_batches_give_the_same(pipeline):
     pipeline.scheduler = _scheduler("ddpm")
     whole = _steer(pipeline, proposal=GradientProposal())

@@ -334,3 +334,15 @@ def test_a_sampler_without_noise_is_refused(search):
 def test_options(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rollover_needs_plain_guidance():
+    from tiny import tiny_stable_diffusion
+
+    from fklit.pipelines.interception import UnsupportedPipelineError
+
+    kwargs = {"num_inference_steps": 5, "guidance_scale": 3.0, "guidance_rescale": 0.7, "eta": 1.0, "height": 16,
+              "width": 16}  # fmt: skip
+    with pytest.raises(UnsupportedPipelineError, match=r"linear combination.*another search"):
+        fklit.steer(tiny_stable_diffusion(), "a cat", reward=lambda images: -images.mean((1, 2, 3)),
+                    search=RolloverBudget(draws=8), scheduler="keep", pipeline_kwargs=kwargs)  # fmt: skip

@@ -93,7 +93,9 @@ class RolloverTerm:
             replay = None
             while bool((wanted := (best <= self._reached) & (self._left > 0)).any()):
                 rows = wanted.nonzero().flatten()
-                replay = replay or NetworkReplay(call, max_batch=self._max_batch)
+                replay = replay or NetworkReplay(
+                    call, max_batch=self._max_batch, otherwise="use plain guidance, or another search"
+                )
                 children = self._children(rows, call.sample)
                 predicted = replay.predict(children, rows)
                 everywhere = rows.to(sample.device)
