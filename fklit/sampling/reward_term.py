@@ -16,7 +16,7 @@ from fklit.feynman_kac.weights import as_float64
 from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.pipelines.step_call import StepCall
-from fklit.rewards.base import Reward
+from fklit.rewards.base import Reward, RewardError
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
