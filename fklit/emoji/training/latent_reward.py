@@ -54,7 +54,7 @@ class LatentRewardTask(LightningModule):
         blocks: tuple[int, int] = (2, 1),
         latents: tuple[int, int, int] = (4, 16, 16),
         exponent: float = 8.0,
-        distill_steps: int = 150,
+        distill_steps: int = 250,
         distill_rows: int = 32,
         learning_rate: float = 2e-3,
         warmup_steps: int = 30,
