@@ -95,7 +95,6 @@ class Plan:
             "window": list(self.window),
         }
         shared |= {"guide": self.guide, "judge": self.judge}
-        shared["scales"] = {attribute.name: attribute.scale for attribute in self.attributes}
         return settings_hash({**shared, "prompts": list(self.prompts), "continuations": self.continuations})[:12]
 
     def units(self) -> Iterator[tuple[Arm, Attribute | None, int]]:
@@ -108,7 +107,7 @@ class Plan:
 
 def file_of(folder: Path, arm: Arm, attribute: Attribute | None, seed: int) -> Path:
     """Where the cells of a unit are."""
-    what = "base" if attribute is None else attribute.name
+    what = "base" if attribute is None else f"{attribute.name}-x{attribute.scale:g}"
     return folder / f"{arm.name}-k{arm.k}-n{arm.draws}-s{arm.sweeps}-{what}-{seed}.json"
 
 
@@ -119,12 +118,31 @@ def run_cells(plan: Plan, folder: Path, *, shard: int = 0, shards: int = 1, adva
     judges = {a.name: a.judge().to(plan.device) for a in plan.attributes if a.judge is not None}
     for number, unit in enumerate(plan.units()):
         path = file_of(folder, *unit)
-        if number % shards == shard and not path.is_file():
-            cells = _unit(plan, unit, model, guides, judges)
-            part = path.with_suffix(f".part{os.getpid()}")
-            part.write_text(json.dumps(cells), encoding="utf-8")
-            os.replace(part, path)
+        if number % shards == shard:
+            if not path.is_file():
+                _write(path, _unit(plan, unit, model, guides, judges))
+            elif unit[1] is None:
+                _score_more(path, guides, judges)
         advance()
+
+
+def _write(path: Path, cells: list[dict[str, Any]]) -> None:
+    part = path.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(cells), encoding="utf-8")
+    os.replace(part, path)
+
+
+def _score_more(path: Path, guides: dict[str, Reward], judges: dict[str, Reward]) -> None:
+    """Score the unsteered texts that are on disk by the attributes that were asked for later."""
+    cells = json.loads(path.read_text(encoding="utf-8"))
+    missing = [name for name in guides if name not in cells[0]["guide"]]
+    for cell in cells if missing else ():
+        for name in missing:
+            cell["guide"][name] = _scores(guides[name], cell["texts"], cell["prompt"])
+            if name in judges:
+                cell["judge"][name] = _scores(judges[name], cell["texts"], cell["prompt"])
+    if missing:
+        _write(path, cells)
 
 
 def _unit(

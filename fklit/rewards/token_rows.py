@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-STEP = 16  # lengths are rounded up to a multiple: of up to 64 tokens there are four shapes
+STEP = 8  # lengths are rounded up to a multiple: of up to 64 tokens there are eight shapes
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_a_run_resumes_and_its_figures_are_those_of_its_cells(cells, summary, pl
     assert headline["held_out"]["fluency"]["K4"] == arm["judge_less_base"]
     gaps = [table["table"][name]["K4, 2 draws"]["less_best_of_n"][0] for name in ("sentiment_up", "sentiment_down")]
     assert headline["fk_less_best_of_n"]["attribute"]["K4"][0] == pytest.approx(np.mean(gaps))
+
+
+def test_an_attribute_that_is_asked_for_later_computes_only_its_own_cells(cells, plan, tmp_path):
+    few = replace(plan, attributes=plan.attributes[:1])
+    assert few.digest == plan.digest
+    cells.run_cells(few, tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    cells.run_cells(plan, tmp_path)
+    changed = [name for name, time in before.items() if (tmp_path / name).stat().st_mtime_ns != time]
+    assert sorted(changed) == [f"pool-k6-n1-s0-base-{seed}.json" for seed in (0, 1)]
+    for cell in cells.read_cells(tmp_path, plan)[("pool", "base")]:
+        assert cell["guide"] == dict.fromkeys(("fluency", "sentiment_up", "sentiment_down"), count_a(cell["texts"]))
+        assert cell["judge"]["sentiment_up"] == count_b(cell["texts"])
 
 
 def test_runs_of_a_prompt_differ_and_seeds_differ(cells, plan, tmp_path):

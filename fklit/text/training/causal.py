@@ -111,7 +111,7 @@ class CausalLanguageModelTask(LightningModule):
         assert self.start is not None
         before = F.pad(tokens[:, :-1], (1, 0), value=self.start)
         logits = self.network(input_ids=before).logits.float()
-        return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """One step; logs `train/loss`."""
