@@ -41,7 +41,7 @@ class SteeringSettings(SamplingSettings):
             `fklit.steering.gradient_proposal.GradientProposal`; the importance ratio keeps the target. None draws from
             the sampler's own law.
         search: looks for samples of high reward in place of weights and resampling, such as
-            `fklit.steering.search.SVDD`; it does **not** sample the target. None for FK steering, which does.
+            `fklit.steering.search.SVDD`; it does not sample the target. None for FK steering, which does.
     """
 
     reward: Reward | Callable[..., Any]
