@@ -12,17 +12,15 @@ from torch import Tensor
 from fklit.feynman_kac.potentials import get_potential
 from fklit.feynman_kac.reward_path import RewardPath
 from fklit.feynman_kac.tempering import Constant, Tempering
-from fklit.feynman_kac.weights import as_float64
-from fklit.pipelines.finite import check_finite, finite_rows
 from fklit.pipelines.modality import Modality
 from fklit.pipelines.step_call import StepCall
-from fklit.rewards.base import Reward, RewardError
+from fklit.rewards.base import Reward
 from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
 from fklit.sampling.latent_scores import LatentScores
 from fklit.sampling.prediction_decoder import PredictionDecoder
-from fklit.sampling.reward_gradient import reward_gradient
+from fklit.sampling.prediction_scores import PredictionScores
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
 
 REWARD_RECORD = (
@@ -55,6 +53,7 @@ class RewardTerm:
         path: reward histories; known once the run has begun.
         seconds: wall time of the scores on the way.
         decoder: decodes the predictions, and counts them.
+        predictions: decodes and scores predictions, all or some, with gradients where they are asked for.
         latent: scores of the latent reward, if there is one.
         scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
@@ -94,9 +93,6 @@ class RewardTerm:
         given = reward.latent_reward
         self.latent = None if given is None else LatentScores(given, prompts, particles.num_particles)
         self._path: RewardPath | None = None
-        self._prompts = list(prompts)
-        self._on_nan = particles.on_nan
-        self._max_batch = particles.max_batch
         self._shape = (len(prompts), particles.num_particles)
         self._scorer = Scorer(
             self.reward,
@@ -106,6 +102,7 @@ class RewardTerm:
             on_nan=particles.on_nan,
             metadata=metadata,
         )
+        self.predictions = PredictionScores(self.decoder, self._scorer, prompts, particles)
         self._rewards: list[Tensor] = []
 
     def record(self) -> dict[str, Any]:
@@ -217,47 +214,14 @@ class RewardTerm:
             found: Tensor
             seen: Tensor | None
             if early is not None and call is not None:
-                rows = latents if groups is None else latents[self._rows(groups).to(latents.device)]
+                rows = latents if groups is None else latents[self.predictions.rows(groups).to(latents.device)]
                 found, seen = early(rows, groups, call, where=where), None
             else:
-                found, seen = self._scored(latents, groups, where=where)
+                found, seen = self.predictions(latents, groups, where=where)
             rewards, samples = (found, seen) if groups is None else self._spread(found, seen, groups, rewards)
         self._rewards.append(rewards.cpu())
         self.seconds += _now(latents.device) - began
         return rewards, samples
-
-    def gradient(self, latents: Tensor, *, where: str) -> tuple[Float64[Tensor, " N"], Tensor]:
-        """Return rewards of denoised latents (B * K, ...) and their gradients in the latents, through the decoder.
-
-        Raises:
-            RewardError: the reward, or the decoder, is not differentiable.
-        """
-        return reward_gradient(
-            latents,
-            lambda chunk: self.decoder(chunk, gradient=True),
-            self._scorer.score_rows,
-            max_batch=self._max_batch if self.decoder.takes_some(latents) else None,
-            name=self.reward.display_name,
-            where=where,
-        )
-
-    def score_rows(self, latents: Tensor, rows: Tensor, *, where: str) -> tuple[Float64[Tensor, " n"], Tensor]:
-        """Return rewards of some rows (n,) of denoised latents (B * K, ...), and the samples that were scored.
-
-        The reward of a sample that is not finite is NaN.
-        """
-        if self.decoder.takes_some(latents):
-            samples = self.decoder(latents[rows.to(latents.device)])
-        else:
-            samples = self.decoder(latents)[rows.cpu()]
-        broken = ~finite_rows(samples)
-        shown = samples.masked_fill(broken.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
-        try:
-            with torch.no_grad():
-                scores = as_float64(self._scorer.score_rows(shown, rows))
-        except RewardError as error:
-            raise RewardError(f"{where}: {error}") from error
-        return scores.masked_fill(broken.to(scores.device), math.nan), samples
 
     def keep_scores(self, rewards: Float64[Tensor, "B K"]) -> None:
         """Record these rewards in place of those that were scored last."""
@@ -271,27 +235,8 @@ class RewardTerm:
         if seen is None:
             return rewards, None
         samples = seen.new_zeros((self._shape[0] * self._shape[1], *seen.shape[1:]))
-        samples[self._rows(groups).to(samples.device)] = seen
+        samples[self.predictions.rows(groups).to(samples.device)] = seen
         return rewards, samples
-
-    def _rows(self, groups: Sequence[int]) -> Tensor:
-        """The rows of some prompts."""
-        each = self._shape[1]
-        return (torch.tensor(groups)[:, None] * each + torch.arange(each)).flatten()
-
-    def _scored(self, latents: Tensor, groups: Sequence[int] | None, *, where: str) -> tuple[Tensor, Tensor]:
-        """Decode and score all prompts, or some: rewards (G, K) and samples (G * K, ...)."""
-        if groups is None:
-            rows = torch.arange(latents.shape[0])
-            samples = self.decoder(latents)
-        else:
-            rows = self._rows(groups)
-            here = rows.to(latents.device)
-            samples = self.decoder(latents[here]) if self.decoder.takes_some(latents) else self.decoder(latents)[here]
-        if self._on_nan == "error":
-            name = lambda row: self._name_of_row(int(rows[row]))  # noqa: E731
-            check_finite(samples, "decoder", self.decoder.kind, where=where, name=name)
-        return self._finite_only(samples, ~finite_rows(samples), groups, where=where), samples
 
     def update(self, rewards: Float64[Tensor, "B K"], log_weights: Float64[Tensor, "B K"]) -> Float64[Tensor, "B K"]:
         """Return the log potential of the rewards just scored.
@@ -325,26 +270,11 @@ class RewardTerm:
             samples: what is scored.
             broken: samples that are not finite, whose reward is NaN whatever the reward makes of them.
         """
-        rewards = self._finite_only(samples, broken, None, where="at the finished samples")
+        rewards = self.predictions.rewards_of(samples, broken, where="at the finished samples")
         self._scorer.finish()
         rows = broken.reshape(self._shape).cpu()
         self.terms = {name: part.cpu().masked_fill(rows, math.nan) for name, part in self._scorer.terms.items()}
         return rewards, self.path.terminal(rewards, self.reward_scale)
-
-    def _finite_only(
-        self, samples: Tensor, broken: Bool[Tensor, " N"], groups: Sequence[int] | None, *, where: str
-    ) -> Float64[Tensor, "G K"]:
-        """Score samples; those that are not finite are shown to the reward as zeros and get NaN."""
-        if not bool(broken.any()):
-            return self._scorer(samples, where=where, groups=groups)
-        rows = broken.to(samples.device)
-        shown = samples.masked_fill(rows.reshape(-1, *[1] * (samples.ndim - 1)), 0.0)
-        rewards = self._scorer(shown, where=where, groups=groups)
-        return rewards.masked_fill(rows.reshape(rewards.shape).to(rewards.device), math.nan)
-
-    def _name_of_row(self, row: int) -> str:
-        b, particle = divmod(row, self._shape[1])
-        return f"particle {particle} of prompt {self._prompts[b]!r}"
 
 
 def _now(device: torch.device) -> float:

@@ -111,7 +111,7 @@ class ProposalTerm:
                 scale=scale,
                 sigma=sigma,
                 reward_scale=self._reward.reward_scale,
-                reward_gradient=lambda: self._reward.gradient(x0, where=where)[1],
+                reward_gradient=lambda: self._reward.predictions.gradient(x0, where=where)[1],
                 pull_back=lambda cotangent, checkpoint: self._pull_back(call, cotangent, checkpoint),
             )
         )

@@ -142,8 +142,8 @@ def test_a_record_holds_the_row_of_its_group() -> None:
         dropped=torch.tensor([4, 0]),
         rewards=torch.tensor([[1.0, 2.0], [3.0, NAN]]).double(),
     )
-    spent = {"denoiser_calls": 0, "decodes": 0, "preview_decodes": 0, "reward_calls": 0, "latent_reward_calls": 0}
-    spent |= {"seconds": 0.0, "peak_memory_bytes": 0}
+    spent = {"denoiser_calls": 0, "gradient_calls": 0, "decodes": 0, "preview_decodes": 0, "reward_calls": 0}
+    spent |= {"latent_reward_calls": 0, "seconds": 0.0, "peak_memory_bytes": 0}
     assert result.record(0) == {
         **{"log_weights": [0.0, None], "log_z": None, "steps": [-1, 4], "ess": [2.0, 1.0], "min_ess": 1.0},
         **{"resampled": [False, False], "unique_roots": 1, "degenerate": True, "dropped": 4, "best": 0},

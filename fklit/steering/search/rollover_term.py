@@ -101,7 +101,7 @@ class RolloverTerm:
                 everywhere = rows.to(sample.device)
                 tried, made = sample.index_copy(0, everywhere, children), output.index_copy(0, everywhere, predicted)
                 x0 = _step(call, tried, made).denoised()
-                found, shown = self._reward.score_rows(x0, rows, where=where)
+                found, shown = self._reward.predictions.score_rows(x0, rows, where=where)
                 found = found.cpu().nan_to_num(nan=-torch.inf)
                 rises = found > best[rows]
                 better = rows[rises]
