@@ -47,7 +47,8 @@ from fklit.rewards import (
 )
 from fklit.text import MaskedTextModel, TextSampling
 
-_SCALES = {"fluency": 10.0, "sentiment_up": 5.0, "sentiment_down": 5.0, "acceptability": 10.0, "toxicity_down": 5.0}
+# Fluency was tuned on other prompts: of 3, 5, 10, 20 and 40, with 1, 4 and 8 draws and five windows.
+_SCALES = {"fluency": 20.0, "sentiment_up": 5.0, "sentiment_down": 5.0, "acceptability": 10.0, "toxicity_down": 5.0}
 
 
 def _negative(kind: Any) -> Any:

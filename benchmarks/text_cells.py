@@ -81,7 +81,7 @@ class Plan:
     model: str = "fklit:text_diffusion"
     guide: str = "fklit:text_guide"
     judge: str = ""
-    window: tuple[float, float, float] = (0.2, 0.9, 0.1)
+    window: tuple[float, float, float] = (0.1, 0.9, 0.1)
     rows: int = 64
     device: str = "cpu"
 
