@@ -82,7 +82,9 @@ def test_it_trains_resumes_and_is_loaded_as_a_preview_decoder(data, tmp_path):
 
 
 def test_arguments_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="expected blocks at 3 sizes"):
-        _task(decoder_blocks=(1, 1))
+    with pytest.raises(ValueError, match="expected 4 latent_channels and decoder_blocks at 3 sizes"):
+        _task(decoder_blocks=(1, 1)).setup("fit")
+    with pytest.raises(ValueError, match="got 3 and 3"):
+        _task(latent_channels=3).setup("fit")
     with pytest.raises(ValueError, match="channels and rows of at least 1"):
         _task(rows=0)
