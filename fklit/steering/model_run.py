@@ -23,6 +23,8 @@ from fklit.sampling.describe_run import describe_run
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.result import pil_images
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
+from fklit.steering.calibration.record import as_calibration
+from fklit.steering.goals import check_best
 from fklit.steering.model_reward import SampleScorer
 from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, soft_mean
 from fklit.steering.particle_scores import ParticleScores
@@ -86,6 +88,9 @@ class _Rewarded:
         potential = get_potential(settings.potential)
         self.schedule = settings.reward_schedule or DEFAULT_REWARD_SCHEDULE
         self.tempering = settings.tempering or Constant()
+        if settings.calibration is not None:
+            made = as_calibration(settings.calibration)
+            check_best(settings.goal, made, num_steps=model.num_steps, describe_run=self.describe_run)
         self.steps = self.schedule.resolve(model.num_steps) if potential.scores_intermediate else ()
         self.potential = potential.prepare(
             self.steps, num_steps=model.num_steps, reward_scale=self.scale, describe_run=self.describe_run
