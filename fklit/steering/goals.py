@@ -5,7 +5,7 @@ setting       `goal="best"`                `goal="sample"`
 ============  ===========================  ==============================================================
 potential     "difference"                 `Calibrated(calibration)`
 ess_threshold 0.5                          1: resample whenever weights differ
-reward_scale  a high one: the              the calibration's proposal: 1 nat from the base
+reward_scale  a high one: the              the calibration's proposal: at most 1 nat
               calibration's proposal, or
               the reward's suggestion
 schedule      the calibration's proposal,  the calibration's proposal
