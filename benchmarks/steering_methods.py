@@ -35,6 +35,11 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     "early stop": lambda k, usual: usual | {"stop_scoring_above": GOOD},
     "tiny decoder": lambda k, usual: usual | {"preview_decoder": TINY},
     "tiny decoder, early stop": lambda k, usual: usual | {"preview_decoder": TINY, "stop_scoring_above": GOOD},
+    "tiny decoder, early stop, four scores": lambda k, usual: (
+        usual
+        | {"preview_decoder": TINY, "stop_scoring_above": GOOD}
+        | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
+    ),
     # Scales that grow.
     "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},
     "geometric": lambda k, usual: usual | {"tempering": Geometric()},
