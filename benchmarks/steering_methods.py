@@ -35,6 +35,8 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     "early stop": lambda k, usual: usual | {"stop_scoring_above": GOOD},
     "tiny decoder": lambda k, usual: usual | {"preview_decoder": TINY},
     "tiny decoder, early stop": lambda k, usual: usual | {"preview_decoder": TINY, "stop_scoring_above": GOOD},
+    # A prompt whose particles are all good goes on as one of them.
+    "one particle": lambda k, usual: usual | {"preview_decoder": TINY, "one_particle_above": GOOD},
     "tiny decoder, early stop, four scores": lambda k, usual: (
         usual
         | {"preview_decoder": TINY, "stop_scoring_above": GOOD}
