@@ -9,6 +9,7 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
 from fklit.pipelines.tiny_decoder import TinyDecoder
 from fklit.steering.calibration import Calibrated
+from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.gradient_proposal import GradientProposal
 from fklit.steering.search import SVDD, CoDe, SequentialBestOfN
 
@@ -35,8 +36,14 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     "early stop": lambda k, usual: usual | {"stop_scoring_above": GOOD},
     "tiny decoder": lambda k, usual: usual | {"preview_decoder": TINY},
     "tiny decoder, early stop": lambda k, usual: usual | {"preview_decoder": TINY, "stop_scoring_above": GOOD},
-    # A prompt whose particles are all good goes on as one of them.
-    "one particle": lambda k, usual: usual | {"preview_decoder": TINY, "one_particle_above": GOOD},
+    # A prompt whose particles are all good goes on with one or two of them.
+    "one particle": lambda k, usual: usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=GOOD)},
+    "one particle, above .98": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=math.log(0.98))}
+    ),
+    "two particles": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=GOOD, number=2)}
+    ),
     "tiny decoder, early stop, four scores": lambda k, usual: (
         usual
         | {"preview_decoder": TINY, "stop_scoring_above": GOOD}

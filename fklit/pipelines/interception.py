@@ -164,13 +164,13 @@ class Interception:
         self._stack.close()
         return False
 
-    def go_on_as_one(self, groups: Tensor) -> None:
-        """Has groups of particles go on as their first from here on: (B,) bool, those of earlier calls included.
+    def share_rows(self, groups: Tensor, copies: int) -> None:
+        """Has groups of particles go on with fewer from here on: (B,) bool, those of earlier calls included.
 
-        All particles of such a group are to be copies of one from this step on (by its `ancestors`): each step gives
-        all of them the first one's child, and the denoiser gets one row of them.
+        Of such a group `copies` rows side by side are to be equal from this step on (by its `ancestors`): each step
+        gives all of them the first one's child, and the denoiser gets one row of them.
         """
-        self._shared = SharedRows(groups, self._group_size)
+        self._shared = SharedRows(groups, self._group_size, copies)
 
     def _claim(self, part: Any) -> None:
         """Marks a network as intercepted, or refuses one that another run has marked."""

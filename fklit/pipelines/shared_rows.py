@@ -10,20 +10,20 @@ from fklit.pipelines.microbatch import UNBATCHED, is_list_of_tensors, take_rows
 
 
 class SharedRows:
-    """Groups of particles that go on as one: all of their rows are copies of the first.
+    """Groups of particles that go on with fewer: their rows are copies, those of one particle side by side.
 
     Args:
-        single: the groups that do, (B,) bool.
+        groups: those that do, (B,) bool.
         group_size: K, rows of each group, side by side.
+        copies: rows of each of its particles, a divisor of K.
 
     Attributes:
         source: (B * K,), the row that each row is a copy of.
     """
 
-    def __init__(self, single: Tensor, group_size: int) -> None:
-        rows = torch.arange(len(single) * group_size)
-        first = rows - rows % group_size
-        self.source = torch.where(single.cpu().repeat_interleave(group_size), first, rows)
+    def __init__(self, groups: Tensor, group_size: int, copies: int) -> None:
+        rows = torch.arange(len(groups) * group_size)
+        self.source = torch.where(groups.cpu().repeat_interleave(group_size), rows - rows % copies, rows)
 
     def copied(self, samples: Tensor) -> Tensor:
         """Return samples (B * K, ...) with those of the first row in place of its copies."""

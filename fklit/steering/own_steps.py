@@ -96,7 +96,7 @@ class Steerable(Protocol):
 
 _OF_PIPELINES = (
     *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
-    *("scheduler", "flow_kernel", "noise_level", "proposal", "one_particle_above", "search"),
+    *("scheduler", "flow_kernel", "noise_level", "proposal", "fewer_particles", "search"),
 )
 
 

@@ -23,7 +23,7 @@ def _network(seen):
 
 @pytest.fixture
 def shared():
-    return SharedRows(torch.tensor([True, False, True]), 2)
+    return SharedRows(torch.tensor([True, False, True]), 2, 2)
 
 
 def _batch(blocks):
@@ -35,6 +35,8 @@ def _batch(blocks):
 
 def test_copies_take_the_first_row(shared):
     assert shared.copied(torch.arange(6)).tolist() == [0, 0, 2, 3, 4, 4]
+    two = SharedRows(torch.tensor([False, True]), 4, 2)
+    assert two.copied(torch.arange(8)).tolist() == [0, 1, 2, 3, 4, 4, 6, 6]
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
