@@ -50,6 +50,7 @@ from fklit.correctors.simulation import (
 from fklit.correctors.targets import (
     EDM,
     BlackBoxTilt,
+    Denoiser,
     DenoiserMLP,
     DifferentPathsError,
     Evaluation,
@@ -77,9 +78,11 @@ from fklit.correctors.targets import (
 __all__ = [
     "EDM",
     "BlackBoxTilt",
+    "Comparison",
     "ComposedPrompt",
     "Control",
     "Corrector",
+    "Denoiser",
     "DenoiserMLP",
     "DifferentPathsError",
     "EulerMaruyama",
@@ -109,6 +112,7 @@ __all__ = [
     "ModelExpert",
     "NoisePath",
     "NonFiniteScoreError",
+    "Polish",
     "Prediction",
     "PromptDivergence",
     "Proposal",
