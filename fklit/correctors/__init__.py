@@ -16,6 +16,7 @@ from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
 from fklit.correctors.guidance.settings import GuidanceSettings
 from fklit.correctors.guidance.two_models import TwoModelRun
 from fklit.correctors.simulation import (
+    Comparison,
     Control,
     Corrector,
     EulerMaruyama,
@@ -30,6 +31,7 @@ from fklit.correctors.simulation import (
     InitialGaussian,
     ItoCheck,
     KernelWeight,
+    Polish,
     Proposal,
     ProposalError,
     Rate,

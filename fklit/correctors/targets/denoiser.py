@@ -44,13 +44,13 @@ class DenoiserMLP(Denoiser):
     """
 
     def __init__(self, dim: int, width: int = 128, depth: int = 3, *, data_std: float = 1.0) -> None:
-        nn.Module.__init__(self)
         if dim < 1 or width < 1 or depth < 1 or not data_std > 0:
             raise ValueError(
                 f"expected positive numbers, got dim={dim}, width={width}, depth={depth}, data_std={data_std}; dim is "
                 "the length of the vectors."
             )
-        self.dim, self.width, self.depth, self.data_std = dim, width, depth, data_std
+        super().__init__(dim, data_std=data_std)
+        self.width, self.depth = width, depth
         self.noise = FourierFeatures()
         sizes = [dim + 2 * len(self.noise.frequencies), *[width] * depth]
         layers: list[nn.Module] = []

@@ -116,7 +116,7 @@ class Denoiser(nn.Module, ABC):
                 f"expected a {cls.__name__}, got {place} with a {kind.__name__}; call {kind.__name__}.load, or "
                 "Denoiser.load, which reads all of them."
             )
-        model = kind(**settings)
+        model: Self = kind(**settings)
         model.load_state_dict(weights)
         return model.eval()
 

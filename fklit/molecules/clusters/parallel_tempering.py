@@ -84,8 +84,8 @@ def parallel_tempering(
     Args:
         system: the energy.
         temperatures: rising. Swaps need neighbors whose energies overlap; at the highest the chains should mix alone.
-        num_chains: independent chains, each with a walker at every temperature.
-        num_steps: MALA steps of each walker, the burn-in included.
+        num_chains: chains at each temperature; those of one number swap.
+        num_steps: MALA steps of each chain, the burn-in included.
         burn_in: steps before the first sample, below `num_steps`.
         every: steps between samples of a chain.
         seed: of everything.

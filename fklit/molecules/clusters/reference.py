@@ -26,7 +26,7 @@ class ClusterReference:
         system: The energy.
         temperatures: Rising.
         num_chains: See `parallel_tempering`, as the next four.
-        num_steps: MALA steps of each walker.
+        num_steps: MALA steps of each chain.
         burn_in: Steps before the first sample.
         every: Steps between samples of a chain.
         seed: Of the chains.
