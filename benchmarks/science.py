@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from science_clusters import Cell, cells
 
-Figures = dict[str, float]
+Figures = dict[str, Any]
 
 
 def run_cells(work: Sequence[Cell], path: Path, console: Console) -> dict[tuple[str, str], list[Figures]]:
@@ -62,11 +62,14 @@ def summarize(found: dict[tuple[str, str], list[Figures]]) -> tuple[dict[str, An
     summary: dict[str, Any] = {}
     rows = []
     for (system, arm), figures in found.items():
-        row = {name: mean_and_error([one[name] for one in figures]) for name in figures[0]}
+        row = {name: mean_and_error([one[name] for one in figures]) for name in figures[0] if name != "radial"}
         summary.setdefault(system, {})[arm] = row["energy_w1"]
         if "min_ess" in row:
             row["min_ess"].append(min(one["min_ess"] for one in figures))
         rows.append({"system": system, "arm": arm, "runs": len(figures), "figures": row})
+        if "radial" in figures[0]:
+            density = torch.tensor([one["radial"] for one in figures], dtype=torch.float64).mean(dim=0)
+            rows[-1]["radial"] = [round(value, 5) for value in density.tolist()]
     return summary, rows
 
 

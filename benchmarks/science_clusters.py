@@ -1,12 +1,14 @@
 """The cells of benchmarks/science.py on clusters."""
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -24,13 +26,14 @@ from fklit.molecules import (
     cluster_distances,
     parallel_tempering,
     quench,
+    radial_distribution,
 )
 
 ROOT = Path(__file__).parent.parent
 PATH = EDM(0.02, 6.0, 3.0)
 HOT = 2.0
 SPRINGS = [[0.0, 1.0, 0.3, 0.0], [1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 2.0], [0.0, 0.0, 2.0, 0.0]]
-Distances = Callable[[torch.Tensor], dict[str, float]]
+Distances = Callable[[torch.Tensor], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Cell:
     system: str
     arm: str
     seed: int
-    compute: Callable[[], dict[str, float]]
+    compute: Callable[[], dict[str, Any]]
 
 
 def cells(given: argparse.Namespace) -> Iterator[Cell]:
@@ -52,7 +55,7 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
 
 def sampled(
     expert: Any, beta: Any, distances: Distances, given: argparse.Namespace, seed: int, **settings: Any
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Simulate one group, draw from it by weight, and measure."""
     polish = settings.pop("polish", None)
     settings = {"num_steps": given.steps, "seed": seed, **settings}
@@ -71,7 +74,7 @@ def exact_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
     mixture = particle_mixture()
     space = MeanFreeSpace(4, 2)
 
-    def by_density(truth: GaussianMixture, x: torch.Tensor) -> dict[str, float]:
+    def by_density(truth: GaussianMixture, x: torch.Tensor) -> dict[str, Any]:
         y = truth.sample((20_000,), torch.Generator().manual_seed(1000 + seed), dtype=torch.float64)
         energies = [-mixture.log_density(points.double()) for points in (x, y)]
         pairs = [space.pair_distances(points.double()).flatten() for points in (x, y)]
@@ -80,7 +83,7 @@ def exact_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         found["mode_tv"] = 0.5 * float((masses[0] - masses[1]).abs().sum())
         return found | {"distance_w2": wasserstein_line(*pairs)[1], "mean_energy": float(energies[0].mean())}
 
-    def by_energy(truth: GaussianMixture, x: torch.Tensor) -> dict[str, float]:
+    def by_energy(truth: GaussianMixture, x: torch.Tensor) -> dict[str, Any]:
         y = truth.sample((20_000,), torch.Generator().manual_seed(1000 + seed), dtype=torch.float64)
         return cluster_distances(harmonic, x, y)
 
@@ -112,10 +115,10 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
     name = f"lj{system.num_particles}"
     expert = TrainedExpert(str(given.output / f"{name}-network-{seed}"), PATH, max_batch=64)
 
-    def run(beta: float, temperature: float, **settings: Any) -> dict[str, float]:
+    def run(beta: float, temperature: float, **settings: Any) -> dict[str, Any]:
         train(given, seed)
         truth = reference.at(temperature)
-        return sampled(expert, beta, lambda x: cluster_distances(system, x, truth), given, seed, **settings)
+        return sampled(expert, beta, lambda x: compared(system, x, truth), given, seed, **settings)
 
     yield Cell(f"{name} T={HOT:g}", "base", seed, partial(run, 1.0, HOT))
     yield Cell(f"{name} T={HOT:g}", "floor", seed, partial(floor_of, given, reference, HOT, HOT, seed))
@@ -130,6 +133,14 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         yield Cell(label, "parallel tempering", seed, partial(tempered, given, reference, temperature, seed))
         yield Cell(label, "exact hot sample", seed, partial(floor_of, given, reference, HOT, temperature, seed))
         yield Cell(label, "floor", seed, partial(floor_of, given, reference, temperature, temperature, seed))
+
+
+def compared(system: LennardJones, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """Distances, and the density of pair distances from 0 to 6."""
+    return {
+        **cluster_distances(system, x, y),
+        "radial": radial_distribution(system.space, x, bins=60, highest=6.0)[1].tolist(),
+    }
 
 
 def reference_of(given: argparse.Namespace, system: LennardJones) -> ClusterReference:
@@ -151,20 +162,21 @@ def train(given: argparse.Namespace, seed: int) -> None:
     words += ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(given.output / "training")]
     if given.train_steps is not None:
         words += ["--trainer.max_steps", str(given.train_steps)]
-    fklit_command(words)
+    with patch.object(sys, "argv", ["fklit"]):  # the command line warns of words of its own beside those of Python
+        fklit_command(words)
 
 
 def floor_of(
     given: argparse.Namespace, reference: ClusterReference, drawn: float, temperature: float, seed: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """As many reference samples of one temperature as a run has particles, against the others of a temperature."""
     x, y = reference.at(drawn), reference.at(temperature)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     kept = order[given.particles :] if drawn == temperature else order
-    return cluster_distances(reference.system, x[order[: given.particles]], y[kept])
+    return compared(reference.system, x[order[: given.particles]], y[kept])
 
 
-def tempered(given: argparse.Namespace, reference: ClusterReference, temperature: float, seed: int) -> dict[str, float]:
+def tempered(given: argparse.Namespace, reference: ClusterReference, temperature: float, seed: int) -> dict[str, Any]:
     """Plain parallel tempering of a tenth of the reference's length, from starts of its own."""
     begun = time.perf_counter()
     steps = reference.num_steps // 10
@@ -173,7 +185,7 @@ def tempered(given: argparse.Namespace, reference: ClusterReference, temperature
     x = found.at(temperature)
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: given.particles]]
     seconds = time.perf_counter() - begun
-    return {**cluster_distances(reference.system, x, reference.at(temperature)), "seconds": seconds}
+    return {**compared(reference.system, x, reference.at(temperature)), "seconds": seconds}
 
 
 def particle_mixture() -> GaussianMixture:

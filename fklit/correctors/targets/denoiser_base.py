@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fklit.hyperparameters import describe
+
 
 class Denoiser(nn.Module, ABC):
     """A network `D(x, sigma)` of vectors that estimates `E[x_0 | x_0 + sigma e = x]`, for `ScoreModelTask`.
@@ -122,7 +124,11 @@ class Denoiser(nn.Module, ABC):
 
 
 def _path_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """The shortest import path of a class, which survives most moves between files."""
+    try:
+        return str(describe(kind))
+    except ValueError:  # a class inside a function: it can be saved, but not loaded
+        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _class_of(path: str) -> Any:

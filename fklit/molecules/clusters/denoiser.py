@@ -71,7 +71,7 @@ class ClusterDenoiser(Denoiser):
 
     def network(self, inputs: Float[Tensor, "n d"], log_noise: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """The preconditioned network."""
-        rows = inputs.unflatten(1, (self.space_dim, self.num_particles - 1))
+        rows = inputs.reshape(-1, self.space_dim, self.num_particles - 1)
         vectors = rows @ self.difference.T  # (N, D, P)
         distances = vectors.square().sum(dim=1).sqrt().unsqueeze(2)
         spacing = self.centers[1] - self.centers[0]
@@ -86,7 +86,8 @@ class ClusterDenoiser(Denoiser):
             pairs = pairs + out(nn.functional.silu(own(pairs) + both + noised(noise).unsqueeze(1)))
         along: Tensor = self.last(nn.functional.silu(pairs)).squeeze(2)  # (N, P)
         moves: Tensor = (along.unsqueeze(1) * vectors) @ self.difference
-        return moves.flatten(1) / self.num_particles**0.5
+        moves = moves.flatten(1) / self.num_particles**0.5
+        return moves
 
     def settings(self) -> dict[str, Any]:
         """Arguments that build a network of this shape."""

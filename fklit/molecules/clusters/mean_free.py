@@ -78,7 +78,8 @@ class MeanFreeSpace:
 
     def pair_distances(self, coordinates: Float[Tensor, "*b d"]) -> Float[Tensor, "*b p"]:
         """Return the distances of all pairs i < j, (..., P)."""
-        return self.pair_vectors(coordinates).norm(dim=-2)
+        distances: Tensor = torch.linalg.vector_norm(self.pair_vectors(coordinates), dim=-2)
+        return distances
 
     def sum_over_pairs(self, vectors: Float[Tensor, "*b s p"]) -> Float[Tensor, "*b d"]:
         """Return the transpose of `pair_vectors`: what a gradient by pair differences is by coordinates.
@@ -86,7 +87,8 @@ class MeanFreeSpace:
         Args:
             vectors: one for each pair, (..., D, P).
         """
-        return (vectors @ self._pairs.to(vectors)).flatten(-2)
+        summed: Tensor = vectors @ self._pairs.to(vectors)
+        return summed.flatten(-2)
 
     def _rows(self, coordinates: Tensor) -> Tensor:
         if coordinates.shape[-1:] != (self.dim,):
@@ -94,4 +96,4 @@ class MeanFreeSpace:
                 f"expected coordinates (..., {self.dim}), got {tuple(coordinates.shape)}; they are of "
                 f"{self.num_particles} particles in {self.space_dim} dimensions without their center."
             )
-        return coordinates.unflatten(-1, (self.space_dim, self.num_particles - 1))
+        return coordinates.reshape(*coordinates.shape[:-1], self.space_dim, self.num_particles - 1)

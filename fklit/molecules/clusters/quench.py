@@ -83,7 +83,7 @@ def occupation(energies: Float[Tensor, " n"], *, resolution: float = 1e-2) -> di
             f"expected energies and a positive resolution, got {energies.numel()} energies and {resolution}; quench "
             "some samples."
         )
-    levels, counts = (energies.double() / resolution).round().unique(return_counts=True)
+    levels, counts = torch.unique((energies.double() / resolution).round(), return_counts=True)
     shares = (counts.double() / counts.sum()).tolist()
     return {round(level * resolution, 10): share for level, share in zip(levels.tolist(), shares, strict=True)}
 
