@@ -223,6 +223,13 @@ class Reward(nn.Module, ABC):
         name = self.display_name
         if not isinstance(samples, Tensor):
             texts = list(samples) if isinstance(samples, Sequence) and not isinstance(samples, str) else None
+            if texts and all(hasattr(item, "modality") for item in texts):  # objects of a model, such as designs
+                if self.accepts not in ("any", texts[0].modality):
+                    raise ValueError(
+                        f"{name} expected {self.accepts}s, got samples that are a {texts[0].modality} each; give "
+                        "another reward."
+                    )
+                return len(texts)
             if self.accepts in _FORMS or texts is None or not all(isinstance(text, str) for text in texts):
                 wanted = f"a float tensor of {_FORMS[self.accepts]}" if self.accepts in _FORMS else "a list of texts"
                 raise ValueError(f"{name} expected {wanted}, got a {type(samples).__name__}; convert it.")
