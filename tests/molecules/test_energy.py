@@ -93,6 +93,8 @@ def test_odd_inputs_are_refused_in_one_line():
         LennardJones(trap=0.0)
     with pytest.raises(ValueError, match=r"expected coordinates \(\.\.\., 36\), got \(2, 39\)"):
         LennardJones().energy(torch.zeros(2, 39))
+    with pytest.raises(ValueError, match=r"expected coordinates \(\.\.\., 3\), got \(2, 6\)"):
+        HarmonicCluster([[0.0, 1.0], [1.0, 0.0]]).energy(torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"expected positions \(\.\.\., 13, 3\), got \(2, 12, 3\)"):
         LennardJones().space.to_coordinates(torch.zeros(2, 12, 3))
     with pytest.raises(ValueError, match="symmetric matrix of springs"):

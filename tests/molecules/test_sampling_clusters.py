@@ -58,6 +58,8 @@ def test_the_same_seed_is_the_same_chains_and_ladders_are_checked():
     assert torch.equal(one.samples, two.samples) and one.at(2.0).shape == (4, 4)
     with pytest.raises(ValueError, match="rising, positive temperatures"):
         parallel_tempering(system, [2.0, 1.0])
+    with pytest.raises(ValueError, match="rising, positive temperatures"):
+        parallel_tempering(system, [1.0, math.inf])
     with pytest.raises(ValueError, match="burn_in of 0 to num_steps - 1"):
         parallel_tempering(system, [1.0], num_steps=5, burn_in=5)
     with pytest.raises(ValueError, match="expected samples, got none"):
@@ -92,6 +94,8 @@ def test_the_polish_keeps_the_law_and_repairs_what_is_not_of_it():
     assert polish(start.float(), torch.Generator().manual_seed(1)).dtype == torch.float32
     with pytest.raises(ValueError, match="positive temperature and step_size, got 0"):
         LangevinPolish(system, 0.0)
+    with pytest.raises(ValueError, match=r"positive temperature and step_size, got 1\.0 and inf; give finite ones"):
+        LangevinPolish(system, 1.0, step_size=math.inf)
 
 
 def test_quenched_clusters_are_the_known_minima():

@@ -112,6 +112,7 @@ class HarmonicCluster(ClusterEnergy):
 
     def energy_and_gradient(self, coordinates: Float[Tensor, "*b d"]) -> tuple[Float[Tensor, "*b"], Tensor]:
         """Return energies and gradients."""
+        self.space.check(coordinates)
         gradient = coordinates @ self.stiffness.to(coordinates)
         return 0.5 * (coordinates * gradient).sum(dim=-1), gradient
 

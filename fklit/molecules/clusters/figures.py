@@ -89,12 +89,12 @@ class ClusterComparison(Comparison):
         self.names = ("energy_w1", "energy_w2", "distance_w2", "mean_energy", *(["mode_tv"] if modes else []))
 
     def figures(self, points: Tensor, index: int) -> dict[str, float]:
-        """Return the figures of one group against as many reference samples, drawn by its index."""
+        """Return the figures of one group against the reference samples; quenched ones are drawn by its index."""
         truth = self.reference.at(self.temperature)
-        chosen = torch.randperm(len(truth), generator=torch.Generator().manual_seed(index))
         # Energies and distances are cheap: all of the reference. Quenches are not: as many as there are points.
         found = cluster_distances(self.reference.system, points, truth)
         if self.modes:
+            chosen = torch.randperm(len(truth), generator=torch.Generator().manual_seed(index))
             few = truth[chosen[: len(points)]]
             found["mode_tv"] = cluster_distances(self.reference.system, points, few, modes=True)["mode_tv"]
         return found

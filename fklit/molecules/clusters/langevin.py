@@ -1,5 +1,6 @@
 """Metropolis-adjusted Langevin steps: exact for every step size, by energies and gradients alone."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -76,15 +77,15 @@ class LangevinPolish(Polish):
         step_size: Standard deviation of a step's noise, positive; the acceptance rate should be near 0.57.
 
     Raises:
-        ValueError: For numbers that are not positive.
+        ValueError: For numbers that are not positive and finite.
     """
 
     def __init__(
         self, system: ClusterEnergy, temperature: float, *, num_steps: int = 200, step_size: float = 0.03
     ) -> None:
-        if not temperature > 0 or not step_size > 0:
+        if not 0 < temperature < math.inf or not 0 < step_size < math.inf:
             raise ValueError(
-                f"expected a positive temperature and step_size, got {temperature} and {step_size}; raise them."
+                f"expected a positive temperature and step_size, got {temperature} and {step_size}; give finite ones."
             )
         self.system, self.temperature = system, temperature
         self.num_steps, self.step_size = check_count("num_steps", num_steps), step_size

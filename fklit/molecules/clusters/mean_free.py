@@ -90,10 +90,18 @@ class MeanFreeSpace:
         summed: Tensor = vectors @ self._pairs.to(vectors)
         return summed.flatten(-2)
 
-    def _rows(self, coordinates: Tensor) -> Tensor:
+    def check(self, coordinates: Float[Tensor, "*b d"]) -> None:
+        """Refuse coordinates of another system.
+
+        Raises:
+            ValueError: for another length than `dim`.
+        """
         if coordinates.shape[-1:] != (self.dim,):
             raise ValueError(
                 f"expected coordinates (..., {self.dim}), got {tuple(coordinates.shape)}; they are of "
                 f"{self.num_particles} particles in {self.space_dim} dimensions without their center."
             )
+
+    def _rows(self, coordinates: Tensor) -> Tensor:
+        self.check(coordinates)
         return coordinates.reshape(*coordinates.shape[:-1], self.space_dim, self.num_particles - 1)

@@ -1,6 +1,7 @@
 """Parallel tempering: the reference sampler of clusters, by their energies alone."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ def index_of(temperatures: Sequence[float], temperature: float) -> int:
 def check_ladder(temperatures: Sequence[float]) -> tuple[float, ...]:
     """Return temperatures as rising, positive numbers."""
     ladder = tuple(float(value) for value in temperatures)
-    if not ladder or not ladder[0] > 0 or any(not low < high for low, high in itertools.pairwise(ladder)):
+    rising = all(low < high for low, high in itertools.pairwise((0.0, *ladder, math.inf)))
+    if not ladder or not rising:
         raise ValueError(f"expected rising, positive temperatures, got {list(ladder)}; sort them.")
     return ladder
 

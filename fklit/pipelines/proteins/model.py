@@ -169,7 +169,8 @@ class ProteinModel(GroupedModel):
                 made = [design for group, rows in enumerate(state.groups) for design in self._designs(group, rows)]
             self._made = state, made
         designs = self._made[1]
-        return designs, torch.stack([design.coords_nm for design in designs]).unflatten(0, (self.num_groups, -1))
+        coords = torch.stack([design.coords_nm for design in designs])
+        return designs, coords.reshape(self.num_groups, -1, *coords.shape[1:])
 
     def _masks(self, group: int) -> dict[str, Tensor]:
         """The tokens that each scheduler moves, (K, N), in the order in which the pipeline steps them."""
