@@ -19,6 +19,15 @@ def compact(designs):
     return -10 * radius_of_gyration(designs)
 
 
+class Size(fklit.rewards.Reward):
+    """A reward of designs and of nothing else."""
+
+    accepts, needs_prompts = "structure", False
+
+    def score(self, samples, prompts):
+        return torch.tensor([len(design.bb_ca) for design in samples])
+
+
 def inputs(rows=2):
     return call_of(chain_features(rows))
 
@@ -179,10 +188,13 @@ def test_rewards_writers_and_settings_of_pictures_are_refused(pipeline, tmp_path
     assert name_of(pipeline) == "RFD4ProteinaPipeline"
     with pytest.raises(ValueError, match="expected one of structure samples, as RFD4ProteinaPipeline makes them, got"):
         steer(pipeline, reward=fklit.rewards.JPEGCompressibility(), reward_scale=1.0)
-    with pytest.raises(ValueError, match="expected images, got samples that are a structure each"):
-        fklit.rewards.JPEGCompressibility()(
-            [ProteinDesign(*[torch.zeros(1)] * 5)],
-        )
+    designs = [ProteinDesign(*[torch.zeros(1)] * 5)]
+    with pytest.raises(ValueError, match=r"expected a float tensor of images .* got a list; convert it"):
+        fklit.rewards.JPEGCompressibility()(designs)
+    assert Size()(designs).tolist() == [1]
+    for wrong in (["a"], torch.zeros(1, 5)):
+        with pytest.raises(ValueError, match="Size expected a list of designs, got a"):
+            Size()(wrong)
     made = steer(pipeline, reward_scale=0.0, num_particles=1)
     with pytest.raises(ValueError, match=r"expected pictures, .* got samples of modality 'structure'"):
         write_prompt(tmp_path, made.record(0), made.items[0], {"prompt": ""})
