@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.checks import check_choice, check_count, check_fraction, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators
-from fklit.feynman_kac.resampling import Resampler, systematic
+from fklit.feynman_kac.resampling import Resampler, multinomial, systematic
 from fklit.feynman_kac.weights import (
     OnDegenerate,
     OnNan,
@@ -93,7 +93,9 @@ class ParticleSystem:
         """How many potentials have been taken."""
         return len(self.ancestors)
 
-    def update(self, log_potential: Tensor, *, may_resample: bool = True) -> Tensor | None:
+    def update(
+        self, log_potential: Tensor, *, may_resample: bool = True, as_one: Bool[Tensor, " B"] | None = None
+    ) -> Tensor | None:
         """Multiply the weights by a potential and resample the groups that need it.
 
         Args:
@@ -101,6 +103,9 @@ class ParticleSystem:
                 a dead particle returns is ignored.
             may_resample: False carries the weights in any case; the terminal update of a run must use it, so that no
                 finished sample is lost.
+            as_one: groups all of whose slots shall descend from one particle, drawn by weight, whatever their ESS;
+                None for none. That is a resampling, too: each slot's ancestor has the law of the weights, so `log_z`
+                stays as it is and unbiased, and weights stay proper, also where these slots then move as one.
 
         Returns:
             Ancestors (B, K), int64, on the device of `log_potential`; slot k now descends from slot `ancestors[b,
@@ -128,7 +133,11 @@ class ParticleSystem:
         log_z = log_mean_exp(log_weights).masked_fill(degenerate, -torch.inf)
         size = ess(log_weights).masked_fill(degenerate, 0.0)
         chosen = self._chosen(log_weights, size, degenerate) if may_resample else torch.zeros_like(degenerate)
+        merged = torch.zeros_like(degenerate) if as_one is None else as_one.to(degenerate.device) & ~degenerate
+        chosen = chosen & ~merged
         ancestors = self._resample(log_weights, chosen)
+        if bool(merged.any()):
+            ancestors, chosen = self._draw_one(log_weights, merged, ancestors), chosen | merged
         if ancestors is not None:
             log_weights = torch.where(chosen.unsqueeze(1), log_z.unsqueeze(1), log_weights)
             ancestors = ancestors.to(log_potential.device)
@@ -168,6 +177,18 @@ class ParticleSystem:
             )
         ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
         ancestors[rows] = drawn.to(log_weights.device)
+        return ancestors
+
+    def _draw_one(self, log_weights: Tensor, merged: Tensor, ancestors: Tensor | None) -> Tensor:
+        """Ancestors with one particle of each merged group, drawn by weight, in all of its slots."""
+        rows = merged.nonzero().flatten()
+        generator = self.generator
+        if isinstance(generator, list):
+            generator = [generator[row] for row in rows.tolist()]
+        drawn = multinomial(log_weights[rows], generator)[:, :1]
+        if ancestors is None:
+            ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
+        ancestors[rows] = drawn.to(log_weights.device).expand(-1, self.num_particles)
         return ancestors
 
     def _move(self, device: torch.device) -> None:

@@ -109,7 +109,7 @@ class CountsGroups(Protocol):
 
 _OF_PIPELINES = (
     *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
-    *("scheduler", "flow_kernel", "noise_level", "proposal", "search"),
+    *("scheduler", "flow_kernel", "noise_level", "proposal", "one_particle_above", "search"),
 )
 
 

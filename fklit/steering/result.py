@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from fklit.sampling.result import PipelineResult
+from fklit.sampling.result import PipelineResult, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,14 @@ class SteeringResult(PipelineResult):
         rewards: terminal rewards (B, K) of the samples, float64.
         reward_path: rewards (S, B, K) of the denoised predictions, in the slots before the step's resampling.
         draws: samples drawn of each prompt (B,), where a search decides how many; None where it is `num_particles`.
+        one_particle_from: step from which each prompt went on as one particle, (B,), -1 where it did not; None where
+            none did. See `one_particle_above`.
     """
 
     rewards: Float64[Tensor, "B K"]
     reward_path: Float64[Tensor, "S B K"]
     draws: Int64[Tensor, " B"] | None = None
+    one_particle_from: Int64[Tensor, " B"] | None = None
 
     @property
     def reward_mean(self) -> Float64[Tensor, " B"]:
@@ -41,4 +44,18 @@ class SteeringResult(PipelineResult):
 
     def record(self, b: int) -> dict[str, Any]:
         """Return everything about prompt b except for pictures, JSON-able."""
-        return {**super().record(b), "draws": None if self.draws is None else int(self.draws[b])}
+        found = {**super().record(b), "draws": None if self.draws is None else int(self.draws[b])}
+        single = self.one_particle_from
+        return {**found, "one_particle_from": None if single is None or single[b] < 0 else int(single[b])}
+
+    def _share(self, b: int) -> dict[str, Any]:
+        """The budget of prompt b, of the denoiser's calls what its particles took."""
+        found = super()._share(b)
+        if self.one_particle_from is None:
+            return found
+        particles = self.log_weights.shape[1]
+        # The step at which a prompt went on as one had been evaluated for all.
+        whole = torch.where(self.one_particle_from < 0, self.num_steps, self.one_particle_from + 1)
+        return found | {
+            "denoiser_calls": part_of(self.budget.denoiser_calls, particles * whole + self.num_steps - whole, b)
+        }

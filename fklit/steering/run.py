@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fklit.feynman_kac.randomness import group_generators
@@ -17,6 +18,7 @@ from fklit.pipelines.sampler import DeterministicSamplerError
 from fklit.pipelines.samples import as_samples, thumbnails
 from fklit.pipelines.step_call import StepCall, StepChange
 from fklit.pipelines.waveforms import sampling_rate_of
+from fklit.sampling.describe import describe
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
@@ -123,6 +125,9 @@ class SteeringRun(SamplingRun):
                 settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
             )
         self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
+        self._settings |= {"one_particle_above": describe(settings.one_particle_above)}
+        self._one_above = settings.one_particle_above
+        self._one_from = torch.full((len(texts),), -1)
         self._previews: list[Tensor | None] | None = [] if settings.previews else None
 
     def _check_search(self, settings: SteeringSettings) -> None:
@@ -203,12 +208,32 @@ class SteeringRun(SamplingRun):
         else:
             ratio = self._proposal.take_log_ratio().to(rewards.device)
             log_potential = term.update(rewards, self._system.log_weights.to(ratio.device) + ratio) + ratio
-        ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
+        may_resample = call.index in self._may_resample
+        as_one = self._all_above(rewards) if may_resample else None
+        ancestors = self._system.update(log_potential, may_resample=may_resample, as_one=as_one)
+        if as_one is not None:
+            self._go_on_as_one(as_one, call.index)
         if ancestors is None:
             return None
         term.path.select(ancestors)
         offsets = torch.arange(ancestors.shape[0], device=ancestors.device).unsqueeze(1) * ancestors.shape[1]
         return (ancestors + offsets).flatten()
+
+    def _all_above(self, rewards: Float64[Tensor, "B K"]) -> Bool[Tensor, " B"] | None:
+        """Which prompts go on as one particle from this step on; None if none does."""
+        if self._one_above is None:
+            return None
+        # Prompts that are scored no more have rewards of NaN, which are above nothing.
+        above = (rewards > self._one_above) | self._term.path.dead.to(rewards.device)
+        found = above.all(dim=1).cpu() & (self._one_from < 0)
+        return found if bool(found.any()) else None
+
+    def _go_on_as_one(self, groups: Bool[Tensor, " B"], step: int) -> None:
+        """Have prompts go on as one particle, but for those whose particles are all dead."""
+        groups = groups & ~self._system.degenerate.cpu()
+        self._one_from[groups] = step
+        self._term.stop_scoring(groups)
+        self._interception.go_on_as_one(self._one_from >= 0)
 
     def _close(self, rewards: Tensor, log_potential: Tensor) -> None:
         """Weigh the finished samples."""
@@ -260,6 +285,7 @@ class SteeringRun(SamplingRun):
             steps=term.steps,
             scored_steps=term.steps,
             reward_path=term.reward_path,
+            one_particle_from=self._one_from if bool((self._one_from >= 0).any()) else None,
             previews=_joined(self._previews or []),
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
         )

@@ -1,11 +1,12 @@
 """The settings of steering."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Required
 
-from fklit.checks import check_count
+from fklit.checks import as_number, check_count
 from fklit.feynman_kac.potentials import Difference, get_potential
 from fklit.rewards.base import Reward
 from fklit.sampling.settings import SamplingArguments, SamplingSettings
@@ -18,6 +19,7 @@ from fklit.steering.search.search import Search
 _OF_WEIGHTS = (
     *("goal", "potential", "reward_schedule", "tempering"),
     *("resampler", "ess_threshold", "num_sweeps", "proposal", "latent_reward", "stop_scoring_above"),
+    "one_particle_above",
 )
 
 
@@ -40,6 +42,10 @@ class SteeringSettings(SamplingSettings):
         proposal: draws the children of each step from a law with a shifted mean, such as
             `fklit.steering.gradient_proposal.GradientProposal`; the importance ratio keeps the target. None draws from
             the sampler's own law.
+        one_particle_above: a prompt all of whose particles score above this value goes on as one of them, drawn by
+            weight, at the scheduled steps that may resample: the rest of the run costs one row of the denoiser and no
+            scores, and its K samples are equal. The target is the same: the number of particles follows from the past
+            alone, and one particle is a sample of few. None keeps K particles.
         search: looks for samples of high reward in place of weights and resampling, such as
             `fklit.steering.search.SVDD`; it does not sample the target. None for FK steering, which does.
     """
@@ -50,6 +56,7 @@ class SteeringSettings(SamplingSettings):
     previews: bool = True
     num_sweeps: int = 0
     proposal: Proposal | None = None
+    one_particle_above: float | None = None
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +78,8 @@ class SteeringSettings(SamplingSettings):
                 f"expected num_particles of at least 2 with num_sweeps={self.num_sweeps}, got {self.num_particles}: "
                 "one is kept; raise it."
             )
+        if self.one_particle_above is not None:
+            self._check_one_particle(self.one_particle_above)
         if self.proposal is not None and not isinstance(self.proposal, Proposal):
             raise TypeError(
                 f"proposal expected a Proposal, got a {type(self.proposal).__name__}; give one such as "
@@ -94,6 +103,22 @@ class SteeringSettings(SamplingSettings):
                 )
         search.check(self.num_particles)
 
+    def _check_one_particle(self, given: object) -> None:
+        """Refuse what is no reward, and settings that it does not go with."""
+        limit = as_number(given)
+        if limit is None or math.isnan(limit):
+            raise ValueError(f"one_particle_above expected a reward, got {given!r}; give a number.")
+        object.__setattr__(self, "one_particle_above", float(limit))
+        for name, wrong, fix in (
+            ("ess_threshold", self.ess_threshold == 0, "0 never resamples; raise it"),
+            ("proposal", self.proposal is not None, "whose ratio belongs to each particle; omit it"),
+        ):
+            if wrong:
+                raise ValueError(
+                    f"one_particle_above={limit:g} does not go with {name}={getattr(self, name)!r}, {fix}, or omit "
+                    "one_particle_above."
+                )
+
     def _settle(self, goal: Goal) -> None:
         """Set what the goal sets."""
         names = ("potential", "ess_threshold", "reward_scale", "reward_schedule")
@@ -113,4 +138,5 @@ class SteeringArguments(SamplingArguments, total=False):
     previews: bool
     num_sweeps: int
     proposal: Proposal | None
+    one_particle_above: float | None
     search: Search | None
