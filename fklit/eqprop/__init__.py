@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fklit.eqprop.analysis.alignment import error_vectors, symmetry_score, weight_angles
 from fklit.eqprop.analysis.references import dense_errors, equilibrium_jacobian, unrolled
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.learning.centered import Centered
 from fklit.eqprop.learning.estimators import (
     Cauchy,
     ComplexStep,
@@ -27,6 +28,7 @@ from fklit.eqprop.learning.online import Online
 from fklit.eqprop.learning.responses import Estimator, Response
 from fklit.eqprop.network.activations import (
     Activation,
+    ClippedReLU,
     DoubleSiLU,
     HardSigmoid,
     Identity,
@@ -39,7 +41,8 @@ from fklit.eqprop.network.execution import Execution
 from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.network.links import Link
 from fklit.eqprop.network.recurrent import RecurrentNetwork
-from fklit.eqprop.presets import MLP, ConvNet, LoopNet
+from fklit.eqprop.network.residual import Residual
+from fklit.eqprop.presets import MLP, VGG, ConvNet, LoopNet
 from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
@@ -56,9 +59,12 @@ _LAZY = {
 
 __all__ = [
     "MLP",
+    "VGG",
     "Activation",
     "BackpropTask",
     "Cauchy",
+    "Centered",
+    "ClippedReLU",
     "ComplexStep",
     "Connection",
     "ConvNet",
@@ -88,6 +94,7 @@ __all__ = [
     "RecurrentNetwork",
     "Relaxation",
     "RelaxationResult",
+    "Residual",
     "Response",
     "ShiftedSigmoid",
     "Symmetric",
