@@ -50,12 +50,14 @@ class ResidualLink(Link):
 
     def __init__(self, scale: float, reciprocal: bool) -> None:
         super().__init__()
-        self.register_buffer("forward_weight", torch.tensor(float(scale)), persistent=False)
+        # as a number, too: a buffer follows the network's precision, and 0.1 in single precision is another number
+        self.scale = scale
+        self.register_buffer("forward_weight", torch.tensor(scale, dtype=torch.float64), persistent=False)
         self.backward_weight, self.reciprocal = None, reciprocal
 
     def to_post(self, pre: Tensor, *, split: bool = False) -> Tensor:
         """`scale s_pre`."""
-        return pre * self.forward_weight.to(pre.dtype)
+        return pre * self.scale
 
     def to_pre(self, pre: Tensor, post: Tensor, *, split: bool = False) -> Tensor:
         """`scale s_post`."""

@@ -25,10 +25,10 @@ def network(pool, beta):
         [Layer("a", (2, 3, 3)), Layer("b", (2, 3, 3)), Layer("c", (2, 3, 3)), Layer("out", (5,))],
         connections=[
             Convolution("input", "a", pool=2, pooling=pool) if pool else Convolution("input", "a", stride=2, pool=1),
-            Convolution("a", "b", pool=1, tied=True, gain=0.5),
-            Convolution("b", "c", pool=1, tied=True, gain=0.5),
-            Residual("a", "c", scale=0.3),
-            Dense("c", "out", tied=True, gain=0.5),
+            Convolution("a", "b", pool=1, tied=True, gain=0.25),
+            Convolution("b", "c", pool=1, tied=True, gain=0.25),
+            Residual("a", "c", scale=0.2),
+            Dense("c", "out", tied=True, gain=0.25),
         ],
         num_classes=10,
         activation=Tanh(),
@@ -45,7 +45,7 @@ def energy(w, s, x, pool):
         drive = pooled(F.conv2d(x, w["links.input-a.forward_weight"], padding=1), 2)
     else:
         drive = F.conv2d(x, w["links.input-a.forward_weight"], padding=1, stride=2)
-    total = (drive * a).sum() + 0.3 * (a * c).sum()
+    total = (drive * a).sum() + 0.2 * (a * c).sum()
     total = total + (F.conv2d(a, w["links.a-b.forward_weight"], padding=1) * b).sum()
     total = total + (F.conv2d(b, w["links.b-c.forward_weight"], padding=1) * c).sum()
     total = total + ((c.flatten(1) @ w["links.c-out.forward_weight"].T) * out).sum()
