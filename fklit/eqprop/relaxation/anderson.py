@@ -36,7 +36,7 @@ def _state(rows: Tensor, like: State, parts: int) -> State:
     return tuple(made)
 
 
-NEAR = 0.1
+NEAR = 0.03
 """Largest residual of a neuron at which a sample is extrapolated; activities are of order one."""
 
 
@@ -49,8 +49,9 @@ class Anderson:
 
     **Safeguards.** A sample is extrapolated only where its residual is small and the last plain iteration has lowered
     it: extrapolation finds fixed points that repel the plain iteration, too, and those are not wanted. If the residual
-    at an extrapolated point is not smaller than at the point before, the point is refused, the memory of that sample is
-    forgotten, and it takes the plain step from the point before.
+    at an extrapolated point is not smaller than at every point before, the point is refused, the memory of that sample
+    is forgotten, and it takes the plain step from the point before. (Only smaller than at the last point is not enough:
+    plain steps away from a repelling point and extrapolations back to it then alternate for ever.)
 
     Args:
         window: Iterations remembered.
@@ -66,6 +67,7 @@ class Anderson:
         self._last: tuple[Tensor, ...] = ()  # residual, its norm, and image at the last point that was not refused
         self._now: tuple[Tensor, ...] = ()  # the same at the point just judged
         self._extrapolated: Tensor | None = None  # (samples,) bool; None for none
+        self._record = torch.empty(0)  # smallest norm of a residual so far, (samples,)
 
     def refuse(self, point: State, image: State, inside: Tensor) -> Tensor | None:
         """Judge the points of an iteration.
@@ -76,7 +78,7 @@ class Anderson:
             inside: Samples whose image is within the bound, `(samples,)` bool.
 
         Returns:
-            Samples whose point was extrapolated and has no smaller residual than the one before, or an image out of
+            Samples whose point was extrapolated and has no smaller residual than all before, or an image out of
             bounds, `(samples,)` bool; None if no point was extrapolated.
         """
         images = _rows(image, self.parts)
@@ -86,7 +88,7 @@ class Anderson:
         self._now = residuals, torch.linalg.vector_norm(residuals, dim=1), images
         if self._extrapolated is None:
             return None
-        return self._extrapolated & ~(inside & (self._now[1] < self._last[1]))  # not a number is refused, too
+        return self._extrapolated & ~(inside & (self._now[1] < self._record))  # not a number is refused, too
 
     def next_point(self, state: State, refused: Tensor | None) -> State:
         """Where each sample goes on.
@@ -109,6 +111,7 @@ class Anderson:
                 both = zip((self._now[0], self._now[2]), self._memory, strict=True)
                 self._memory = tuple(torch.where(column[..., None], new[:, None], old) for new, old in both)
             self._extrapolated = None
+        self._record = self._now[1] if not self._last else torch.minimum(self._record, self._now[1])
         slot, self._turn = self._turn % self.window, self._turn + 1
         self._memory[0][:, slot], self._memory[1][:, slot] = self._now[0], self._now[2]
         self._last = self._now
@@ -142,3 +145,4 @@ class Anderson:
             tuple(rows[samples] for rows in kept) for kept in (self._memory, self._last, self._now)
         )
         self._extrapolated = None if self._extrapolated is None else self._extrapolated[samples]
+        self._record = self._record[samples]

@@ -45,7 +45,7 @@ def contraction(samples=5, size=6, radius=0.9, seed=0):
     basis = torch.linalg.qr(torch.randn(samples, size, size, generator=generator, dtype=torch.float64)).Q
     values = radius * torch.rand(samples, size, generator=generator, dtype=torch.float64)
     values[:, 0] = radius
-    offset = 0.01 * torch.randn(samples, size, generator=generator, dtype=torch.float64)
+    offset = 0.005 * torch.randn(samples, size, generator=generator, dtype=torch.float64)
     return Affine(basis @ torch.diag_embed(values) @ basis.mT, offset)
 
 
@@ -100,18 +100,18 @@ def test_points_that_raise_the_residual_are_refused_and_the_plain_step_is_taken_
         refused = memory.refuse(as_state(point), as_state(image), inside)
         return refused, memory.next_point(as_state(state), refused)[0][:, 0].tolist()
 
-    # both samples: residual 0.08, then 0.04: the secant goes to 0.08 + 0.04 + 0.04
-    assert turn([0.0, 0.0], [0.08, 0.08], [0.08, 0.08]) == (None, [0.08, 0.08])
-    refused, points = turn([0.08, 0.08], [0.12, 0.12], [0.12, 0.12])
-    assert refused is None and points == pytest.approx([0.16, 0.16])
-    # there the first has a residual of 0.05 > 0.04 and goes on from 0.12, the second one of 0.01
-    refused, points = turn([0.16, 0.16], [0.21, 0.17], [0.12, 0.17])
-    assert refused.tolist() == [True, False] and points == pytest.approx([0.12, 0.17])
+    # both samples: residual 0.008, then 0.004: the secant goes to 0.008 + 0.004 + 0.004
+    assert turn([0.0, 0.0], [0.008, 0.008], [0.008, 0.008]) == (None, [0.008, 0.008])
+    refused, points = turn([0.008, 0.008], [0.012, 0.012], [0.012, 0.012])
+    assert refused is None and points == pytest.approx([0.016, 0.016])
+    # there the first has a residual of 0.005 > 0.004 and goes on from 0.012, the second one of 0.001
+    refused, points = turn([0.016, 0.016], [0.021, 0.017], [0.012, 0.017])
+    assert refused.tolist() == [True, False] and points == pytest.approx([0.012, 0.017])
     # the memory of the first is that point alone: a secant through it and the next
-    refused, points = turn([0.12, 0.17], [0.14, 0.175], [0.14, 0.175])
-    assert refused is None and points[0] == pytest.approx(0.16)  # residuals 0.04 at 0.08 and 0.02 at 0.12
+    refused, points = turn([0.012, 0.017], [0.014, 0.0175], [0.014, 0.0175])
+    assert refused is None and points[0] == pytest.approx(0.016)  # residuals 0.004 at 0.008 and 0.002 at 0.012
     # not a number, and images out of bounds, are refused
-    refused, points = turn([0.16, 0.18], [float("nan"), 0.18], [0.14, 0.18], torch.tensor([False, False]))
+    refused, points = turn([0.016, 0.018], [float("nan"), 0.018], [0.014, 0.018], torch.tensor([False, False]))
     assert refused.tolist() == [True, True]
 
 
@@ -119,12 +119,26 @@ def test_only_small_residuals_that_fall_are_extrapolated():
     memory = Anderson(2, 1.0)
     yes = torch.ones(3, dtype=torch.bool)
     column = lambda *v: (torch.tensor(v, dtype=torch.float64)[:, None],)  # noqa: E731
-    memory.refuse(column(0.0, 0.0, 0.0), column(0.04, 0.5, 0.04), yes)
-    point = memory.next_point(column(0.04, 0.5, 0.04), None)
+    memory.refuse(column(0.0, 0.0, 0.0), column(0.02, 0.5, 0.02), yes)
+    point = memory.next_point(column(0.02, 0.5, 0.02), None)
     # the first falls, the second is far away, the third rises
-    images = column(0.06, 0.8, 0.1)
+    images = column(0.03, 0.8, 0.045)
     memory.refuse(point, images, yes)
-    assert memory.next_point(images, None)[0][:, 0].tolist() == pytest.approx([0.08, 0.8, 0.1])
+    assert memory.next_point(images, None)[0][:, 0].tolist() == pytest.approx([0.04, 0.8, 0.045])
+
+
+def test_two_points_that_pull_to_and_fro_do_not_alternate_for_ever():
+    """A point must have a smaller residual than all before it: at the last one it may have risen by plain steps."""
+    memory = Anderson(1, 1.0)
+    yes = torch.ones(1, dtype=torch.bool)
+    column = lambda v: (torch.tensor([[v]], dtype=torch.float64),)  # noqa: E731
+    refusals = []
+    for residual in (0.02, 0.01, 0.005, 0.02, 0.01, 0.008, 0.006):
+        refused = memory.refuse(column(0.0), column(residual), yes)
+        refusals.append(None if refused is None else bool(refused))
+        memory.next_point(column(residual), refused)
+    # every other turn judges; after the rise in the fourth nothing was extrapolated; the last is not below 0.005
+    assert refusals == [None, None, False, None, False, None, True]
 
 
 def test_repelling_fixed_points_are_not_found():
@@ -168,7 +182,7 @@ def test_the_same_fixed_points(make, order):
         assert fast.converged.all() and (fast.residual < 1e-12).all()
         assert relative(fast.state, plain.state) < 1e-10
         # networks at first weights contract fast, which leaves little to gain; trained ones are benchmarks/eqprop.py's
-        assert fast.iterations.double().mean() < 1.1 * plain.iterations.double().mean()
+        assert fast.iterations.double().mean() < 1.3 * plain.iterations.double().mean()
 
 
 def test_samples_do_not_depend_on_the_batch():
