@@ -257,7 +257,7 @@ def _previews(row: Any, pipeline: Any) -> str:
     with run:
         returned = samples_of(pipeline(**run.call_arguments())).float()
         last = run._interception.returned
-        found = samples_of(SimpleNamespace(images=run._term._decoded(last)))
+        found = samples_of(SimpleNamespace(images=run._term.decoder(last)))
     if found.shape != returned.shape:
         raise WrongError(f"previews of shape {tuple(found.shape)}, samples of {tuple(returned.shape)}")
     difference = float((found - returned).abs().max())

@@ -96,7 +96,8 @@ def load_models(plan: Plan) -> tuple[Any, Any, Any]:
     return PipelineSource(plan.pipeline).load().to(plan.device).pipeline, kind(plan.reward).to(plan.device), judge
 
 
-def _wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], console: Console) -> None:
+def wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], console: Console) -> None:
+    """Show how many cells there are until the workers have ended."""
     wanted = {key(arm, prompt.text, seed) for arm in plan.arms for prompt in plan.prompts for seed in plan.seeds}
     bars = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*bars, console=console) as progress:
@@ -111,10 +112,11 @@ def _wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], cons
         raise SystemExit("A worker failed (its message is above); run the same command again to go on.")
 
 
-def _spawn(words: Sequence[str], shards: int) -> Iterator[subprocess.Popen[bytes]]:
+def spawn(script: str, words: Sequence[str], shards: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a script once for each shard, with one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for shard in range(shards):
-        command = [sys.executable, __file__, *words, "--shard", str(shard)]
+        command = [sys.executable, script, *words, "--shard", str(shard)]
         yield subprocess.Popen(command, env=environment)
 
 
@@ -166,7 +168,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         run_cells(plan, folder, models=load_models(plan), shard=given.shard, shards=given.processes)
         return {}
     console = Console(width=150)
-    _wait(plan, folder, list(_spawn(words, given.processes)), console)
+    wait(plan, folder, list(spawn(__file__, words, given.processes)), console)
     summary = summarize(plan, read_cells(folder))
     summary |= {
         "settings": {

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from steering_methods import method_settings
+
 from fklit import assets, steer
 from fklit.emoji.prompts import ScenePrompt
 from fklit.feynman_kac.schedule import Schedule
@@ -30,6 +32,7 @@ class Arm:
     potential: str = POTENTIAL
     ess_threshold: float = ESS_THRESHOLD
     first: float = FIRST  # share of the scale at which its line to the full one starts; 1 for a constant scale
+    method: str = ""  # what is changed besides, see `steering_methods`
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def fingerprints(plan: Plan) -> dict[str, Any]:
 
 def key(arm: Arm, prompt: str, seed: int) -> str:
     """Name of a cell."""
-    return json.dumps([asdict(arm), prompt, seed], sort_keys=True)
+    made = {name: value for name, value in asdict(arm).items() if name != "method" or value}
+    return json.dumps([made, prompt, seed], sort_keys=True)
 
 
 def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
@@ -123,16 +127,19 @@ def _call(
 ) -> list[dict[str, Any]]:
     prompts = [plan.prompts[i] for i in batch]
     start, stop, every = arm.schedule
+    usual = {
+        "potential": "terminal" if arm.scale is None else arm.potential,
+        "reward_scale": 1.0 if arm.scale is None else arm.scale,
+        "reward_schedule": Schedule(start=start, stop=stop, every=every),
+        "ess_threshold": arm.ess_threshold,
+        "tempering": Linear(arm.first),
+    }
     result = steer(
         pipeline,
         [prompt.text for prompt in prompts],
         reward=reward,
         num_particles=arm.k,
-        potential="terminal" if arm.scale is None else arm.potential,
-        reward_scale=1.0 if arm.scale is None else arm.scale,
-        reward_schedule=Schedule(start=start, stop=stop, every=every),
-        ess_threshold=arm.ess_threshold,
-        tempering=Linear(arm.first),
+        **method_settings(arm.method, arm.k, usual),
         seed=seed,
         # Noise follows from the prompt, not from its place in a list that another run may order otherwise.
         prompt_indices=[zlib.crc32(prompt.text.encode()) for prompt in prompts],
@@ -158,6 +165,7 @@ def _call(
                 "judge": [float(verdict.correct) for verdict in verdicts],
                 "best": record["best"],
                 "unique_roots": record["unique_roots"],
+                "log_z": record["log_z"],
                 "resampled": sum(record["resampled"]),
                 **record["budget"],
             }

@@ -186,7 +186,11 @@ def _unit(
                     "texts": made,
                     "chosen": chosen,
                     "guide": {name: _scores(guide, made, prompt) for name, guide in wanted.items()},
-                    "judge": {name: _scores(judges[name], made, prompt) for name in wanted if name in judges},
+                    "judge": {
+                        name: _judged(judges[name], made, prompt, None if attribute is None else chosen)
+                        for name in wanted
+                        if name in judges
+                    },
                     "denoiser_calls": result.budget.denoiser_calls * share,
                     "reward_calls": result.budget.reward_calls * share,
                     "seconds": result.budget.seconds * share,
@@ -198,6 +202,13 @@ def _unit(
 
 def _scores(reward: Reward, texts: list[str], prompt: str) -> list[float]:
     return [float(score) for score in reward(texts, [prompt] * len(texts)).cpu()]
+
+
+def _judged(judge: Reward, texts: list[str], prompt: str, chosen: int | None) -> list[float | None]:
+    """Scores of all texts, or of the chosen one alone, since judges are large."""
+    if chosen is None:
+        return [*_scores(judge, texts, prompt)]
+    return [_scores(judge, [text], prompt)[0] if number == chosen else None for number, text in enumerate(texts)]
 
 
 def read_cells(folder: Path, plan: Plan) -> dict[tuple[str, str], list[dict[str, Any]]]:

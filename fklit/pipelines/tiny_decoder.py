@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fklit import assets
 from fklit.pipelines.preview_decoder import Decode, PreviewDecoder, UnfitPreviewError, scheduler_latents
 
 LEAST_CORRELATION = 0.8
@@ -25,7 +26,7 @@ class TinyDecoder(PreviewDecoder):
     the first picture is decoded both ways, and a correlation of the pixels below 0.8 is warned of.
 
     Args:
-        model: "owner/name" of the hub, a local folder, or an `AutoencoderTiny`.
+        model: "owner/name" of the hub, a local folder, a model that ships ("fklit:NAME"), or an `AutoencoderTiny`.
         cache_dir: where downloads are kept; None for the default.
     """
 
@@ -67,7 +68,8 @@ class TinyDecoder(PreviewDecoder):
         from diffusers import AutoencoderTiny
 
         if self._loaded is None:
-            loaded = AutoencoderTiny.from_pretrained(str(self.model), cache_dir=self.cache_dir)
+            source = assets.shipped(str(self.model)) or self.model
+            loaded = AutoencoderTiny.from_pretrained(str(source), cache_dir=self.cache_dir)
             self._loaded = loaded.eval().requires_grad_(False)
         if not isinstance(self._loaded, AutoencoderTiny):
             raise UnfitPreviewError(

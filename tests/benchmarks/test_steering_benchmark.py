@@ -25,7 +25,12 @@ def load(name):
 
 
 @pytest.fixture(scope="module")
-def cells():
+def methods():
+    return load("steering_methods")
+
+
+@pytest.fixture(scope="module")
+def cells(methods):
     return load("steering_cells")
 
 

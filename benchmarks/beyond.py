@@ -1,0 +1,147 @@
+"""Which way of steering beats best-of-n, at equal denoiser calls and at equal measured seconds.
+
+    python benchmarks/beyond.py --tune             # all methods on prompts that the benchmark does not use
+    python benchmarks/beyond.py --method "three scores"   # the chosen one and the others on 96 test prompts x 5 seeds
+    python benchmarks/beyond.py --quick            # a few prompts and steps, to see that it runs
+
+The cells, prompts, pool and intervals are those of `benchmarks/steering.py`, whose results it takes over where they lie
+in the same folder. A method is fixed with `--method` before the reported run, from what `--tune` printed.
+
+Equal calls: n is the mean number of denoiser calls of a steered prompt over those of one unsteered sample, a call with
+a gradient counting three times. Equal seconds: n is the ratio of measured seconds, arms alternating on one thread each;
+run nothing beside it. Both are rounded up: in doubt for best-of-n. Sequential best-of-n, which stops at a good sample,
+stands beside every row.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from beyond_summary import summarize
+from rich.console import Console
+from rich.table import Table
+from steering import load_models, spawn, wait
+from steering_cells import SCALE, Arm, Plan, fingerprints, read_cells, run_cells
+from steering_methods import METHODS
+
+from fklit.emoji.prompts import compositional_prompts
+
+SIDE = ("", "max", "calibrated", "twisted", "three scores", "early stop", "linear", "svdd", "code", "sequential")
+
+
+def make_plan(given: argparse.Namespace) -> Plan:
+    """The plan that the command line asks for: all methods at the first K, plain and the chosen one at the others."""
+    arms = [Arm("unsteered", given.pool)]
+    for k in given.particles:
+        wanted = given.methods if k == given.particles[0] else [m for m in given.methods if m in ("", given.method)]
+        arms += [Arm(name or "difference", k, 1.0, given.scale, method=name) for name in wanted]
+    # The plain arm is that of `benchmarks/steering.py`, whose cells count.
+    arms = [Arm("fk", arm.k, 1.0, arm.scale) if arm.name == "difference" else arm for arm in arms]
+    seeds = range(100, 100 + given.seeds) if given.tune else range(given.seeds)
+    prompts = compositional_prompts(given.prompts, "tune" if given.tune else "test")
+    return Plan(
+        tuple(arms), tuple(prompts), tuple(seeds), given.steps, 1.0, given.pipeline, given.reward, given.judge,
+        given.device, given.rows,
+    )  # fmt: skip
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the table."""
+    table = Table(title="less best-of-n [95 % interval over prompts]")
+    for name in ("method", "K", "reward", "judge", "n", "judge, equal calls", "n"):
+        table.add_column(name)
+    for name in ("reward, equal seconds", "judge, equal seconds", "Z / pool's"):
+        table.add_column(name)
+    for row in found["rows"]:
+        gaps = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*row[a][f]) for a, f in _SHOWN]
+        target = row.get("target")
+        z = f"{target['z']:.2f} / {target['z_of_pool']:.2f}" if target and target["z"] is not None else ""
+        table.add_row(
+            row["method"] or "difference", str(row["k"]), f"{row['reward']:.4f}", f"{row['judge']:.3f}",
+            str(row["equal_calls"]["n"]), gaps[0], f"{row['equal_seconds']['ratio']:.1f}", gaps[1], gaps[2], z,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"base {found['base']}, best of n {found['best_of_n']}")
+
+
+_SHOWN = (("equal_calls", "judge"), ("equal_seconds", "reward"), ("equal_seconds", "judge"))
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tune", action="store_true", help="on the tune prompts, to choose the method")
+    parser.add_argument("--quick", action="store_true", help="four prompts, one seed, six steps")
+    parser.add_argument(
+        "--method", default="", choices=list(METHODS), help="the chosen one; plain difference if omitted"
+    )
+    parser.add_argument("--methods", nargs="+", default=list(SIDE), choices=list(METHODS))
+    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--seeds", type=int, default=None, help="5; 3 with --tune")
+    parser.add_argument("--particles", type=int, nargs="+", default=None, help="4 8; 4 with --tune")
+    parser.add_argument("--pool", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--scale", type=float, default=SCALE)
+    parser.add_argument("--pipeline", default="fklit:emoji_scenes")
+    parser.add_argument("--reward", default="fklit:emoji_reward")
+    parser.add_argument("--judge", default="fklit:emoji_judge")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/steering"))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
+    parser.add_argument("--shard", type=int, default=None, help=argparse.SUPPRESS)
+    given = parser.parse_args(words)
+    if given.quick:
+        given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 16
+        given.methods = [name for name in given.methods if name != "calibrated"]  # which is of 30 steps
+    given.seeds = given.seeds or (3 if given.tune else 5)
+    given.particles = given.particles or ([4] if given.tune else [4, 8])
+    given.methods = list(dict.fromkeys([given.method, *given.methods]))
+    return given
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Compute what is missing, print the table, write the JSON."""
+    words = list(sys.argv[1:] if words is None else words)
+    given = parse(words)
+    plan = make_plan(given)
+    folder = given.output / plan.digest
+    folder.mkdir(parents=True, exist_ok=True)
+    if given.shard is not None:
+        torch.set_num_threads(1)
+        run_cells(plan, folder, models=load_models(plan), shard=given.shard, shards=given.processes)
+        return {}
+    console = Console(width=170)
+    wait(plan, folder, list(spawn(__file__, words, given.processes)), console)
+    found = summarize(plan, read_cells(folder), given.method)
+    found |= {
+        "settings": {name: str(value) for name, value in vars(given).items() if name not in ("output", "shard")},
+        "models": fingerprints(plan),
+        "prompts": [{"prompt": p.text, "tag": p.tag, "held_out": p.held_out} for p in plan.prompts],
+        "hardware": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device,
+        },
+        "versions": {name: version(name) for name in ("fklit", "torch", "diffusers")},
+    }
+    target = given.output / (
+        "beyond_tune.json" if given.tune else "beyond_quick.json" if given.quick else "beyond.json"
+    )
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    os.replace(part, target)
+    show(found, console)
+    console.print(f"Written to {target}.")
+    return found
+
+
+if __name__ == "__main__":
+    main()

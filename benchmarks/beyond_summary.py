@@ -1,0 +1,121 @@
+"""Figures of `benchmarks/beyond.py`: differences at equal calls and equal seconds, and Z against the pool's."""
+
+import math
+from typing import Any
+
+import numpy as np
+from steering_cells import Arm, Plan, key
+from steering_methods import SEARCHES
+from steering_summary import Values, difference, fk_values, pool_values, seconds_per_sample
+
+_FIGURES = (("reward", "reward_best"), ("judge", "judge"))
+
+
+def calls(cell: dict[str, Any]) -> float:
+    """Denoiser calls of a cell; the way back of a gradient costs as much as two."""
+    return float(cell["denoiser_calls"] + 2 * cell.get("gradient_calls", 0))
+
+
+def of_target(pool: list[dict[str, Any]], scale: float) -> tuple[dict[str, float], dict[str, float]]:
+    """By prompt: Z and the judge under the target `p(x) exp(scale r)`, self-normalized over the pool of all seeds."""
+    by_prompt: dict[str, tuple[list[float], list[float]]] = {}
+    for cell in pool:
+        rewards, judged = by_prompt.setdefault(cell["prompt"], ([], []))
+        rewards += cell["rewards"]
+        judged += cell["judge"]
+    z, judge = {}, {}
+    for prompt, (rewards, judged) in by_prompt.items():
+        logs = scale * np.array(rewards)
+        weights = np.exp(logs - logs.max())
+        z[prompt] = float(np.exp(logs).mean())
+        judge[prompt] = float(np.dot(weights, judged) / weights.sum())
+    return z, judge
+
+
+def summarize(plan: Plan, cells: dict[str, dict[str, Any]], method: str) -> dict[str, Any]:
+    """Rows of all arms, and the headline of the chosen method at the smallest K."""
+    by_arm = {arm: [cells[key(arm, p.text, s)] for p in plan.prompts for s in plan.seeds] for arm in plan.arms}
+    pool_arm = plan.arms[0]
+    pool = by_arm[pool_arm]
+    each_calls = float(np.mean([calls(cell) for cell in pool])) / pool_arm.k
+    each_seconds = seconds_per_sample(pool)
+    rows = [_row(arm, by_arm[arm], pool, each_calls, each_seconds) for arm in plan.arms[1:]]
+    chosen = next(row for row in rows if row["method"] == method)
+    sequential = {row["k"]: row for row in rows if row["method"] == "sequential"}
+    for row in rows:
+        rival = sequential.get(row["k"])
+        if rival is not None and row is not rival:
+            pairs = [{(c["prompt"], c["seed"]): fk_values(c) for c in by_arm[r["arm"]]} for r in (row, rival)]
+            row["less_sequential"] = {f: _short(difference(*pairs, name)) for f, name in _FIGURES}
+    for row in rows:
+        del row["arm"]
+    headline = {
+        name: {figure: chosen[name][figure] for figure, _ in _FIGURES} for name in ("equal_calls", "equal_seconds")
+    }
+    return {
+        "summary": {**headline, "method": method or "difference"},
+        "rows": rows,
+        "base": {
+            name: float(np.mean([pool_values(c, 1)[name] for c in pool])) for name in ("reward_mean", "judge_mean")
+        },
+        "best_of_n": {
+            str(n): {f: float(np.mean([pool_values(c, n)[name] for c in pool])) for f, name in _FIGURES}
+            for n in (1, 2, 4, 8, 16)
+            if n <= pool_arm.k
+        },
+    }
+
+
+def _short(gap: dict[str, Any]) -> list[float]:
+    return [gap["mean"], gap["low"], gap["high"]]
+
+
+def _row(
+    arm: Arm, ours: list[dict[str, Any]], pool: list[dict[str, Any]], calls_each: float, seconds_each: float
+) -> dict[str, Any]:
+    values: Values = {(c["prompt"], c["seed"]): fk_values(c) for c in ours}
+    measured = {
+        "equal_calls": float(np.mean([calls(c) for c in ours])) / calls_each,
+        "equal_seconds": float(np.median([c["seconds"] for c in ours])) / seconds_each,
+    }
+    row: dict[str, Any] = {
+        "arm": arm,
+        "method": arm.method,
+        "k": arm.k,
+        "scale": arm.scale,
+        "samples_target": arm.method not in SEARCHES,
+        **{f: float(np.mean([v[name] for v in values.values()])) for f, name in _FIGURES},
+        "judge_of_population": float(np.mean([v["judge_mean"] for v in values.values()])),
+        "reward_calls": float(np.mean([c["reward_calls"] for c in ours])),
+        "unique_roots": float(np.mean([v["unique_roots"] for v in values.values()])),
+        "resamplings": float(np.mean([c["resampled"] for c in ours])),
+    }
+    for name, ratio in measured.items():
+        n = max(1, math.ceil(ratio - 1e-6))
+        if n > pool[0]["k"]:
+            raise SystemExit(f"{name} of {arm.name} means best of {n}, the pool has {pool[0]['k']}; raise --pool.")
+        rival = {(c["prompt"], c["seed"]): pool_values(c, n) for c in pool}
+        row[name] = {"ratio": ratio, "n": n, **{f: _short(difference(values, rival, at)) for f, at in _FIGURES}}
+    if arm.method not in SEARCHES:
+        assert arm.scale is not None
+        row["target"] = _against_target(ours, pool, arm.scale)
+    return row
+
+
+def _against_target(ours: list[dict[str, Any]], pool: list[dict[str, Any]], scale: float) -> dict[str, Any]:
+    """Mean of Z, and the judge of weighted particles, beside the pool's."""
+    z, judge = of_target(pool, scale)
+    made = {(c["prompt"], c["seed"]): {"z": _exp(c.get("log_z")), "judge": fk_values(c)["judge_mean"]} for c in ours}
+    wanted = {cell: {"z": z[cell[0]], "judge": judge[cell[0]]} for cell in made}
+    known = all(math.isfinite(v["z"]) for v in made.values())  # cells of older runs have no log Z
+    return {
+        "z": float(np.mean([v["z"] for v in made.values()])) if known else None,
+        "z_of_pool": float(np.mean(list(z.values()))),
+        "z_less_pool": _short(difference(made, wanted, "z")) if known else None,
+        "judge_of_pool": float(np.mean(list(judge.values()))),
+        "judge_less_pool": _short(difference(made, wanted, "judge")),
+    }
+
+
+def _exp(log_z: float | None) -> float:
+    return math.nan if log_z is None else math.exp(log_z)

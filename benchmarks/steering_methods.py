@@ -1,0 +1,64 @@
+"""Ways to steer that `benchmarks/beyond.py` compares: each is a set of arguments of `fklit.steer`."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fklit.feynman_kac.schedule import Schedule
+from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
+from fklit.steering.calibration import Calibrated
+from fklit.steering.gradient_proposal import GradientProposal
+from fklit.steering.search import SVDD, CoDe, SequentialBestOfN
+
+CALIBRATION = Path(__file__).parents[1] / "configs" / "steering" / "emoji_calibration.json"  # of tuning prompts
+GOOD = math.log(0.9)  # a score that counts as good: P(the picture shows the prompt) of 0.9
+
+Settings = dict[str, Any]
+OF_WEIGHTS = ("potential", "reward_schedule", "ess_threshold", "tempering")
+
+
+def _search(search: Any, usual: Settings) -> Settings:
+    """A search chooses its steps and has no weights, so it refuses their settings."""
+    return {name: value for name, value in usual.items() if name not in OF_WEIGHTS} | {"search": search}
+
+
+METHODS: dict[str, Callable[[int, Settings], Settings]] = {
+    "": lambda k, usual: usual,
+    # Draws from the target: what a score is worth at the end, resampled whenever weights differ.
+    "calibrated": lambda k, usual: usual | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0},
+    "max": lambda k, usual: usual | {"potential": "max"},
+    # Fewer or cheaper scores.
+    "three scores": lambda k, usual: usual | {"reward_schedule": Schedule(indices=(0.3, 0.4, 0.6))},
+    "early stop": lambda k, usual: usual | {"stop_scoring_above": GOOD},
+    # Scales that grow.
+    "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},
+    "geometric": lambda k, usual: usual | {"tempering": Geometric()},
+    "adaptive": lambda k, usual: usual | {"tempering": Adaptive(0.5)},
+    # Children from a mean that follows the reward, with their importance ratio.
+    "twisted": lambda k, usual: (
+        usual | {"proposal": GradientProposal(strength=0.5, jacobian=False, schedule=usual["reward_schedule"])}
+    ),
+    # Searches, which do not sample the target.
+    "svdd": lambda k, usual: _search(SVDD(children=k), usual),
+    "code": lambda k, usual: _search(CoDe(block=5), usual),
+    "sequential": lambda k, usual: _search(SequentialBestOfN(threshold=GOOD, most=16), usual),
+}
+SEARCHES = ("svdd", "code", "sequential")
+EXACT = tuple(name for name in METHODS if name not in SEARCHES)
+
+
+def method_settings(name: str, k: int, usual: Settings) -> Settings:
+    """Arguments of `fklit.steer` of a method.
+
+    Args:
+        name: a key of `METHODS`, "" for a plain difference.
+        k: samples of each prompt.
+        usual: arguments that the method starts from.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if name not in METHODS:
+        raise ValueError(f"expected a method of {', '.join(filter(None, METHODS))}, got {name!r}; choose one.")
+    return METHODS[name](k, usual)
