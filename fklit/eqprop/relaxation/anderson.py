@@ -24,7 +24,7 @@ def _rows(state: State, parts: int, *, imaginary: bool = False) -> Tensor:
 def _state(rows: Tensor, like: State, parts: int) -> State:
     """The inverse of `_rows`, in the shapes, number format and memory format of a state."""
     numbers = [part[0].numel() * (2 if part.is_complex() else 1) for part in like]
-    pieces = iter(rows.split([count for count in numbers for _ in range(parts)], 1))
+    pieces = iter(torch.split(rows, [count for count in numbers for _ in range(parts)], 1))
     made = []
     for part in like:
         if part.is_complex():
