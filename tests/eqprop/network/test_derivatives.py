@@ -47,7 +47,7 @@ def test_products(case, copies):
             value = torch.zeros(()) if product is None or not product.requires_grad else product.sin().sum()
             weights = list(link.parameters())
             found = [None] * len(weights)
-            if value.requires_grad:
+            if value.requires_grad and weights:
                 found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
             gradients.append([torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)])
         if got is None:
