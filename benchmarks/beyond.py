@@ -14,22 +14,16 @@ stands beside every row.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import torch
 from beyond_summary import summarize
 from rich.console import Console
 from rich.table import Table
-from steering import load_models, spawn, wait
-from steering_cells import SCALE, Arm, Plan, fingerprints, read_cells, run_cells
+from steering_cells import SCALE, Arm, Plan
 from steering_methods import METHODS
+from steering_process import add_arguments, computed, write
 
 from fklit.emoji.prompts import compositional_prompts
 
@@ -55,7 +49,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
 def show(found: dict[str, Any], console: Console) -> None:
     """Print the table."""
     table = Table(title="less best-of-n [95 % interval over prompts]")
-    for name in ("method", "K", "reward", "judge", "n", "judge, equal calls", "n"):
+    for name in ("method", "K", "reward", "judge", "n by calls", "judge, equal calls", "n by seconds"):
         table.add_column(name)
     for name in ("reward, equal seconds", "judge, equal seconds", "Z / pool's"):
         table.add_column(name)
@@ -86,17 +80,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=None, help="5; 3 with --tune")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="4 8; 4 with --tune")
-    parser.add_argument("--pool", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scale", type=float, default=SCALE)
-    parser.add_argument("--pipeline", default="fklit:emoji_scenes")
-    parser.add_argument("--reward", default="fklit:emoji_reward")
-    parser.add_argument("--judge", default="fklit:emoji_judge")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/steering"))
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
-    parser.add_argument("--shard", type=int, default=None, help=argparse.SUPPRESS)
+    add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
         given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 16
@@ -112,34 +97,14 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     words = list(sys.argv[1:] if words is None else words)
     given = parse(words)
     plan = make_plan(given)
-    folder = given.output / plan.digest
-    folder.mkdir(parents=True, exist_ok=True)
-    if given.shard is not None:
-        torch.set_num_threads(1)
-        run_cells(plan, folder, models=load_models(plan), shard=given.shard, shards=given.processes)
-        return {}
     console = Console(width=170)
-    wait(plan, folder, list(spawn(__file__, words, given.processes)), console)
-    found = summarize(plan, read_cells(folder), given.method)
-    found |= {
-        "settings": {name: str(value) for name, value in vars(given).items() if name not in ("output", "shard")},
-        "models": fingerprints(plan),
-        "prompts": [{"prompt": p.text, "tag": p.tag, "held_out": p.held_out} for p in plan.prompts],
-        "hardware": {
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device,
-        },
-        "versions": {name: version(name) for name in ("fklit", "torch", "diffusers")},
-    }
-    target = given.output / (
-        "beyond_tune.json" if given.tune else "beyond_quick.json" if given.quick else "beyond.json"
-    )
-    part = target.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    os.replace(part, target)
+    cells = computed(__file__, words, given, plan, console)
+    if cells is None:
+        return {}
+    found = summarize(plan, cells, given.method)
+    ending = "_tune" if given.tune else "_quick" if given.quick else ""
     show(found, console)
-    console.print(f"Written to {target}.")
+    write(found, given.output / f"beyond{ending}.json", given, plan, console)
     return found
 
 

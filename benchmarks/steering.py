@@ -21,26 +21,17 @@ seeds of a prompt do not count as independent.
 
 import argparse
 import itertools
-import json
 import math
-import os
-import platform
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from steering_cells import FIRST, SCALE, Arm, Plan, fingerprints, key, read_cells, run_cells
+from steering_cells import FIRST, SCALE, Arm, Plan
+from steering_process import add_arguments, computed, write
 from steering_summary import summarize
 from steering_tables import show, show_tuning
 
-from fklit import assets
 from fklit.emoji.prompts import ScenePrompt, compositional_prompts, test_prompts
 
 
@@ -83,43 +74,6 @@ def make_plan(given: argparse.Namespace) -> Plan:
     )
 
 
-def load_models(plan: Plan) -> tuple[Any, Any, Any]:
-    """Pipeline, reward and judge."""
-    from fklit.metrics.detector import Judge
-    from fklit.pipelines.source import PipelineSource
-    from fklit.rewards import CLIPScore, ImageReward
-
-    judge = Judge(None if plan.judge.startswith("fklit:") else plan.judge).to(plan.device)
-    # The folders of open_clip have another configuration file.
-    folder = assets.shipped(plan.reward) or Path(plan.reward)
-    kind = CLIPScore if (folder / "open_clip_config.json").is_file() else ImageReward
-    return PipelineSource(plan.pipeline).load().to(plan.device).pipeline, kind(plan.reward).to(plan.device), judge
-
-
-def wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], console: Console) -> None:
-    """Show how many cells there are until the workers have ended."""
-    wanted = {key(arm, prompt.text, seed) for arm in plan.arms for prompt in plan.prompts for seed in plan.seeds}
-    bars = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*bars, console=console) as progress:
-        bar = progress.add_task("", total=len(wanted))
-        while True:
-            running = [worker for worker in workers if worker.poll() is None]
-            progress.update(bar, completed=len(wanted & set(read_cells(folder))))
-            if not running:
-                break
-            time.sleep(2)
-    if any(worker.returncode for worker in workers):
-        raise SystemExit("A worker failed (its message is above); run the same command again to go on.")
-
-
-def spawn(script: str, words: Sequence[str], shards: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a script once for each shard, with one thread each."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for shard in range(shards):
-        command = [sys.executable, script, *words, "--shard", str(shard)]
-        yield subprocess.Popen(command, env=environment)
-
-
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,8 +83,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--mixed", action="store_true", help="single objects and colors among the prompts, too")
     parser.add_argument("--seeds", type=int, default=None, help="seeds of each prompt (5; 2 with --tune)")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="values of K (4 8; 4 with --tune)")
-    parser.add_argument("--pool", type=int, default=32, help="unsteered samples of each prompt")
-    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=1.0, help="1 samples the model's own p(x | prompt)")
     parser.add_argument("--scale", type=float, default=SCALE, help="reward scale of the benchmark")
     parser.add_argument("--scales", default="4,8,16,32", help="--tune: reward scales")
@@ -138,14 +90,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="--tune: ESS thresholds")
     parser.add_argument("--firsts", type=float, nargs="+", default=[FIRST], help="--tune: shares the scale starts from")
     parser.add_argument("--potentials", nargs="+", default=["difference"], help="--tune: potentials")
-    parser.add_argument("--pipeline", default="fklit:emoji_scenes")
-    parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")
-    parser.add_argument("--device", default="cpu", help="cuda, cpu, ...; one process is enough for a GPU")
-    parser.add_argument("--rows", type=int, default=48, help="samples in a call; some thousand on a GPU")
-    parser.add_argument("--judge", default="fklit:emoji_judge")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/steering"))
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
-    parser.add_argument("--shard", type=int, default=None, help=argparse.SUPPRESS)
+    add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
         given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 12
@@ -161,37 +106,14 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     words = list(sys.argv[1:] if words is None else words)
     given = parse(words)
     plan = make_plan(given)
-    folder = given.output / plan.digest
-    folder.mkdir(parents=True, exist_ok=True)
-    if given.shard is not None:
-        torch.set_num_threads(1)
-        run_cells(plan, folder, models=load_models(plan), shard=given.shard, shards=given.processes)
-        return {}
     console = Console(width=150)
-    wait(plan, folder, list(spawn(__file__, words, given.processes)), console)
-    summary = summarize(plan, read_cells(folder))
-    summary |= {
-        "settings": {
-            **{
-                name: str(getattr(given, name))
-                for name in ("steps", "guidance", "prompts", "seeds", "processes", "device", "rows")
-            }
-        },
-        "models": fingerprints(plan),
-        "prompts": [{"prompt": p.text, "tag": p.tag, "held_out": p.held_out} for p in plan.prompts],
-        "hardware": {
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device,
-        },
-        "versions": {name: version(name) for name in ("fklit", "torch", "diffusers", "open-clip-torch")},
-    }
-    target = given.output / ("tune.json" if given.tune else "quick.json" if given.quick else "steering.json")
-    part = target.with_suffix(".part")
-    part.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    os.replace(part, target)
+    cells = computed(__file__, words, given, plan, console)
+    if cells is None:
+        return {}
+    summary = summarize(plan, cells)
+    name = "tune" if given.tune else "quick" if given.quick else "steering"
     (show_tuning if given.tune else show)(summary, console)
-    console.print(f"Written to {target}.")
+    write(summary, given.output / f"{name}.json", given, plan, console)
     return summary
 
 

@@ -1,6 +1,7 @@
 """The learning-rate schedule that every training recipe of fklit uses."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,3 +26,15 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
         return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
     return LambdaLR(optimizer, factor)
+
+
+def with_warmup_cosine(optimizer: Optimizer, warmup_steps: int, trainer: Any) -> dict[str, Any]:
+    """What `configure_optimizers` returns: an optimizer with `warmup_cosine` over all steps of the run.
+
+    Args:
+        optimizer: Its learning rates are the highest ones.
+        warmup_steps: Steps of the warm-up.
+        trainer: Of Lightning.
+    """
+    schedule = warmup_cosine(optimizer, warmup_steps, int(trainer.estimated_stepping_batches))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

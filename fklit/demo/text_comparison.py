@@ -19,7 +19,7 @@ from fklit.rewards.base import Reward
 from fklit.sampling.describe import describe, settings_hash
 from fklit.sampling.model_source import ModelSource
 from fklit.steering.api import steer
-from fklit.steering.model_run import ModelSteeringResult
+from fklit.steering.model_result import ModelSteeringResult
 
 PROMPTS = (
     "the king said to the people", "a woman came to the city", "in the morning", "my son,", "when the sun went down",

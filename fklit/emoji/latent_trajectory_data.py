@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fklit.atomic import write_atomically, write_json_atomically
-from fklit.emoji.prompts import Split, compositional_prompts
+from fklit.emoji.prompts import COMPOSITIONAL_TAGS, Split, test_prompts
 from fklit.emoji.training.trajectories import Trajectories
 from fklit.rewards.image_reward import ImageReward
 
@@ -112,6 +112,10 @@ class LatentTrajectoriesDataModule(LightningDataModule):
         """Predictions in the order of the runs."""
         return DataLoader(self.val_set, self.batch_size, collate_fn=_collated)
 
+    def captions(self, split: Split) -> list[str]:
+        """All captions that the chunks of a split draw from, 64 for each caption of a chunk."""
+        return [p.text for p in test_prompts(self.trajectories.prompts * 64, split=split, tags=COMPOSITIONAL_TAGS)]
+
     def _path(self, split: str, number: int) -> Path:
         return self.folder / f"{split}_{number:04d}.safetensors"
 
@@ -121,7 +125,7 @@ class LatentTrajectoriesDataModule(LightningDataModule):
         from safetensors.torch import save
 
         draws, device = self.trajectories, torch.device("cpu")
-        every = [prompt.text for prompt in compositional_prompts(draws.prompts * 64, split)]
+        every = self.captions(split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 2 * number + (split == "test"))
             chosen = torch.randperm(len(every))[: draws.prompts].tolist()

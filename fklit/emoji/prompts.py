@@ -27,6 +27,8 @@ PLURALS = {
     "fox": "foxes",
     "octopus": "octopuses",
 }
+COMPOSITIONAL_TAGS: tuple[Tag, ...] = ("counting", "position", "two_object", "color_attr")
+"""The tasks that generators fail at."""
 _HELD_OUT_ONE_IN = 6
 
 
@@ -175,9 +177,9 @@ def compositional_prompts(number: int, split: Split = "test") -> list[ScenePromp
         number: How many prompts.
         split: `"tune"` for choosing settings, `"test"` for reporting.
     """
-    pairs: tuple[Tag, ...] = ("position", "two_object", "color_attr")
+    pairs = COMPOSITIONAL_TAGS[1:]
     if split == "tune":  # which has no held-out pairs
-        return test_prompts(number, split="tune", tags=("counting", *pairs))
+        return test_prompts(number, split="tune", tags=COMPOSITIONAL_TAGS)
     counting = test_prompts(number // 4, tags=("counting",))
     rest = number - len(counting)
     held_out = test_prompts(rest * 2 // 3, held_out=True, tags=pairs)

@@ -10,7 +10,13 @@ _HOW = ("max_batch", "pad")  # arguments of a reward that do not move its scores
 
 
 def describe_run(
-    reward: Reward, *, model: str, sampler: str, arguments: Mapping[str, Any], score_scale: float | None = None
+    reward: Reward,
+    *,
+    model: str,
+    sampler: str,
+    arguments: Mapping[str, Any],
+    score_scale: float | None = None,
+    latent_reward: str | None = None,
 ) -> dict[str, Any]:
     """Return what a run is, JSON-able.
 
@@ -20,6 +26,7 @@ def describe_run(
         sampler: that runs, with the options that were forced.
         arguments: further arguments of the call.
         score_scale: the reward scale where scores depend on it, as those over several draws do; None elsewhere.
+        latent_reward: what scores latents in place of the reward; None where nothing does.
     """
     try:
         described = {name: value for name, value in describe(reward).items() if name not in _HOW}
@@ -33,6 +40,7 @@ def describe_run(
         "reward_hash": digest,
         "score_scale": score_scale,
         "arguments": _without_texts(describe(dict(arguments))),
+        **({} if latent_reward is None else {"latent_reward": latent_reward}),
     }
 
 

@@ -142,6 +142,7 @@ class SamplingRun(ABC):
             model=type(self._pipeline).__name__,
             sampler=str(self._settings["sampler"]),
             arguments=self._kwargs,
+            latent_reward=None if self._reward.latent is None else repr(self._reward.latent.reward),
         )
 
     @abstractmethod

@@ -5,7 +5,7 @@ setting       `goal="best"`                `goal="sample"`
 ============  ===========================  ==============================================================
 potential     "difference"                 `Calibrated(calibration)`
 ess_threshold 0.5                          1: resample whenever weights differ
-reward_scale  a high one: the              the calibration's proposal: 1 nat from the base
+reward_scale  a high one: the              the calibration's proposal: at most 1 nat
               calibration's proposal, or
               the reward's suggestion
 schedule      the calibration's proposal,  the calibration's proposal
@@ -18,16 +18,16 @@ particles by what they are expected to be worth: Z and the law of the samples we
 better than best-of-n's. Both are exact as K grows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fklit.checks import check_choice
 from fklit.feynman_kac.potentials import Difference
-from fklit.steering.calibration.potential import Calibrated
+from fklit.steering.calibration.potential import Calibrated, check_run
 from fklit.steering.calibration.proposal import Goal, propose
 from fklit.steering.calibration.record import Calibration
 
-__all__ = ["Goal", "settings_of_goal"]
+__all__ = ["Goal", "check_best", "settings_of_goal"]
 
 
 def settings_of_goal(
@@ -67,3 +67,21 @@ def settings_of_goal(
         found = propose(calibration, goal)
         fixed |= {name: getattr(found, name) for name in open_}
     return fixed
+
+
+def check_best(
+    goal: Goal | None,
+    calibration: Calibration | None,
+    *,
+    num_steps: int,
+    describe_run: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Refuse a calibration of another run for `goal="best"`, which takes its scale and its steps from it.
+
+    A `Calibrated` potential looks for itself.
+
+    Raises:
+        ValueError: the run has another sampler, reward or number of steps.
+    """
+    if goal == "best" and calibration is not None:
+        check_run(calibration, num_steps=num_steps, describe_run=describe_run, ignored=("score_scale",))

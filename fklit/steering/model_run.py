@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,50 +21,14 @@ from fklit.rewards.base import Reward
 from fklit.rewards.scoring import chosen_scale
 from fklit.sampling.describe_run import describe_run
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
-from fklit.sampling.result import pil_images
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
+from fklit.steering.calibration.record import as_calibration
+from fklit.steering.goals import check_best
+from fklit.steering.model_result import ModelSteeringResult
 from fklit.steering.model_reward import SampleScorer
-from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, soft_mean
+from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, name_of, soft_mean
 from fklit.steering.particle_scores import ParticleScores
-from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSteeringResult(SteeringResult):
-    """What `fklit.steer` returns for a model that owns its steps.
-
-    `samples` is the tensor (B, K, ...) that the model gives, such as tokens; `items`, `best()` and `sample(n)` give
-    what the reward scored, such as texts.
-
-    Attributes:
-        made: B lists of K samples as the reward takes them.
-        kind: The modality.
-        predictions: Texts only: S lists of B lists of K, one of the clean texts that each particle predicted at each
-            scored step, in the slots before the step's resampling; None if not kept (`previews=False`).
-        details: B lists of what is known of each of the K samples, such as the step that unmasked each token; None if
-            the model says nothing, or with `previews=False`.
-    """
-
-    made: list[list[Any]] = field(repr=False)
-    kind: str
-    predictions: list[list[list[str]]] | None = field(default=None, repr=False)
-    details: list[list[dict[str, Any]]] | None = field(default=None, repr=False)
-
-    @property
-    def modality(self) -> Any:
-        """What the samples are."""
-        return self.kind
-
-    @property
-    def items(self) -> list[list[Any]]:
-        """B lists of K samples in slot order; pictures as PIL images."""
-        return pil_images(self.samples) if self.kind == "image" else self.made
-
-    def record(self, b: int) -> dict[str, Any]:
-        """Everything about prompt b, JSON-able; of samples that are no texts not the samples."""
-        predictions = None if self.predictions is None else [rows[b] for rows in self.predictions]
-        return {**super().record(b), "predictions": predictions}
 
 
 @dataclass(frozen=True)
@@ -86,6 +50,9 @@ class _Rewarded:
         potential = get_potential(settings.potential)
         self.schedule = settings.reward_schedule or DEFAULT_REWARD_SCHEDULE
         self.tempering = settings.tempering or Constant()
+        if settings.calibration is not None:
+            made = as_calibration(settings.calibration)
+            check_best(settings.goal, made, num_steps=model.num_steps, describe_run=self.describe_run)
         self.steps = self.schedule.resolve(model.num_steps) if potential.scores_intermediate else ()
         self.potential = potential.prepare(
             self.steps, num_steps=model.num_steps, reward_scale=self.scale, describe_run=self.describe_run
@@ -210,7 +177,7 @@ def steer_model(
     part = reward.refused(model.modality)  # type: ignore[arg-type]
     if part is not None:
         raise ValueError(
-            f"reward expected one of {model.modality} samples, as {type(source).__name__} makes them, got "
+            f"reward expected one of {model.modality} samples, as {name_of(source)} makes them, got "
             f"{part.display_name}, which takes {part.accepts}s; give another reward."
         )
     reward.load()

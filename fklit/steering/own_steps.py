@@ -100,6 +100,12 @@ _OF_PIPELINES = (
 )
 
 
+def name_of(model: object) -> str:
+    """The name of a model for messages: its `name`, or its class."""
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else type(model).__name__
+
+
 def check_settings(settings: SteeringSettings, model: object) -> None:
     """Refuse settings that only a diffusers pipeline has.
 
@@ -110,9 +116,7 @@ def check_settings(settings: SteeringSettings, model: object) -> None:
     for name in _OF_PIPELINES:
         value, usual = getattr(settings, name), fields[name].default
         if value != usual:
-            raise ValueError(
-                f"expected {name}={usual!r}, as {type(model).__name__} owns its steps, got {value!r}; omit it."
-            )
+            raise ValueError(f"expected {name}={usual!r}, as {name_of(model)} owns its steps, got {value!r}; omit it.")
 
 
 def soft_mean(rewards: Float64[Tensor, "B K N"], scale: float) -> Float64[Tensor, "B K"]:

@@ -21,6 +21,8 @@ from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.reward_term import RewardTerm
 from fklit.sampling.run import SamplingRun, without_broken
 from fklit.sampling.settings import RewardSettings
+from fklit.steering.calibration.record import as_calibration
+from fklit.steering.goals import check_best
 from fklit.steering.proposal_term import ProposalTerm
 from fklit.steering.result import SteeringResult
 from fklit.steering.settings import SteeringSettings
@@ -111,6 +113,10 @@ class SteeringRun(SamplingRun):
             pipeline_kwargs=self._kwargs,
         )
         self._term = term
+        self._calibrated = (
+            settings.goal,
+            None if settings.calibration is None else as_calibration(settings.calibration),
+        )
         self._proposal: ProposalTerm | None = None
         if settings.proposal is not None:
             self._proposal = ProposalTerm(
@@ -156,6 +162,7 @@ class SteeringRun(SamplingRun):
 
     def begin(self, num_steps: int, noisy: Callable[[Collection[int]], dict[int, bool]]) -> None:
         """Resolve the schedule, once the number of steps is known (called by the interception)."""
+        check_best(*self._calibrated, num_steps=num_steps, describe_run=self.describe_run)
         self._term.begin(num_steps, self.describe_run)
         if self._term.steps and not is_known(self._interception.scheduler):
             raise UnsupportedPipelineError(

@@ -28,7 +28,7 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def parts():
-    names = ("steering_methods", "steering_cells", "steering_summary", "steering_tables", "steering", "beyond_summary")
+    names = ("steering_methods", "steering_cells", "steering_process", "steering_summary", "beyond_summary")
     found = {name: load(name) for name in names}
     return SimpleNamespace(**found, beyond=load("beyond"))
 

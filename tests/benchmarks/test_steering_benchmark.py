@@ -46,6 +46,7 @@ def tables():
 
 @pytest.fixture(scope="module")
 def bench(cells, summary, tables):
+    load("steering_process")
     return load("steering")
 
 

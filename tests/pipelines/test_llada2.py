@@ -303,9 +303,9 @@ def test_odd_arguments_give_one_line(pipeline, given, error, message):
 
 
 def test_odd_pipelines_and_rewards_give_one_line(pipeline):
-    with pytest.raises(ValueError, match=r"expected scheduler='auto', as LLaDA2Text owns its steps, got 'keep'; omit"):
+    with pytest.raises(ValueError, match="expected scheduler='auto', as LLaDA2Pipeline owns its steps, got 'keep'"):
         steer(pipeline, scheduler="keep")
-    with pytest.raises(ValueError, match="reward expected one of text samples, as LLaDA2Text makes them"):
+    with pytest.raises(ValueError, match="reward expected one of text samples, as LLaDA2Pipeline makes them"):
         steer(pipeline, reward=fklit.rewards.JPEGCompressibility())
     mute = tiny_llada2()
     mute.tokenizer, mute.mask_token_id = None, None

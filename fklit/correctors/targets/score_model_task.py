@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fklit.correctors.targets.denoiser import DenoiserMLP
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 
 
 class ScoreModelTask(LightningModule):
@@ -84,8 +84,7 @@ class ScoreModelTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.learning_rate)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the shape of the denoiser, so that `DenoiserMLP.load` reads the checkpoint by itself."""

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 
 
 def latent_scale(autoencoder: Any, images: Tensor) -> float:
@@ -146,9 +146,7 @@ class AutoencoderTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def save_folder(self, folder: str | Path, *, scaling_factor: float = 1.0) -> None:
         """Writes the autoencoder as a diffusers folder in float32.

@@ -12,7 +12,7 @@ from fklit.emoji.objects import OBJECTS
 from fklit.emoji.training.center_points import center_targets, focal_loss, same_objects
 from fklit.emoji.training.degrade import Degrade
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.metrics.detector import CenterDetector, decode
 from fklit.metrics.geneval import FoundObject, judge_objects
 
@@ -133,8 +133,7 @@ class DetectorTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.detector.parameters(), lr=self.learning_rate, weight_decay=0.02)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

@@ -18,7 +18,7 @@ from fklit.emoji.training.relabel import forget_centers, relabel
 from fklit.emoji.training.trajectories import Trajectories
 from fklit.emoji.training.word_tokenizer import scene_vocabulary, word_tokenizer
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.rewards.image_text_network import ImageTextNetwork
 from fklit.rewards.preprocess import ClipPreprocess
 
@@ -265,8 +265,7 @@ class ImageRewardTask(LightningModule):
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98))
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

@@ -13,7 +13,7 @@ from fklit.atomic import write_json_atomically
 from fklit.emoji.latent_trajectory_data import LatentTrajectoryBatch
 from fklit.emoji.training.frozen_pipeline import FrozenPipeline
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.rewards.image_reward import ImageReward
 from fklit.rewards.latent_encoder import LatentEncoder, check_encoder
 from fklit.rewards.latent_image_reward import calibrated_odds
@@ -142,8 +142,7 @@ class LatentRewardTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.encoder.parameters(), lr=self.learning_rate, weight_decay=0.02)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

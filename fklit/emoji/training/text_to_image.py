@@ -17,7 +17,7 @@ from fklit.emoji.training.text_to_image_parts import (
     build_unet,
     save_pipeline,
 )
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.metrics.samples import SampleBatch
 
 
@@ -239,9 +239,7 @@ class TextToImageTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def pipeline(self) -> Any:
         """The networks as they are now as a `StableDiffusionPipeline` (they are shared, not copied)."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from fklit.emoji.latent_trajectory_data import LatentTrajectoryBatch
 from fklit.emoji.training.frozen_pipeline import FrozenPipeline
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.rewards.image_reward import ImageReward
 
 
@@ -26,6 +26,7 @@ class TinyAutoencoderTask(LightningModule):
     Args:
         pipeline: Folder of the generator, or "fklit:NAME".
         reward: An `ImageReward` whose image tokens are to be the same; None for pixels alone.
+        latent_channels: Of the latents.
         channels: Of all convolutions.
         decoder_blocks: Residual blocks at each size, the smallest first.
         encoder_blocks: Residual blocks at each size, the largest first.
@@ -36,7 +37,7 @@ class TinyAutoencoderTask(LightningModule):
         export_dir: Folder to write at the end of `fit`; None for none.
 
     Raises:
-        ValueError: A number is out of its range, or the sizes are not those of the pipeline's autoencoder.
+        ValueError: A number is out of its range; in `setup`, sizes are not those of the pipeline's autoencoder.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TinyAutoencoderTask(LightningModule):
         pipeline: str = "fklit:emoji_scenes",
         reward: str | None = "fklit:emoji_reward",
         *,
+        latent_channels: int = 4,
         channels: int = 16,
         decoder_blocks: tuple[int, ...] = (3, 1, 1),
         encoder_blocks: tuple[int, ...] = (1, 1, 1),
@@ -67,22 +69,31 @@ class TinyAutoencoderTask(LightningModule):
         # In lists, so that checkpoints and optimizers do not see them
         self._pipeline = [FrozenPipeline(pipeline)]
         self._reward = [] if reward is None else [ImageReward(reward)]
-        vae = self._pipeline[0].load(torch.device("cpu")).vae.config
-        if not len(decoder_blocks) == len(encoder_blocks) == len(vae.block_out_channels):
-            raise ValueError(
-                f"expected blocks at {len(vae.block_out_channels)} sizes, as the autoencoder of {pipeline} has, got "
-                f"decoder_blocks={decoder_blocks} and encoder_blocks={encoder_blocks}; give one number a size."
-            )
         self.network = AutoencoderTiny(
-            in_channels=vae.in_channels,
-            out_channels=vae.out_channels,
-            latent_channels=vae.latent_channels,
+            latent_channels=latent_channels,
             encoder_block_out_channels=(channels,) * len(encoder_blocks),
             decoder_block_out_channels=(channels,) * len(decoder_blocks),
             num_encoder_blocks=tuple(encoder_blocks),
             num_decoder_blocks=tuple(decoder_blocks),
             force_upcast=False,
         )
+
+    def setup(self, stage: str) -> None:
+        """Compare with the pipeline's autoencoder.
+
+        Raises:
+            ValueError: Sizes or channels are not those of the autoencoder.
+        """
+        vae = self._pipeline[0].load(torch.device("cpu")).vae.config
+        own = self.network.config
+        wanted = (vae.latent_channels, len(vae.block_out_channels))
+        for name in ("encoder", "decoder"):
+            found = (own.latent_channels, len(own[f"num_{name}_blocks"]))
+            if found != wanted:
+                raise ValueError(
+                    f"expected {wanted[0]} latent_channels and {name}_blocks at {wanted[1]} sizes, as the pipeline's "
+                    f"autoencoder has them, got {found[0]} and {found[1]}; give these."
+                )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) of scaled latents (n, c, h, w), about 0 to 1."""
@@ -126,8 +137,7 @@ class TinyAutoencoderTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine over all steps of the run."""
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

@@ -13,7 +13,7 @@ from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.categorical import draw
 from fklit.feynman_kac.randomness import Generators, uniforms
 from fklit.pipelines.microbatch import intercept_call
-from fklit.pipelines.tokens.arguments import TokenSettings, call_arguments
+from fklit.pipelines.tokens.arguments import call_arguments
 from fklit.pipelines.tokens.grouped import GroupedModel
 from fklit.pipelines.tokens.rows import GroupState, Rows, at_rows
 
@@ -42,29 +42,6 @@ class _SeenError(Exception):
     def __init__(self, tokens: Tensor, given: dict[str, Any]) -> None:
         super().__init__()
         self.tokens, self.given = tokens, given
-
-
-class AmusedPictures:
-    """What makes `fklit.steer` take an `AmusedPipeline`.
-
-    Args:
-        pipeline: Of diffusers.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
-
-    def steering_model(self, prompts: Sequence[str], settings: TokenSettings) -> "AmusedModel":
-        """The model of one run.
-
-        Args:
-            prompts: B prompts.
-            settings: `pipeline_kwargs` are arguments of the pipeline's call, and `num_draws`.
-
-        Raises:
-            ValueError: Arguments do not fit.
-        """
-        return AmusedModel(self.pipeline, prompts, settings.pipeline_kwargs, max_batch=settings.max_batch)
 
 
 class AmusedModel(GroupedModel):

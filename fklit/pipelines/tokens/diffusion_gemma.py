@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.budget import Budget
 from fklit.pipelines.reindex import is_per_sample
-from fklit.pipelines.tokens.arguments import TokenSettings, call_arguments
+from fklit.pipelines.tokens.arguments import call_arguments
 from fklit.pipelines.tokens.block_model import BlockTextModel, Undecided
 from fklit.pipelines.tokens.drawn import drawn_law, probed, step_arguments
 from fklit.pipelines.tokens.renoising import renoising_probs
@@ -52,29 +52,6 @@ class GemmaRows(Rows):
     def forgets(cls) -> frozenset[str]:
         """The predictions."""
         return frozenset({"logits"})
-
-
-class DiffusionGemmaText:
-    """What makes `fklit.steer` take a `DiffusionGemmaPipeline`.
-
-    Args:
-        pipeline: Of diffusers.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
-
-    def steering_model(self, prompts: Sequence[str], settings: TokenSettings) -> "DiffusionGemmaModel":
-        """The model of one run.
-
-        Args:
-            prompts: B prompts.
-            settings: `pipeline_kwargs` are arguments of the pipeline's call, and `num_draws`.
-
-        Raises:
-            ValueError: Arguments do not fit.
-        """
-        return DiffusionGemmaModel(self.pipeline, prompts, settings.pipeline_kwargs, max_batch=settings.max_batch)
 
 
 class DiffusionGemmaModel(BlockTextModel):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.budget import Budget
 from fklit.feynman_kac.randomness import Generators
+from fklit.pipelines.tokens.arguments import TokenSettings
 from fklit.pipelines.tokens.rows import GroupState
 
 
@@ -37,6 +38,10 @@ class GroupedModel(ABC):
         self._sources: list[torch.Generator | None] = []
         self._noise: list[torch.Generator | None] = []
         self._clean: list[torch.Generator | None] = []
+
+    def check(self, settings: TokenSettings) -> None:
+        """Refuse settings of a run that do not fit the call; a model that has some says which."""
+        return None
 
     @property
     def budget(self) -> Budget:

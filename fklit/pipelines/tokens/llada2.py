@@ -63,40 +63,6 @@ class _Prompt:
     blocks: int
 
 
-class LLaDA2Text:
-    """What makes `fklit.steer` take an `LLaDA2Pipeline`.
-
-    Args:
-        pipeline: Of diffusers; its scheduler is a `BlockRefinementScheduler`, or one of its interface.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
-
-    def steering_model(self, prompts: Sequence[str], settings: TokenSettings) -> "LLaDA2Model":
-        """The model of one run.
-
-        Args:
-            prompts: B prompts.
-            settings: `pipeline_kwargs` are arguments of the pipeline's call, and `num_draws`.
-
-        Raises:
-            DeterministicSamplerError: Several particles are to be told apart, but the call draws nothing.
-            ValueError: Arguments do not fit.
-        """
-        model = LLaDA2Model(self.pipeline, prompts, settings.pipeline_kwargs, max_batch=settings.max_batch)
-        call = model.call
-        greedy = call["temperature"] == 0 or call["sampling_method"] == "greedy"
-        if greedy and settings.num_particles > 1 and settings.reward_scale != 0:
-            raise DeterministicSamplerError(
-                f"expected a call of {type(self.pipeline).__name__} that draws tokens, got "
-                f"temperature={call['temperature']:g} with sampling_method={call['sampling_method']!r}, which gives "
-                "every particle the same text; set a temperature such as 0.7 and sampling_method='multinomial' in "
-                "pipeline_kwargs."
-            )
-        return model
-
-
 class LLaDA2Model(BlockTextModel):
     """The model of one run; see `BlockTextModel`.
 
@@ -154,6 +120,22 @@ class LLaDA2Model(BlockTextModel):
         self.scheduler = copy.deepcopy(pipeline.scheduler)
         self.scheduler.set_timesteps(self.steps_with_masks, device=device, block_length=self.block_length)
         self._vocabulary = 0
+
+    def check(self, settings: TokenSettings) -> None:
+        """Refuse several particles that cannot part.
+
+        Raises:
+            DeterministicSamplerError: The call draws nothing.
+        """
+        call = self.call
+        greedy = call["temperature"] == 0 or call["sampling_method"] == "greedy"
+        if greedy and settings.num_particles > 1 and settings.reward_scale != 0:
+            raise DeterministicSamplerError(
+                f"expected a call of {type(self.pipeline).__name__} that draws tokens, got "
+                f"temperature={call['temperature']:g} with sampling_method={call['sampling_method']!r}, which gives "
+                "every particle the same text; set a temperature such as 0.7 and sampling_method='multinomial' in "
+                "pipeline_kwargs."
+            )
 
     def _prompt(self, pipeline: Any, prompt: str, call: Mapping[str, Any], device: torch.device) -> _Prompt:
         ids, attention = pipeline._prepare_input_ids(

@@ -19,7 +19,7 @@ from fklit.steering.calibration.record import Calibration, as_calibration
 
 _FEWEST = 8.0  # effective samples beyond the first of each prompt, over all prompts, that a curve should rest on
 _MUST_AGREE = ("sampler", "reward", "score_scale")
-_MAY_DIFFER = ("model", "arguments")
+_MAY_DIFFER = ("model", "arguments", "latent_reward")
 
 
 class CalibrationWarning(UserWarning):
@@ -80,13 +80,7 @@ class Calibrated(Potential):
             ValueError: the calibration is of another sampler, reward or number of steps, or has no step near one.
         """
         found = self.made
-        if num_steps != found.num_steps:
-            raise ValueError(
-                f"expected a run of {found.num_steps} steps, as the calibration was made, got {num_steps}; calibrate "
-                "again with these."
-            )
-        if describe_run is not None and found.run:
-            _compare(found.run, describe_run())
+        check_run(found, num_steps=num_steps, describe_run=describe_run)
         nearest = {step: found.nearest(step) for step in steps}
         _check_support(found, reward_scale)
         fitted = fit_curves(found, sorted(set(nearest.values())), reward_scale, family=self.curve)
@@ -148,9 +142,36 @@ class FittedPotential(Potential):
         return 1.0
 
 
-def _compare(made: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+def check_run(
+    calibration: Calibration,
+    *,
+    num_steps: int,
+    describe_run: Callable[[], Mapping[str, Any]] | None,
+    ignored: Sequence[str] = (),
+) -> None:
+    """Compare a calibration with the run that takes something from it.
+
+    Args:
+        calibration: what was measured.
+        num_steps: of the run.
+        describe_run: says what runs; None if unknown.
+        ignored: parts of it that do not matter to the run.
+
+    Raises:
+        ValueError: the run has another sampler, reward or number of steps.
+    """
+    if num_steps != calibration.num_steps:
+        raise ValueError(
+            f"expected a run of {calibration.num_steps} steps, as the calibration was made, got {num_steps}; calibrate "
+            "again with these."
+        )
+    if describe_run is not None and calibration.run:
+        _compare(calibration.run, describe_run(), ignored)
+
+
+def _compare(made: Mapping[str, Any], run: Mapping[str, Any], ignored: Sequence[str]) -> None:
     """Refuse what makes the scores others; warn of what may."""
-    for name in _MUST_AGREE:
+    for name in (name for name in _MUST_AGREE if name not in ignored):
         if made.get(name) != run.get(name):
             raise ValueError(
                 f"expected a calibration of {name} {run.get(name)!r}, got one of {made.get(name)!r}; calibrate again "

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.text.windows import TextBatch
 
 
@@ -137,8 +137,7 @@ class CausalLanguageModelTask(LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98))
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

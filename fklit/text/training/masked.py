@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from fklit.hyperparameters import save_hyperparameters
-from fklit.learning_rate import warmup_cosine
+from fklit.learning_rate import with_warmup_cosine
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
 from fklit.text.folder import save_folder
 from fklit.text.nelbo import nelbo_at_counts, nelbo_at_times, stratified_times
@@ -148,8 +148,7 @@ class MaskedDiffusionTask(LightningModule):
                 {"params": others, "lr": self.adamw_learning_rate, "weight_decay": 0.0},
             ]
             optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        schedule = warmup_cosine(optimizer, self.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

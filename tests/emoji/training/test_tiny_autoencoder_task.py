@@ -30,6 +30,13 @@ def _task(**options):
     return TinyAutoencoderTask(SHIPPED, **given)
 
 
+def test_both_splits_have_captions_for_the_chunks_of_the_shipped_settings():
+    many = LatentTrajectoriesDataModule(Trajectories(SHIPPED, 8, 8, steps=30, kept=24, first=0.2, last=1.0))
+    found = {split: many.captions(split) for split in ("tune", "test")}
+    assert [len(set(captions)) for captions in found.values()] == [512, 512]
+    assert not set(found["tune"]) & set(found["test"])
+
+
 def test_the_loss_is_that_of_the_pictures_of_the_autoencoder():
     task = _task(reward="fklit:emoji_reward")
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -82,7 +89,9 @@ def test_it_trains_resumes_and_is_loaded_as_a_preview_decoder(data, tmp_path):
 
 
 def test_arguments_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="expected blocks at 3 sizes"):
-        _task(decoder_blocks=(1, 1))
+    with pytest.raises(ValueError, match="expected 4 latent_channels and decoder_blocks at 3 sizes"):
+        _task(decoder_blocks=(1, 1)).setup("fit")
+    with pytest.raises(ValueError, match="got 3 and 3"):
+        _task(latent_channels=3).setup("fit")
     with pytest.raises(ValueError, match="channels and rows of at least 1"):
         _task(rows=0)

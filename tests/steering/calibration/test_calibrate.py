@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_stable_diffusion
 
 import fklit
+from fklit.rewards import LatentReward
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE
 from fklit.steering.calibration import Calibrated, Calibration, CalibrationWarning
 from fklit.steering.calibration.api import DEFAULT_SCHEDULE
@@ -89,6 +90,32 @@ def test_the_sampler_is_that_of_steering(pipeline, made):
     call = {"num_inference_steps": STEPS, "eta": 1.0}
     with pytest.warns(CalibrationWarning, match="made with arguments"):
         fklit.correct(pipeline, "a cat", reward=brightness, reward_schedule=DENSE, pipeline_kwargs=call, **corrected)
+
+
+def test_best_takes_nothing_from_a_calibration_of_another_run(pipeline, made):
+    """Its scale and its steps would mean something else there."""
+    kwargs = {"reward": brightness, "goal": "best", "calibration": made, "reward_scale": 0.5, "num_particles": 2}
+    kwargs |= {"reward_schedule": fklit.Schedule(indices=(1, 3)), "pipeline_kwargs": CALL}
+    assert torch.isfinite(fklit.steer(pipeline, "a cat", **kwargs).log_weights).all()
+    for changed, message in (
+        ({"pipeline_kwargs": {**CALL, "eta": 0.5}}, "expected a calibration of sampler"),
+        ({"pipeline_kwargs": {**CALL, "num_inference_steps": 8}}, "expected a run of 6 steps"),
+        ({"reward": lambda images: images.mean((1, 2, 3))}, "expected a calibration of reward"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fklit.steer(pipeline, "a cat", **{**kwargs, **changed})
+
+
+def test_scores_of_a_latent_reward_are_not_those_of_the_calibration(pipeline, made):
+    class Flat(LatentReward):
+        def score(self, latents, prompts, *, time):
+            return latents.mean((1, 2, 3))
+
+    with pytest.warns(CalibrationWarning, match="made with latent_reward None, the run has"):
+        fklit.steer(
+            pipeline, "a cat", reward=brightness, latent_reward=Flat(), potential=Calibrated(made), reward_scale=0.5,
+            reward_schedule=fklit.Schedule(indices=(1, 3)), num_particles=2, pipeline_kwargs=CALL,
+        )  # fmt: skip
 
 
 def _few(made, scale):
