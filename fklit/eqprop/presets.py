@@ -207,7 +207,7 @@ class VGG(EquilibriumNetwork):
         execution: As in `EquilibriumNetwork`.
 
     Raises:
-        ValueError: If a block is empty, or does not divide the sides.
+        ValueError: If a block is empty, the input has no sides, or the blocks do not divide them.
     """
 
     def __init__(
@@ -230,6 +230,8 @@ class VGG(EquilibriumNetwork):
     ) -> None:
         if not blocks or not all(blocks):
             raise ValueError(f"expected blocks of at least one convolution each, got blocks={list(map(list, blocks))}.")
+        if len(input_shape) != 3:
+            raise ValueError(f"expected input_shape (channels, height, width), got {tuple(input_shape)}.")
         height, width = input_shape[1:]
         if height % 2 ** len(blocks) or width % 2 ** len(blocks):
             raise ValueError(

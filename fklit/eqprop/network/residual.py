@@ -1,5 +1,7 @@
 """Residual connections: activities that are added to the input of a later layer as they are, without weights."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,13 +24,16 @@ class Residual(Connection):
         reciprocal: As in `Connection`.
 
     Raises:
-        ValueError: As in `Connection`, or if the scale is 0.
+        ValueError: As in `Connection`, or if the scale is 0 or not finite.
     """
 
     def __init__(self, pre: str, post: str, *, scale: float = 1.0, reciprocal: bool = True) -> None:
         super().__init__(pre, post, reciprocal=reciprocal, tied=True)
-        if scale == 0 or scale != scale:
-            raise ValueError(f"expected scale other than 0 for {self.name}, got {scale}; leave the connection out.")
+        if scale == 0 or not math.isfinite(scale):
+            raise ValueError(
+                f"expected a finite scale other than 0 for {self.name}, got scale={scale}; leave the connection "
+                "out for none."
+            )
         self.scale = scale
 
     def build(self, pre_shape: Shape, post_shape: Shape) -> Link:
