@@ -47,6 +47,7 @@ from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
 if TYPE_CHECKING:
+    from fklit.eqprop.classifier import EquilibriumClassifier, load_classifier, save_classifier
     from fklit.eqprop.training.backprop import BackpropTask
     from fklit.eqprop.training.optimizers import OptimizerSettings
     from fklit.eqprop.training.task import EqPropTask
@@ -54,7 +55,10 @@ if TYPE_CHECKING:
 _LAZY = {
     "BackpropTask": "fklit.eqprop.training.backprop",
     "EqPropTask": "fklit.eqprop.training.task",
+    "EquilibriumClassifier": "fklit.eqprop.classifier",
     "OptimizerSettings": "fklit.eqprop.training.optimizers",
+    "load_classifier": "fklit.eqprop.classifier",
+    "save_classifier": "fklit.eqprop.classifier",
 }
 
 __all__ = [
@@ -75,6 +79,7 @@ __all__ = [
     "DoubleSiLU",
     "EqPropTask",
     "Equilibrium",
+    "EquilibriumClassifier",
     "EquilibriumNetwork",
     "Estimator",
     "ExactResponse",
@@ -103,6 +108,8 @@ __all__ = [
     "equilibrium_jacobian",
     "error_vectors",
     "is_holomorphic",
+    "load_classifier",
+    "save_classifier",
     "symmetry_score",
     "unrolled",
     "weight_angles",
