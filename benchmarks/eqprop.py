@@ -2,6 +2,7 @@
 
     python benchmarks/eqprop.py                        # conv net 32-64-128-128 and MLP 784-256-256-10; prints JSON
     python benchmarks/eqprop.py --free 250 --nudged 40 # the published numbers of iterations (takes minutes)
+    python benchmarks/eqprop.py --trained --data_dir DIR --output docs/results/eqprop_trained.json
 
 Compared in one run, on one untied network that starts symmetric (so that every method has the same true gradient):
 (a) the naive loop: complex tensors, autograd for the backward input in every iteration, all N phases one after another,
@@ -14,20 +15,20 @@ error is the relative distance of the gradient of all weights but the readout's 
 """
 
 import argparse
-import cmath
-import copy
 import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from eqprop_naive import naive_step
+from eqprop_steps import Step, distance, exact_gradients, gradients_of, peak_memory, seconds
+from eqprop_trained import NETS, trained
 from torch import Tensor
 
 from fklit.eqprop import (
@@ -38,162 +39,11 @@ from fklit.eqprop import (
     CorrectedNudge,
     EquilibriumNetwork,
     Homeostasis,
-    RecurrentBackprop,
     Relaxation,
     Symmetric,
     unrolled,
 )
-from fklit.eqprop.network.links import ConvolutionLink, DenseLink, Link
 from fklit.eqprop.training.backprop import feedforward
-
-Step = Callable[[], Any]
-
-
-def naive_pool(z: Tensor, size: int) -> Tensor:
-    """Softmax pooling as one would write it."""
-    n, c, h, w = z.shape
-    windows = z.reshape(n, c, h // size, size, w // size, size).transpose(3, 4).flatten(4)
-    p = (windows - windows.real.amax(-1, keepdim=True)).exp()
-    return (p * windows).sum(-1) / p.sum(-1)
-
-
-def naive_forward(link: Link, s: Tensor, weight: Tensor) -> Tensor:
-    """Forward input of a link with any weights of its shape."""
-    if isinstance(link, DenseLink):
-        return F.linear(s.flatten(1), weight.to(s.dtype))
-    assert isinstance(link, ConvolutionLink)
-    z = F.conv2d(s, weight.to(s.dtype), padding=link.padding)
-    return z if link.pool == 1 else naive_pool(z, link.pool)
-
-
-def naive_backward(link: Link, s: Tensor, post: Tensor) -> Tensor:
-    """Backward input: the transpose of the forward map with the backward weights, by autograd (which conjugates)."""
-    with torch.enable_grad():
-        s = s.detach().requires_grad_()
-        out = naive_forward(link, s, link.aligned_backward_weight().detach())
-        (product,) = torch.autograd.grad(out, s, post.conj().reshape(out.shape))
-    return product.conj()
-
-
-def naive_phase(
-    network: EquilibriumNetwork, x: Tensor, start: list[Tensor], force: Tensor, iterations: int
-) -> list[Tensor]:
-    """Iterations with one nudge."""
-    state = list(start)
-    for _ in range(iterations):
-        for color in network.colors:
-            new = {}
-            for i in color:
-                shape, bias = network.layers[i].shape, network.biases[network.names[i]].detach()
-                total: Any = bias.reshape(1, *shape) if bias.dim() == 1 else bias
-                for name, (pre, post) in network.ends.items():
-                    link = network.link(name)
-                    if post == i:
-                        source = x.to(state[i].dtype) if pre < 0 else state[pre]
-                        total = total + naive_forward(link, source, link.forward_weight.detach()).view(-1, *shape)
-                    elif pre == i and link.reciprocal:
-                        total = total + naive_backward(link, state[i], state[post])
-                new[i] = network.activations[i](total + force if i == network.output else total)
-            for i, value in new.items():
-                state[i] = value
-    return state
-
-
-def naive_step(network: EquilibriumNetwork, x: Tensor, y: Tensor, *, phases: int, beta: float, free: int, nudged: int):
-    """Gradients of a step of the naive loop, by name."""
-    zero = [x.new_zeros(len(x), *layer.shape) for layer in network.layers]
-    with torch.no_grad():
-        state = naive_phase(network, x, zero, x.new_zeros(()), free)
-    out = state[network.output].requires_grad_()
-    loss = F.cross_entropy(network.read((*state[:-1], out)), y)
-    (gradient,) = torch.autograd.grad(loss, out)
-    size = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.dim() - 1))
-    error = [torch.zeros_like(part) for part in zero]
-    with torch.no_grad():
-        start = [part.detach().to(x.dtype.to_complex()) for part in state]
-        for k in range(phases):
-            b = beta * cmath.exp(2j * cmath.pi * k / phases)
-            reached = naive_phase(network, x, start, b * gradient / size, nudged)
-            for i, part in enumerate(reached):
-                error[i] += (part / b).real / phases
-    gradients = {}
-    for name, (pre, post) in network.ends.items():
-        link = network.link(name)
-        source = x if pre < 0 else state[pre].detach()
-        directions = [("forward_weight", post)]
-        if link.backward_weight is not None:
-            directions.append(("backward_weight", pre))
-        for key, target in directions:
-            transposed = key == "backward_weight" and isinstance(link, DenseLink)
-            weight = getattr(link, key).detach()
-            aligned = (weight.T if transposed else weight).requires_grad_()
-            at = source if target == post else source.clone().requires_grad_()
-            out = naive_forward(link, at, aligned)
-            if target == post:
-                product = out
-            else:
-                (product,) = torch.autograd.grad(out, at, state[post].detach().reshape(out.shape), create_graph=True)
-            signal = (error[target] * size.view(-1, *[1] * (error[target].dim() - 1))).reshape(product.shape)
-            (found,) = torch.autograd.grad(product, aligned, signal)
-            gradients[f"links.{name}.{key}"] = found.T if transposed else found
-    for i, name in enumerate(network.names):
-        e = error[i] * size.view(-1, *[1] * (error[i].dim() - 1))
-        gradients[f"biases.{name}"] = e.sum(0) if e.dim() == 2 else e.sum((0, 2, 3))[:, None, None]
-    return gradients
-
-
-def gradients_of(network: EquilibriumNetwork) -> dict[str, Tensor]:
-    """Gradients of the dynamics' weights after a backward pass."""
-    named = network.named_parameters()
-    return {n: p.grad.clone() for n, p in named if p.grad is not None and not n.startswith("readout.")}
-
-
-def distance(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """Relative distance of all gradients as one vector."""
-    parts = [(got[name].double() - value).flatten() for name, value in wanted.items()]
-    return float(torch.cat(parts).norm() / torch.cat([value.flatten() for value in wanted.values()]).norm())
-
-
-def exact_gradients(network: EquilibriumNetwork, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """By recurrent backprop in float64 to the end."""
-    twin = copy.deepcopy(network).double()
-    twin.free = Relaxation(2000, 1e-13)
-    twin.estimator = RecurrentBackprop(relaxation=Relaxation(2000, 1e-13))
-    twin.zero_grad()
-    F.cross_entropy(twin(x.double()), y).backward()
-    return gradients_of(twin)
-
-
-def peak_memory(step: Step, device: torch.device) -> float:
-    """Megabytes that a step has allocated at the most."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak / 1e6
-
-
-def seconds(step: Step, device: torch.device) -> float:
-    """Processor seconds of a step, or seconds on the clock with a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        step()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-    start = time.process_time()
-    step()
-    return time.process_time() - start
 
 
 def measure(network: EquilibriumNetwork, x: Tensor, y: Tensor, asked: argparse.Namespace) -> dict[str, Any]:
@@ -314,8 +164,17 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--threads", type=int, default=1, help="torch threads; more make small steps slower")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=None, help="write the JSON here, too")
+    parser.add_argument("--trained", action="store_true", help="ways to the fixed point of trained networks instead")
+    parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS), help="which, with --trained")
+    parser.add_argument("--data_dir", default=None, help="Fashion-MNIST, for two of the trained networks")
+    parser.add_argument("--cells", type=Path, default=Path("outputs/eqprop/trained"), help="checkpoints and cells")
+    parser.add_argument("--samples", type=int, default=1000, help="whose fixed points are compared, with --trained")
     asked = parser.parse_args(words)
     torch.set_num_threads(asked.threads)
+    if asked.trained:
+        return write(
+            trained(asked.nets, asked.data_dir, asked.cells, samples=asked.samples, repeats=asked.repeats), asked
+        )
     torch.manual_seed(0)
     side = 4 * 2 ** (len(asked.channels) - 1)
     networks = {
@@ -329,8 +188,13 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         x = F.interpolate(coarse, shape[1:] if len(shape) == 3 else (1, *shape), mode="bilinear").view(batch, *shape)
         y = torch.randint(10, (batch,))
         report[name] = measure(network.to(asked.device), x.to(asked.device), y.to(asked.device), asked)
+    return write(report, asked)
+
+
+def write(report: dict[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
+    """Add settings and machine, and print and keep the JSON."""
     report |= {
-        "settings": {k: v for k, v in vars(asked).items() if k != "output"},
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(asked).items() if k != "output"},
         "hardware": {"system": platform.platform(), "cores": os.cpu_count(), "device": asked.device},
         "versions": {package: version(package) for package in ("fklit", "torch")},
     }

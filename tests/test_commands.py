@@ -19,6 +19,7 @@ LATER = ("CHECKPOINT", "DIR", "FILE", "[")  # placeholders, with what stands for
 # What shortens a run, by its configuration; nothing else of the command changes.
 SHORT = {
     "configs/steering/emoji.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
+    "configs/steering/emoji_eqprop.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
     "configs/steering/sd15.yaml": "--trainer.accelerator cpu --data.limit 3 --model.source.path {tiny} "
     "--model.source.variant null --model.source.dtype float32 --model.reward.model_name fklit:emoji_reward "
     "--model.pipeline_kwargs.num_inference_steps 5 --model.pipeline_kwargs.height 16 "

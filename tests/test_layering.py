@@ -46,7 +46,7 @@ ALLOWED = {
         ),
         "sampling",
     },
-    "eqprop": {"checks", "feynman_kac", "hyperparameters", "renamed"},
+    "eqprop": {"assets", "checks", "feynman_kac", "hyperparameters", "renamed", "rewards"},
     "evaluation": {"atomic", "checks", "report"},
     "data": {"analytic", "atomic", "checks", "evaluation", "renamed"},
     "emoji": {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fklit.callbacks.alignment import AlignmentCallback
 from fklit.callbacks.base_comparison import RewardHackingWarning
 from fklit.callbacks.classification_writer import ClassificationWriter
+from fklit.callbacks.classifier_export import ClassifierExport
 from fklit.callbacks.metrics import MetricsCallback
 from fklit.callbacks.report import Report
 from fklit.callbacks.same_model import SameModelWarning
@@ -15,6 +16,7 @@ from fklit.callbacks.tensorboard_particles import TensorBoardParticles
 __all__ = [
     "AlignmentCallback",
     "ClassificationWriter",
+    "ClassifierExport",
     "MetricsCallback",
     "Report",
     "RewardHackingWarning",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fklit.eqprop.analysis.alignment import error_vectors, symmetry_score, weight_angles
 from fklit.eqprop.analysis.references import dense_errors, equilibrium_jacobian, unrolled
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.learning.centered import Centered
 from fklit.eqprop.learning.estimators import (
     Cauchy,
     ComplexStep,
@@ -27,6 +28,7 @@ from fklit.eqprop.learning.online import Online
 from fklit.eqprop.learning.responses import Estimator, Response
 from fklit.eqprop.network.activations import (
     Activation,
+    ClippedReLU,
     DoubleSiLU,
     HardSigmoid,
     Identity,
@@ -39,11 +41,13 @@ from fklit.eqprop.network.execution import Execution
 from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.network.links import Link
 from fklit.eqprop.network.recurrent import RecurrentNetwork
-from fklit.eqprop.presets import MLP, ConvNet, LoopNet
+from fklit.eqprop.network.residual import Residual
+from fklit.eqprop.presets import MLP, VGG, ConvNet, LoopNet
 from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
 if TYPE_CHECKING:
+    from fklit.eqprop.classifier import EquilibriumClassifier, load_classifier, save_classifier
     from fklit.eqprop.training.backprop import BackpropTask
     from fklit.eqprop.training.optimizers import OptimizerSettings
     from fklit.eqprop.training.task import EqPropTask
@@ -51,14 +55,20 @@ if TYPE_CHECKING:
 _LAZY = {
     "BackpropTask": "fklit.eqprop.training.backprop",
     "EqPropTask": "fklit.eqprop.training.task",
+    "EquilibriumClassifier": "fklit.eqprop.classifier",
     "OptimizerSettings": "fklit.eqprop.training.optimizers",
+    "load_classifier": "fklit.eqprop.classifier",
+    "save_classifier": "fklit.eqprop.classifier",
 }
 
 __all__ = [
     "MLP",
+    "VGG",
     "Activation",
     "BackpropTask",
     "Cauchy",
+    "Centered",
+    "ClippedReLU",
     "ComplexStep",
     "Connection",
     "ConvNet",
@@ -69,6 +79,7 @@ __all__ = [
     "DoubleSiLU",
     "EqPropTask",
     "Equilibrium",
+    "EquilibriumClassifier",
     "EquilibriumNetwork",
     "Estimator",
     "ExactResponse",
@@ -88,6 +99,7 @@ __all__ = [
     "RecurrentNetwork",
     "Relaxation",
     "RelaxationResult",
+    "Residual",
     "Response",
     "ShiftedSigmoid",
     "Symmetric",
@@ -96,6 +108,8 @@ __all__ = [
     "equilibrium_jacobian",
     "error_vectors",
     "is_holomorphic",
+    "load_classifier",
+    "save_classifier",
     "symmetry_score",
     "unrolled",
     "weight_angles",

@@ -14,6 +14,7 @@ from fklit.eqprop.learning.unconverged import check_policy
 from fklit.eqprop.network.activations import Activation
 from fklit.eqprop.network.connections import Connection
 from fklit.eqprop.network.execution import Execution
+from fklit.eqprop.network.feedforward import feedforward_pass
 from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State
@@ -99,7 +100,7 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
 
         Args:
             x: Input, `(samples, *input_shape)`.
-            start: First activities, for a warm start; None for zeros.
+            start: First activities, for a warm start; None for what `free.start` says.
 
         Returns:
             The state of the batch, how it was reached, and the drive; without gradient.
@@ -113,7 +114,10 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
             if self.execution.channels_last and x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             drive = self.drive(x)
-            first = self.zero_state(len(x)) if start is None else self._checked(start, len(x))
+            if start is not None:
+                first = self._checked(start, len(x))
+            else:
+                first = feedforward_pass(self, drive) if self.free.start == "feedforward" else self.zero_state(len(x))
             result = relax_free(self, drive, first, self.free)
         if self.unconverged == "raise" and not bool(result.converged.all()):
             counts = result.counts()

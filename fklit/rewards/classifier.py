@@ -70,9 +70,13 @@ class ImageClassifier(Reward):
             ValueError: The model is no classifier, or has no such label.
             OSError: The model could not be loaded.
         """
-        network = load_labeled_network(self.model_name, owner="ImageClassifier", cache_dir=self.cache_dir)
-        self._number = None if self.label is None else find_label(self.label, network.labels, owner="ImageClassifier")
+        network, owner = self.load_network(), type(self).__name__
+        self._number = None if self.label is None else find_label(self.label, network.labels, owner=owner)
         self.network = network
+
+    def load_network(self) -> LabeledNetwork:
+        """The classifier, of which a subclass may have another kind."""
+        return load_labeled_network(self.model_name, owner=type(self).__name__, cache_dir=self.cache_dir)
 
     def score(self, samples: Tensor, prompts: Sequence[str], metadata: Metadata | None = None) -> Tensor:
         """Log probabilities (n,) of images (n, 3, H, W) in [0, 1]; one channel is repeated to three."""
@@ -85,10 +89,10 @@ class ImageClassifier(Reward):
             return self._number
         if not isinstance(item, Mapping) or self.metadata_key not in item:
             raise RewardError(
-                f"ImageClassifier expected the class of each prompt in its metadata under {self.metadata_key!r}, got "
-                f"{item!r}; add it, or set label."
+                f"{type(self).__name__} expected the class of each prompt in its metadata under {self.metadata_key!r}, "
+                f"got {item!r}; add it, or set label."
             )
         try:
-            return find_label(item[self.metadata_key], self.network.labels, owner="ImageClassifier")
+            return find_label(item[self.metadata_key], self.network.labels, owner=type(self).__name__)
         except ValueError as error:
             raise RewardError(str(error)) from error

@@ -8,6 +8,12 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.fixture(autouse=True)
+def neighbors(monkeypatch):
+    """Files beside a benchmark that it imports, as when it runs as a script."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(f"{name}_benchmark", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

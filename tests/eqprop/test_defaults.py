@@ -16,7 +16,9 @@ GRAPH = {"output": None, "num_classes": None, "activation": None}
 DEFAULTS = [
     (e.Layer, {"activation": None, "bias": True}),
     (e.Dense, LINK),
-    (e.Convolution, {"kernel_size": 3, "padding": 1, "pool": 2} | LINK),
+    (e.Convolution, {"kernel_size": 3, "padding": 1, "stride": 1, "pool": 2, "pooling": "softmax"} | LINK),
+    (e.Residual, {"scale": 1.0, "reciprocal": True}),
+    (e.ClippedReLU, {"ceiling": 1.0}),
     (e.Execution, {"channels_last": False, "compile": False, "free_precision": "full"}),
     (
         e.Relaxation,
@@ -27,6 +29,9 @@ DEFAULTS = [
             "rate": 1.0,
             "bound": 1e4,
             "check_every": None,
+            "anderson_window": 0,
+            "anderson_damping": 1.0,
+            "start": "zero",
         },
     ),
     (e.RecurrentNetwork, GRAPH | {"execution": None}),
@@ -49,8 +54,17 @@ DEFAULTS = [
         | INITIAL
         | POLICY,
     ),
+    (
+        e.VGG,
+        {"input_shape": (3, 32, 32), "blocks": ((128,), (256,), (512,), (512,)), "hidden": (), "num_outputs": 10}
+        | {"num_classes": 10, "pooling": "softmax", "activation": None}
+        | INITIAL
+        | {"tied": True}
+        | POLICY,
+    ),
     (e.OneSided, {"beta": 0.1, "relaxation": None}),
     (e.Symmetric, {"beta": 0.1, "relaxation": None}),
+    (e.Centered, {"beta": 0.1, "relaxation": None}),
     (e.CorrectedNudge, {"beta": 0.1, "relaxation": None}),
     (e.Cauchy, {"num_phases": 4, "beta": 0.2, "arithmetic": "split", "relaxation": None}),
     (e.ComplexStep, {"beta": 1e-3, "arithmetic": "split", "relaxation": None}),
@@ -84,6 +98,7 @@ DEFAULTS = [
         e.EqPropTask,
         {"num_classes": 10, "loss": "cross_entropy", "nudge": "gradient"} | {"homeostasis": None} | {"optimizer": None},
     ),
+    (e.EquilibriumClassifier, {"label": None, "metadata_key": "class", "max_batch": None, "pad": False}),
     (e.BackpropTask, {"num_classes": 10, "loss": "cross_entropy", "optimizer": None}),
     (e.is_holomorphic, {"radius": 0.1, "tolerance": 1e-6}),
     (e.error_vectors, {"estimator": None, "relaxation": None}),
@@ -102,7 +117,7 @@ def test_signatures():
 
 
 def test_what_none_stands_for():
-    for estimator in (e.OneSided(), e.Symmetric(), e.Cauchy()):
+    for estimator in (e.OneSided(), e.Symmetric(), e.Centered(), e.Cauchy()):
         assert estimator.relaxation == NUDGED
     assert e.ComplexStep(0.02).relaxation == e.Relaxation(max_iterations=20, tolerance=1e-6 * 0.02)
     assert e.ExactResponse().relaxation == e.RecurrentBackprop().relaxation == e.CorrectedNudge().relaxation == LINEAR
@@ -112,9 +127,9 @@ def test_what_none_stands_for():
     network = e.MLP((4,), (3,))
     assert network.free == e.Relaxation() and network.execution == e.Execution()
     assert type(network.estimator) is e.Symmetric and type(network.activations[0]) is e.ShiftedSigmoid
-    convolutional = e.ConvNet((1, 8, 8), (2, 2))
-    assert convolutional.free == e.Relaxation(max_iterations=250)
-    assert type(convolutional.activations[0]) is e.DoubleSiLU
+    for convolutional in (e.ConvNet((1, 8, 8), (2, 2)), e.VGG((1, 8, 8), ((2,), (2,)))):
+        assert convolutional.free == e.Relaxation(max_iterations=250)
+        assert type(convolutional.activations[0]) is e.DoubleSiLU
     assert (
         e.EqPropTask(network).optimizer
         == e.OptimizerSettings()

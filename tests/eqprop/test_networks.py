@@ -6,10 +6,17 @@ import pytest
 import torch
 from equilibria import images
 
+from fklit.eqprop.analysis.alignment import weight_angles
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.learning.estimators import Cauchy, ComplexStep
+from fklit.eqprop.learning.homeostasis import closed_form
+from fklit.eqprop.learning.online import Online
+from fklit.eqprop.network.activations import ClippedReLU
 from fklit.eqprop.network.connections import Convolution, Dense
 from fklit.eqprop.network.graph import Layer
-from fklit.eqprop.presets import MLP, ConvNet, LoopNet
+from fklit.eqprop.network.residual import Residual
+from fklit.eqprop.presets import MLP, VGG, ConvNet, LoopNet
+from fklit.eqprop.training.optimizers import OptimizerSettings, build_optimizer, parameter_groups
 
 
 def shapes(network):
@@ -144,6 +151,16 @@ A, B = Layer("a", (2,)), Layer("b", (3,))
         (lambda: Dense("a", "b", angle=-1), "angle in degrees .* got -1"),
         (lambda: Dense("a", "b", gain=0), "gain above 0, got 0"),
         (lambda: Convolution("a", "b", pool=0), "pool=0"),
+        (lambda: Convolution("a", "b", stride=0), "stride=0"),
+        (lambda: Convolution("a", "b", pooling="sum"), "pooling='sum'"),
+        (lambda: Convolution("a", "b", pool=1, pooling="max"), "got pool=1, which pools nothing"),
+        (lambda: Residual("a", "b", scale=0.0), "leave the connection out for none"),
+        (lambda: Residual("a", "b", scale=float("inf")), "finite scale .* got scale=inf"),
+        (lambda: Residual("a", "b").build((2, 4, 4), (3, 4, 4)), "project by a Convolution"),
+        (lambda: ClippedReLU(0.0), "ceiling above 0"),
+        (lambda: VGG((3, 32, 32), ((4,), ())), "at least one convolution each"),
+        (lambda: VGG((32, 32)), "channels, height, width"),
+        (lambda: VGG((3, 12, 12), ((4,), (4,), (4,))), "sides that 8 divides"),
         (lambda: Convolution("a", "b").build((2, 5, 5), (2, 2, 2)), "expected sides that pool=2 divides"),
         (lambda: Convolution("a", "b").build((2, 6, 6), (4, 2, 2)), r"declare b as \(4, 3, 3\)"),
         (lambda: Convolution("a", "b").build((2,), (4, 2, 2)), "channels, height, width"),
@@ -221,3 +238,47 @@ def test_states_have_the_weights_precision_and_single_for_half():
         network.to(dtype)
         assert network.dtype == wanted and all(part.dtype == wanted for part in network.zero_state(2))
         assert network(torch.rand(2, 9, dtype=dtype)).dtype == wanted
+
+
+def test_the_vgg_preset():
+    network = VGG((3, 16, 16), ((4, 5), (6,)), hidden=(8,), num_outputs=7, pooling="max", tied=False, angle=90.0)
+    assert network.names == ("conv1_1", "conv1_2", "conv2_1", "dense1", "out")
+    wanted = [(4, 16, 16), (5, 8, 8), (6, 4, 4), (8,), (7,)]
+    assert [tuple(layer.shape) for layer in network.layers] == wanted
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 10)
+    assert not network.holomorphic and VGG((1, 8, 8), ((3,), (4,))).holomorphic
+    assert [name for name, _ in VGG((1, 8, 8), ((3,),)).named_parameters() if "backward" in name] == []
+
+
+@pytest.mark.parametrize("estimator", [Cauchy(4), ComplexStep(), Online(4)], ids=lambda e: type(e).__name__)
+def test_complex_phases_of_max_pooling_are_refused(estimator):
+    with pytest.raises(ValueError, match=r"got the pooling of conv1_1-out; use another .* pooling='softmax'"):
+        EquilibriumNetwork(
+            (1, 8, 8),
+            [Layer("conv1_1", (2, 8, 8)), Layer("out", (2, 4, 4))],
+            connections=[Convolution("input", "conv1_1", pool=1), Convolution("conv1_1", "out", pooling="max")],
+            estimator=estimator,
+        )
+    # of the input it is no matter: the drive stays real
+    network = VGG((1, 8, 8), ((3,),), pooling="max", estimator=estimator)
+    torch.nn.functional.cross_entropy(network(torch.rand(2, 1, 8, 8)), torch.tensor([1, 2])).backward()
+
+
+def test_a_residual_connection_has_no_weights_and_trains_nothing_else_than_before():
+    network = EquilibriumNetwork(
+        (4,),
+        [Layer("a", (5,)), Layer("b", (5,)), Layer("c", (5,))],
+        connections=[Dense("input", "a"), Dense("a", "b"), Dense("b", "c"), Residual("a", "c", scale=0.2)],
+    )
+    assert not [name for name in network.state_dict() if "a-c" in name]
+    assert network.colors == ((0,), (1,), (2,))
+    assert "a-c" not in weight_angles(network) and set(weight_angles(network)) == {"a-b", "b-c"}
+    groups = parameter_groups(network, OptimizerSettings())
+    assert [group["name"] for group in groups] == ["input-a", "a-b", "b-c"]
+    with pytest.raises(ValueError, match=r"got factors for \['a-c'\]"):
+        parameter_groups(network, OptimizerSettings(rate_factors={"a-c": 2.0}))
+    with torch.no_grad():
+        for name in ("a-b", "b-c"):
+            network.link(name).backward_weight.copy_(network.link(name).forward_weight.T)
+    assert float(closed_form(network).detach()) == 0
+    build_optimizer(network, OptimizerSettings())

@@ -15,6 +15,7 @@ from fklit.eqprop.learning.homeostasis import draw_probes
 from fklit.eqprop.learning.responses import Estimator
 from fklit.eqprop.network.linearized import LinearizedRecurrence
 from fklit.eqprop.network.recurrent import RecurrentNetwork
+from fklit.eqprop.network.residual import ResidualLink
 from fklit.eqprop.network.state import State, fill_layers, pick_rows, row_norms, scale_rows, zero_rows
 from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
@@ -128,11 +129,11 @@ def symmetry_score(
 
 @torch.no_grad()
 def weight_angles(network: RecurrentNetwork) -> dict[str, float]:
-    """Degrees between forward and backward weights of each reciprocal link: 0 aligned, 90 independent."""
+    """Degrees between forward and backward weights of each reciprocal link that has any: 0 aligned, 90 independent."""
     angles = {}
     for name, (pre, _) in network.ends.items():
         link = network.link(name)
-        if pre < 0 or not link.reciprocal:
+        if pre < 0 or not link.reciprocal or isinstance(link, ResidualLink):
             continue
         forward, backward = link.forward_weight.double(), link.aligned_backward_weight().double()
         cosine = float((forward * backward).sum() / (forward.norm() * backward.norm()).clamp_min(1e-300))

@@ -25,14 +25,28 @@ from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
-def _nudged(relaxation: Relaxation | None) -> Relaxation:
+def _from_free(relaxation: Relaxation) -> Relaxation:
+    """The relaxation of a phase that starts from the free state, whatever `start` says.
+
+    Raises:
+        ValueError: If it says something.
+    """
+    if relaxation.start != "zero":
+        raise ValueError(
+            f"expected no start for the relaxation of an estimator, whose phases start from the free state, got start="
+            f"{relaxation.start!r}; give it to the network's free phase."
+        )
+    return relaxation
+
+
+def nudged_relaxation(relaxation: Relaxation | None) -> Relaxation:
     """The relaxation of nudged phases, by default 20 iterations with tolerance 1e-6."""
-    return Relaxation(max_iterations=20, tolerance=1e-6) if relaxation is None else relaxation
+    return Relaxation(max_iterations=20, tolerance=1e-6) if relaxation is None else _from_free(relaxation)
 
 
 def _linear(relaxation: Relaxation | None) -> Relaxation:
     """The relaxation of linearized phases, by default at most 200 iterations with tolerance 1e-6."""
-    return Relaxation(max_iterations=200, tolerance=1e-6) if relaxation is None else relaxation
+    return Relaxation(max_iterations=200, tolerance=1e-6) if relaxation is None else _from_free(relaxation)
 
 
 class OneSided(Estimator):
@@ -46,7 +60,7 @@ class OneSided(Estimator):
     """
 
     def __init__(self, beta: float = 0.1, *, relaxation: Relaxation | None = None) -> None:
-        self.beta, self.relaxation = check_beta(beta), _nudged(relaxation)
+        self.beta, self.relaxation = check_beta(beta), nudged_relaxation(relaxation)
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """One real phase."""
@@ -62,7 +76,7 @@ class Symmetric(Estimator):
     """
 
     def __init__(self, beta: float = 0.1, *, relaxation: Relaxation | None = None) -> None:
-        self.beta, self.relaxation = check_beta(beta), _nudged(relaxation)
+        self.beta, self.relaxation = check_beta(beta), nudged_relaxation(relaxation)
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """Two real phases."""
@@ -96,7 +110,7 @@ class Cauchy(Estimator):
             )
         check_arithmetic(arithmetic)
         self.num_phases, self.beta, self.arithmetic = num_phases, check_beta(beta), arithmetic
-        self.relaxation = _nudged(relaxation)
+        self.relaxation = nudged_relaxation(relaxation)
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """One or two real phases as one batch, and a batch with one complex phase for each conjugate pair."""
@@ -129,7 +143,9 @@ class ComplexStep(Estimator):
     ) -> None:
         check_arithmetic(arithmetic)
         self.beta, self.arithmetic = check_beta(beta), arithmetic
-        self.relaxation = Relaxation(max_iterations=20, tolerance=1e-6 * beta) if relaxation is None else relaxation
+        self.relaxation = (
+            Relaxation(max_iterations=20, tolerance=1e-6 * beta) if relaxation is None else _from_free(relaxation)
+        )
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """One complex phase."""

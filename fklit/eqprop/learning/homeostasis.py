@@ -14,6 +14,7 @@ from torch import Tensor
 from fklit.eqprop.network.linearized import LinearizedRecurrence
 from fklit.eqprop.network.links import DenseLink
 from fklit.eqprop.network.recurrent import RecurrentNetwork
+from fklit.eqprop.network.residual import ResidualLink
 from fklit.eqprop.network.state import State, fill_layers, row_dots
 from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import Equilibrium
@@ -95,6 +96,8 @@ def closed_form(network: RecurrentNetwork) -> Tensor:
         if pre < 0:
             continue
         link = network.link(name)
+        if isinstance(link, ResidualLink) and link.reciprocal:
+            continue  # symmetric
         if not isinstance(link, DenseLink):
             raise ValueError(
                 f"expected dense links for form='closed', got {name}, which is not dense; use form='squared' or "

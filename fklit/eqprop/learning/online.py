@@ -30,7 +30,7 @@ class Online(Estimator):
             for undamped sequential updates.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or the relaxation is accelerated.
     """
 
     needs_holomorphic = True
@@ -58,6 +58,11 @@ class Online(Estimator):
         )
         self.iterations_per_phase = iterations_per_phase
         base = Relaxation() if relaxation is None else relaxation
+        if base.anderson_window or base.start != "zero":
+            raise ValueError(
+                "expected neither anderson_window nor start in the relaxation of Online, which averages over the plain "
+                f"iterations, got anderson_window={base.anderson_window} and start={base.start!r}; leave them out."
+            )
         self.relaxation = Relaxation(
             max_iterations=iterations_per_phase, tolerance=0.0, order=base.order, rate=base.rate, bound=base.bound
         )

@@ -9,7 +9,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from fklit.eqprop.learning.nudges import Nudge
-from fklit.eqprop.network.activations import is_holomorphic
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, zero_rows
 from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult, UnconvergedPolicy
@@ -42,7 +41,7 @@ class Estimator(ABC):
     """Measures the response to a nudge at a free equilibrium.
 
     Attributes:
-        needs_holomorphic: Whether activations have to be holomorphic.
+        needs_holomorphic: Whether activations and pooling have to be holomorphic.
         relaxation: Of the phases that it runs.
         linearizes: Whether it takes derivatives at the free state. They say nothing about a sample that has not reached
             its fixed point: the linear iteration there may have no fixed point at all, and its response no bound.
@@ -80,13 +79,13 @@ class Estimator(ABC):
         """Refuse networks that this estimator cannot be used with.
 
         Raises:
-            ValueError: If it has complex phases and an activation is not holomorphic.
+            ValueError: If it has complex phases and an activation or a pooling is not holomorphic.
         """
         if self.needs_holomorphic and not network.holomorphic:
-            wrong = sorted({repr(a) for a in network.activations if not is_holomorphic(a)})
             raise ValueError(
-                f"expected holomorphic activations for the complex phases of {type(self).__name__}, got "
-                f"{', '.join(wrong)}; use another activation, or OneSided, Symmetric or ExactResponse."
+                f"expected holomorphic activations and pooling for the complex phases of {type(self).__name__}, got "
+                f"{', '.join(network.not_holomorphic())}; use another activation or pooling='softmax', or OneSided, "
+                "Symmetric or ExactResponse."
             )
 
 

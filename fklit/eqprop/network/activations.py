@@ -113,6 +113,29 @@ class HardSigmoid(Activation):
         return (z / 2).clamp(0, 1)
 
 
+class ClippedReLU(Activation):
+    """`z` clipped to [0, ceiling] (Hopfield-ResNet, arXiv 2509.26003; 1 in earlier deep EP); real nudges only.
+
+    Args:
+        ceiling: Largest activity, above 0.
+
+    Raises:
+        ValueError: If the ceiling is not above 0.
+    """
+
+    def __init__(self, ceiling: float = 1.0) -> None:
+        if not ceiling > 0:
+            raise ValueError(f"expected ceiling above 0, got ceiling={ceiling}.")
+        self.ceiling = ceiling
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Apply it to a real tensor."""
+        return z.clamp(0, self.ceiling)
+
+    def __repr__(self) -> str:
+        return f"ClippedReLU(ceiling={self.ceiling})"
+
+
 def is_holomorphic(activation: Activation, *, radius: float = 0.1, tolerance: float = 1e-6) -> bool:
     """Whether a function is complex-differentiable around the real axis: the Cauchy-Riemann test.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fklit.eqprop.network.links import ConvolutionLink, DenseLink, Link, Shape
+from fklit.eqprop.network.pool_kinds import PoolKind, make_pooling
 
 
 def lecun_(weight: Tensor, fan_in: int) -> Tensor:
@@ -96,14 +97,17 @@ class Dense(Connection):
 
 
 class Convolution(Connection):
-    """A convolution of stride 1, followed by softmax pooling.
+    """A convolution, followed by pooling.
 
     Args:
         pre: As in `Connection`; of shape (channels, height, width).
         post: As in `Connection`; its shape must be what convolution and pooling give.
         kernel_size: Side of the kernel.
         padding: Zeros added on every side; `kernel_size // 2` keeps the size of odd kernels.
+        stride: Of the convolution.
         pool: Side and stride of the pooling window; 1 for none.
+        pooling: What a window is reduced to: `"softmax"` (a smooth maximum, holomorphic, the paper's), `"max"` (real
+            nudges only) or `"average"`.
         reciprocal: As in `Connection`.
         tied: As in `Connection`.
         angle: As in `Connection`; both kernels map the pre layer to the post layer.
@@ -120,7 +124,9 @@ class Convolution(Connection):
         *,
         kernel_size: int = 3,
         padding: int = 1,
+        stride: int = 1,
         pool: int = 2,
+        pooling: PoolKind = "softmax",
         reciprocal: bool = True,
         tied: bool = False,
         angle: float = 90.0,
@@ -132,7 +138,16 @@ class Convolution(Connection):
                 f"expected kernel_size and pool of at least 1 and padding from 0 to kernel_size - 1 for {self.name}, "
                 f"got kernel_size={kernel_size}, pool={pool}, padding={padding}."
             )
-        self.kernel_size, self.padding, self.pool = kernel_size, padding, pool
+        if stride < 1:
+            raise ValueError(f"expected stride of at least 1 for {self.name}, got stride={stride}.")
+        make_pooling(pooling)
+        if pool == 1 and pooling != "softmax":
+            raise ValueError(
+                f"expected a window of at least 2 for pooling={pooling!r} in {self.name}, got pool=1, which pools "
+                "nothing; raise pool, or leave pooling out."
+            )
+        self.kernel_size, self.padding, self.stride = kernel_size, padding, stride
+        self.pool, self.pooling = pool, pooling
 
     def build(self, pre_shape: Shape, post_shape: Shape) -> Link:
         """Make the kernels."""
@@ -141,14 +156,15 @@ class Convolution(Connection):
                 f"expected shapes (channels, height, width) for the convolution {self.name}, got {pre_shape} and "
                 f"{post_shape}."
             )
-        sides = [side + 2 * self.padding - self.kernel_size + 1 for side in pre_shape[1:]]
+        free = [side + 2 * self.padding - self.kernel_size for side in pre_shape[1:]]
+        sides = [room // self.stride + 1 for room in free]
         if any(side < 1 or side % self.pool for side in sides):
             raise ValueError(
                 f"expected sides that pool={self.pool} divides for {self.name}, got {sides[0]} x {sides[1]} before "
-                "pooling; change pool or padding."
+                "pooling; change pool, stride or padding."
             )
         given = tuple(side // self.pool for side in sides)
-        if given != post_shape[1:]:
+        if given != tuple(post_shape[1:]):
             raise ValueError(
                 f"expected {given[0]} x {given[1]} for {self.post}, as {self.name} gives it, got {post_shape[1]} x "
                 f"{post_shape[2]}; declare {self.post} as ({post_shape[0]}, {given[0]}, {given[1]})."
@@ -160,4 +176,13 @@ class Convolution(Connection):
         if self.reciprocal and not self.tied:
             backward = self._mix(lecun_(torch.empty(shape), fan_in), forward)
             backward.data *= self.gain
-        return ConvolutionLink(forward * self.gain, backward, self.padding, self.pool, self.tied and self.reciprocal)
+        return ConvolutionLink(
+            forward * self.gain,
+            backward,
+            self.padding,
+            self.pool,
+            self.tied and self.reciprocal,
+            stride=self.stride,
+            pooling=self.pooling,
+            cut=(free[0] % self.stride, free[1] % self.stride),
+        )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fklit.eqprop.network.pooling import SoftmaxPoolDerivative
+from fklit.eqprop.network.pool_kinds import PoolDerivative, Pooling, SoftmaxPooling
 
 
 class LinkDerivative(ABC):
@@ -92,7 +92,7 @@ class DenseDerivative(LinkDerivative):
 
 
 class ConvolutionDerivative(LinkDerivative):
-    """Of a convolution with softmax pooling.
+    """Of a convolution with pooling.
 
     With `z = conv(s_pre, B)`, `backward` is the gradient of `<pool(z), s_post>` with respect to `s_pre`; its derivative
     in `s_pre` is that function's second derivative, which is symmetric.
@@ -104,6 +104,9 @@ class ConvolutionDerivative(LinkDerivative):
         post: Activities of the post layer.
         padding: Of the convolutions.
         pool: Side of the pooling window; 1 for none.
+        stride: Of the convolutions.
+        pooling: What a window is reduced to; None for softmax pooling.
+        cut: Rows and columns of the pre layer that no kernel reaches.
     """
 
     symmetric_curvature = True
@@ -117,27 +120,32 @@ class ConvolutionDerivative(LinkDerivative):
         *,
         padding: int,
         pool: int,
+        stride: int = 1,
+        pooling: Pooling | None = None,
+        cut: tuple[int, int] = (0, 0),
     ) -> None:
         self.pre, self.post, self.padding, self.pool, self.tied = pre, post, padding, pool, backward_weight is None
+        self.stride, self.cut = stride, cut
+        self.pooling: Pooling = SoftmaxPooling() if pooling is None else pooling
         self.forward_weight = forward_weight.to(pre.dtype)
         self.backward_weight = (forward_weight if backward_weight is None else backward_weight).to(pre.dtype)
 
-    def _pool_at(self, weight: Tensor) -> SoftmaxPoolDerivative | None:
-        return SoftmaxPoolDerivative(self._convolve(self.pre, weight), self.pool) if self.pool > 1 else None
+    def _pool_at(self, weight: Tensor) -> PoolDerivative | None:
+        return self.pooling.derivative(self._convolve(self.pre, weight), self.pool) if self.pool > 1 else None
 
     @cached_property
-    def _forward_pool(self) -> SoftmaxPoolDerivative | None:
+    def _forward_pool(self) -> PoolDerivative | None:
         return self._pool_at(self.forward_weight)
 
     @cached_property
-    def _backward_pool(self) -> SoftmaxPoolDerivative | None:
+    def _backward_pool(self) -> PoolDerivative | None:
         return self._forward_pool if self.tied else self._pool_at(self.backward_weight)
 
     def _convolve(self, image: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(image, weight, padding=self.padding)
+        return F.conv2d(image, weight, padding=self.padding, stride=self.stride)
 
     def _convolve_transposed(self, image: Tensor, weight: Tensor) -> Tensor:
-        return F.conv_transpose2d(image, weight, padding=self.padding)
+        return F.conv_transpose2d(image, weight, padding=self.padding, stride=self.stride, output_padding=self.cut)
 
     def forward_jvp(self, v: Tensor) -> Tensor:
         """`pool' conv(v, W)`."""
@@ -155,8 +163,9 @@ class ConvolutionDerivative(LinkDerivative):
         if pool is None:
             return self._convolve_transposed(v, self.backward_weight)
         cotangent = pool.vjp(v)
-        if v_pre is not None:
-            cotangent = cotangent + pool.curvature_jvp(self._convolve(v_pre, self.backward_weight), self.post)
+        curved = None if v_pre is None else self._curved(pool, v_pre)
+        if curved is not None:
+            cotangent = cotangent + curved
         return self._convolve_transposed(cotangent, self.backward_weight)
 
     def backward_vjp(self, u: Tensor) -> Tensor:
@@ -165,12 +174,15 @@ class ConvolutionDerivative(LinkDerivative):
         return z if pool is None else pool.jvp(z)
 
     def curvature_jvp(self, v: Tensor) -> Tensor | None:
-        """`conv(., B)^T pool''[conv(v, B), s_post]`; None without pooling."""
+        """`conv(., B)^T pool''[conv(v, B), s_post]`; None without pooling, or with one of no curvature."""
         pool = self._backward_pool
-        if pool is None:
+        curved = None if pool is None else self._curved(pool, v)
+        return None if curved is None else self._convolve_transposed(curved, self.backward_weight)
+
+    def _curved(self, pool: PoolDerivative, v: Tensor) -> Tensor | None:
+        if not isinstance(self.pooling, SoftmaxPooling):
             return None
-        curved = pool.curvature_jvp(self._convolve(v, self.backward_weight), self.post)
-        return self._convolve_transposed(curved, self.backward_weight)
+        return pool.curvature_jvp(self._convolve(v, self.backward_weight), self.post)
 
     def curvature_vjp(self, u: Tensor) -> Tensor | None:
         """The same, as it is symmetric."""

@@ -37,7 +37,7 @@ class RecurrentNetwork(nn.Module):
         activations: Of each layer.
         ends: Places (pre, post) of the layers that each link connects, by its name; -1 is the input.
         colors: Layers that may be updated together, as no two of them are connected.
-        holomorphic: Whether all activations are.
+        holomorphic: Whether all activations are, and all links between layers.
 
     Raises:
         ValueError: If names, shapes or connections do not fit.
@@ -79,7 +79,7 @@ class RecurrentNetwork(nn.Module):
             self.readout = nn.Linear(size, num_classes)
             lecun_(self.readout.weight.data, size)
             nn.init.zeros_(self.readout.bias)
-        self.holomorphic = all(is_holomorphic(activation) for activation in self.activations)
+        self.holomorphic = not self.not_holomorphic()
         if self.execution.channels_last:
             self.to(memory_format=torch.channels_last)  # convolutions then return states in that format
 
@@ -98,6 +98,12 @@ class RecurrentNetwork(nn.Module):
         module = self.links[name]
         assert isinstance(module, Link)
         return module
+
+    def not_holomorphic(self) -> list[str]:
+        """What has no complex derivative: activations, and links between layers; those of the input stay real."""
+        wrong = {repr(activation) for activation in self.activations if not is_holomorphic(activation)}
+        links = (name for name, (pre, _) in self.ends.items() if pre >= 0 and not self.link(name).holomorphic)
+        return sorted(wrong) + [f"the pooling of {name}" for name in links]
 
     def dynamics_parameters(self) -> dict[str, nn.Parameter]:
         """Weights and biases of the dynamics by name: all parameters but the readout's."""

@@ -29,9 +29,12 @@ def relax_free(network: RecurrentNetwork, drive: State, start: State, relaxation
     if low == "full":
         return relax(field, start, relaxation, detect_period_two=True)
     dtype = torch.bfloat16 if low == "bfloat16" else torch.float16
-    # Activities are of order one, so changes of two units in the last place are rounding.
+    # Activities are of order one, so changes of two units in the last place are rounding. Differences of residuals, of
+    # which an acceleration lives, are rounding long before.
     coarse_relaxation = replace(
         relaxation,
+        anderson_window=0,
+        anderson_damping=1.0,
         tolerance=max(relaxation.tolerance, 2 * torch.finfo(dtype).eps),
         max_iterations=(relaxation.max_iterations + 1) // 2,
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fklit.eqprop.network.state import State, halves, per_row, pick_rows
+from fklit.eqprop.relaxation.anderson import Anderson
 from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
@@ -125,8 +126,11 @@ def relax(
     final, whole = tuple(part.clone() for part in start), _Progress.start(total, start[0])
     period_two = torch.zeros_like(whole.converged)
 
-    # The working batch: its state, which samples it holds, which of them still change, and their progress.
+    # The working batch: its state, which samples it holds, which of them still change, and their progress. The next
+    # iteration starts from `point`, which is the state unless it was extrapolated.
     state, samples = start, torch.arange(total, device=device)
+    point, window = start, relaxation.anderson_window
+    memory = Anderson(window, relaxation.anderson_damping, parts=parts, imaginary=imaginary) if window else None
     active, progress = torch.ones_like(whole.converged), whole.select(samples)
 
     def keep() -> None:
@@ -136,23 +140,31 @@ def relax(
         progress.write(whole, samples)
 
     for iteration in range(1, relaxation.max_iterations + 1):
-        proposal = iterate(field, state, relaxation)
-        change = _change(proposal, state, parts, imaginary)
+        proposal = iterate(field, point, relaxation)
+        change = _change(proposal, point, parts, imaginary)
         if relaxation.rate < 1:
             change = change / relaxation.rate
-        commit = active & (_largest(_moduli(proposal, parts)) <= relaxation.bound)  # False for NaN
+        inside = _largest(_moduli(proposal, parts)) <= relaxation.bound  # False for NaN
+        commit = active & inside
+        refused = None if memory is None else memory.refuse(point, proposal, inside)
+        if refused is not None:
+            refused = refused & active
+            commit = commit & ~refused
         check = iteration % check_every == 0 or iteration == relaxation.max_iterations
         if check and bool(commit.all()):
-            state, progress.residual = proposal, change
+            state, progress.residual, refused = proposal, change, None
         else:
             mask = commit.repeat(parts)
             state = tuple(torch.where(per_row(mask, new), new, old) for new, old in zip(proposal, state, strict=True))
-            progress.residual = torch.where(commit, change, torch.where(active, torch.inf, progress.residual))
-            progress.diverged = progress.diverged | (active & ~commit)
+            going = commit if refused is None else commit | refused
+            unchanged = ~active if refused is None else ~active | refused
+            progress.residual = torch.where(commit, change, torch.where(unchanged, progress.residual, torch.inf))
+            progress.diverged = progress.diverged | (active & ~going)
         progress.iterations = progress.iterations + active
         stopped = commit & (change < relaxation.tolerance)
         progress.converged = progress.converged | stopped
-        active = commit & ~stopped
+        active = commit & ~stopped if refused is None else (commit & ~stopped) | refused
+        point = state if memory is None else memory.next_point(state, refused)
         if check:
             left = int(active.sum())
             if left == 0 or 2 * left <= len(samples):  # a batch of half the size pays for the copies
@@ -161,7 +173,10 @@ def relax(
                     samples = samples[:0]
                     break
                 chosen = active.nonzero().squeeze(1)
-                state = pick_rows(state, _with_parts(chosen, parts, len(samples)))
+                rows = _with_parts(chosen, parts, len(samples))
+                state, point = pick_rows(state, rows), pick_rows(point, rows)
+                if memory is not None:
+                    memory.select(chosen)
                 field, samples, progress = field.select(chosen), samples[chosen], progress.select(chosen)
                 active = torch.ones_like(progress.converged)
     if len(samples):

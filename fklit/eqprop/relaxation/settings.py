@@ -19,6 +19,12 @@ class Relaxation:
         check_every: Iterations between checks of which samples have stopped, at which stopped ones leave the batch;
             None for every iteration on a CPU and every fifth elsewhere, where a check waits for the device. Changes no
             result.
+        anderson_window: Iterations that Anderson acceleration remembers for each sample, 3 to 5 usually; 0 for none.
+            Samples then take fewer iterations to the same fixed points; each costs more
+            (`fklit.eqprop.relaxation.anderson`).
+        anderson_damping: Share of the residual that an accelerated step takes along, in (0, 1]; 1 is undamped.
+        start: Of the free phase: `"zero"`, or `"feedforward"` for the activities of one pass through the layers in
+            their order without backward directions. Other phases start from the free state.
 
     Raises:
         ValueError: If a value is out of range.
@@ -30,6 +36,9 @@ class Relaxation:
     rate: float = 1.0
     bound: float = 1e4
     check_every: int | None = None
+    anderson_window: int = 0
+    anderson_damping: float = 1.0
+    start: Literal["zero", "feedforward"] = "zero"
 
     def __post_init__(self) -> None:
         if self.max_iterations < 1 or (self.check_every is not None and self.check_every < 1):
@@ -46,3 +55,15 @@ class Relaxation:
             )
         if self.order not in ("sequential", "synchronous"):
             raise ValueError(f"expected order 'sequential' or 'synchronous', got order={self.order!r}.")
+        if self.anderson_window < 0 or not 0 < self.anderson_damping <= 1:
+            raise ValueError(
+                "expected anderson_window of at least 0 and anderson_damping in (0, 1], where 1 is undamped, got "
+                f"anderson_window={self.anderson_window} and anderson_damping={self.anderson_damping}."
+            )
+        if self.anderson_damping < 1 and self.anderson_window == 0:
+            raise ValueError(
+                f"expected anderson_window of at least 1 for a damped acceleration, got anderson_window=0 and "
+                f"anderson_damping={self.anderson_damping}; give a window, or leave out the damping."
+            )
+        if self.start not in ("zero", "feedforward"):
+            raise ValueError(f"expected start 'zero' or 'feedforward', got start={self.start!r}.")

@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
+from fklit.eqprop.network.feedforward import feedforward_pass
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State
 from fklit.eqprop.training.batches import LabeledBatch, check_batch
@@ -13,23 +14,13 @@ from fklit.eqprop.training.task import EqPropTask
 
 
 def feedforward(network: RecurrentNetwork, x: Tensor) -> State:
-    """Activities of one pass through the layers in their order, differentiable by autograd.
-
-    Each layer gets its bias and the input from links from the input and from earlier layers; backward directions and
-    links to earlier layers are left out.
+    """Activities of one pass through the layers in their order, differentiable by autograd; see `feedforward_pass`.
 
     Args:
         network: Whose weights and activations.
         x: Input, `(samples, *input_shape)`.
     """
-    drive = network.drive(x)
-    state: list[Tensor] = []
-    for i, total in enumerate(drive):
-        for name, (pre, post) in network.ends.items():
-            if post == i and 0 <= pre < i:
-                total = total + network.link(name).to_post(state[pre])
-        state.append(network.activate(i, total))
-    return tuple(state)
+    return feedforward_pass(network, network.drive(x))
 
 
 class BackpropTask(EqPropTask):

@@ -72,6 +72,7 @@ def parameter_groups(network: RecurrentNetwork, settings: OptimizerSettings) -> 
             groups[owner].append(network.biases[name])
     if network.readout is not None:
         groups["readout"] = list(network.readout.parameters())
+    groups = {name: weights for name, weights in groups.items() if weights}  # residual connections have none
     unknown = (set(settings.rate_factors) | set(settings.decay_factors)) - set(groups)
     if unknown:
         raise ValueError(f"expected factors for some of {list(groups)}, got factors for {sorted(unknown)}.")

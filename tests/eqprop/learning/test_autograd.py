@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from equilibria import TIGHT, convnet, cosine, free_equilibrium, images, mlp, relative
 
 from fklit.eqprop.analysis.references import unrolled
+from fklit.eqprop.learning.centered import Centered
 from fklit.eqprop.learning.estimators import (
     Cauchy,
     ComplexStep,
@@ -51,6 +52,7 @@ def tied(**more):
     [
         (OneSided(1e-4, relaxation=NUDGED), 1e-3),
         (Symmetric(0.05, relaxation=NUDGED), 5e-3),
+        (Centered(0.05, relaxation=NUDGED), 5e-3),
         (Cauchy(4, 0.05, relaxation=NUDGED), 1e-5),
         (Cauchy(6, 0.05, relaxation=NUDGED), 1e-7),
         (ComplexStep(1e-5, relaxation=Relaxation(max_iterations=200, tolerance=1e-16)), 1e-8),

@@ -8,6 +8,7 @@ from fklit.eqprop.analysis.references import flatten_state, recurrent_jacobian, 
 from fklit.eqprop.network.autograd_derivative import AutogradDerivative
 from fklit.eqprop.network.connections import Convolution, Dense
 from fklit.eqprop.network.linearized import LinearizedRecurrence
+from fklit.eqprop.network.residual import Residual
 
 PRODUCTS = ["forward_jvp", "forward_vjp", "backward_jvp", "backward_vjp", "curvature_jvp", "curvature_vjp"]
 
@@ -18,6 +19,10 @@ def links():
         for pool in (1, 2, 3):
             yield Convolution("a", "b", tied=tied, pool=pool), (2, 6, 6), (3, 6 // pool, 6 // pool)
         yield Convolution("a", "b", tied=tied, padding=0, kernel_size=4, pool=3), (2, 6, 6), (3, 1, 1)
+        for pooling in ("softmax", "max", "average"):
+            # 8 x 11 pixels leave one column over: 4 x 6, then 2 x 3
+            yield Convolution("a", "b", tied=tied, stride=2, pooling=pooling), (2, 8, 11), (3, 2, 3)
+    yield Residual("a", "b", scale=-0.7), (2, 3, 3), (2, 3, 3)
 
 
 def normal(generator, rows, shape):
@@ -42,7 +47,7 @@ def test_products(case, copies):
             value = torch.zeros(()) if product is None or not product.requires_grad else product.sin().sum()
             weights = list(link.parameters())
             found = [None] * len(weights)
-            if value.requires_grad:
+            if value.requires_grad and weights:
                 found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
             gradients.append([torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)])
         if got is None:

@@ -1,0 +1,217 @@
+"""Ways to the fixed point of trained networks: what a training step costs, and whether the fixed points are the same.
+
+Part of `benchmarks/eqprop.py --trained`. Each network is trained by its configuration; a cell is one way on one
+network, kept as a file and not computed again. In a cell, steps of the way and of feed-forward backpropagation through
+the same weights take turns on the same batches, and their processor times are compared. For the fixed points, the state
+that a way reaches is relaxed on in double precision to 1e-11 by plain iterations, and compared with where plain
+iterations from zero end.
+"""
+
+import copy
+import importlib
+import json
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from eqprop_steps import distance, gradients_of, seconds
+from torch import Tensor
+
+from fklit.eqprop import EqPropTask, EquilibriumNetwork, Relaxation, RelaxationResult
+from fklit.eqprop.network.state import State
+from fklit.eqprop.training.backprop import feedforward
+
+ROOT = Path(__file__).resolve().parents[1]
+NETS = {"digits": ("digits", 12), "fashion_mnist": ("fashion_mnist", 5), "conv": ("fashion_mnist_conv", 4)}
+"""Configuration and epochs of each network."""
+FREE = {"max_iterations": 300, "tolerance": 1e-4}
+WAYS = {
+    "plain": Relaxation(**FREE),
+    "anderson": Relaxation(**FREE, anderson_window=3),
+    "feedforward start": Relaxation(**FREE, start="feedforward"),
+    "anderson + feedforward start": Relaxation(**FREE, anderson_window=3, start="feedforward"),
+    "warm start": Relaxation(**FREE),
+}
+
+
+@dataclass
+class Trained:
+    """A trained network with its weights of one epoch before, and images with labels."""
+
+    network: EquilibriumNetwork
+    before: EquilibriumNetwork
+    x: Tensor
+    y: Tensor
+    batch: int
+
+
+def train(name: str, data_dir: str | None, folder: Path, samples: int) -> Trained:
+    """Train a network unless its checkpoints are there."""
+    from fklit.cli import main
+
+    config, epochs = NETS[name]
+    path = ROOT / "configs" / "eqprop" / f"{config}.yaml"
+    kept = [folder / name / f"epoch={epoch}.ckpt" for epoch in (epochs - 2, epochs - 1)]
+    where = ["--data.data_dir", data_dir] if data_dir and name != "digits" else []
+    if not all(file.is_file() for file in kept):
+        checkpoint = {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": str(folder / name), "filename": "{epoch}", "save_top_k": -1},
+        }
+        quiet = [
+            "--trainer.logger",
+            "false",
+            "--trainer.enable_progress_bar",
+            "false",
+            "--trainer.limit_val_batches",
+            "0",
+        ]
+        words = ["fit", "--config", str(path), "--trainer.max_epochs", str(epochs), *where, *quiet]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            main([*words, "--trainer.callbacks", json.dumps([checkpoint])])
+    before, network = (EqPropTask.load_from_checkpoint(file, map_location="cpu").network.eval() for file in kept)
+    data = yaml.safe_load(path.read_text())["data"]
+    module, kind = data["class_path"].rsplit(".", 1)
+    options = data["init_args"] | ({"data_dir": data_dir} if where else {})
+    loader = getattr(importlib.import_module(module), kind)(**options)
+    loader.setup("fit")
+    batches, found = [], 0
+    for batch in loader.train_dataloader():
+        batches.append(batch)
+        found += len(batch["y"])
+        if found >= samples:
+            break
+    x, y = (torch.cat([batch[key] for batch in batches])[:samples] for key in ("x", "y"))
+    return Trained(network, before, x, y, options["batch_size"])
+
+
+def relaxed(network: EquilibriumNetwork, x: Tensor, how: Relaxation, start: State | None = None) -> RelaxationResult:
+    """A free phase."""
+    network.free = how
+    return network.free_equilibrium(x, start=start).result
+
+
+def doubled(state: State) -> State:
+    """The same in double precision."""
+    return tuple(part.double() for part in state)
+
+
+def apart(left: State, right: State) -> Tensor:
+    """Largest distance of an activity of each sample."""
+    pairs = zip(left, right, strict=True)
+    return torch.stack([(a - b).abs().flatten(1).amax(1) for a, b in pairs]).amax(0)
+
+
+def gradient(network: EquilibriumNetwork, x: Tensor, y: Tensor, start: State | None) -> dict[str, Tensor]:
+    """The gradient of a batch in double precision, with nudged phases to the end."""
+    network.zero_grad()
+    equilibrium = network.free_equilibrium(x, start=start)
+    F.cross_entropy(network.read(network.attach(equilibrium)), y).backward()
+    return gradients_of(network)
+
+
+def cell(net: Trained, way: str, *, repeats: int) -> dict[str, Any]:
+    """Iterations, fixed points, gradients and times of one way to the fixed point."""
+    how, network, tolerance = WAYS[way], net.network, FREE["tolerance"]
+    start = relaxed(net.before, net.x, WAYS["plain"]).state if way == "warm start" else None
+    result = relaxed(network, net.x, how, start)
+    iterations = result.iterations.double()
+
+    # Fixed points: where both end in double precision, and how far a way stops before that
+    exact = copy.deepcopy(network).double()
+    to_the_end, x = Relaxation(20000, 1e-11), net.x.double()
+    ends = relaxed(exact, x, to_the_end, doubled(result.state))
+    wanted = relaxed(exact, x, to_the_end)
+    both = ends.converged & wanted.converged
+    same = apart(ends.state, wanted.state) < 10 * tolerance
+    left = apart(doubled(result.state), ends.state)
+    plain = apart(doubled(result.state), wanted.state)
+
+    # Gradients of a batch whose samples end at the same fixed points, to the end of both phases
+    rows = (both & same).nonzero().squeeze(1)[: net.batch]
+    exact.estimator = copy.copy(exact.estimator)
+    exact.estimator.relaxation = Relaxation(2000, 1e-12)
+    chosen = (x[rows], net.y[rows])
+    exact.free = Relaxation(20000, 1e-11)
+    reference = gradient(exact, *chosen, None)
+    exact.free = replace(how, max_iterations=20000, tolerance=1e-11)
+    found = gradient(exact, *chosen, None if start is None else tuple(part[rows].double() for part in start))
+
+    times: dict[str, list[float]] = {"way": [], "feedforward": []}
+    for _ in range(repeats):
+        for i in range(0, min(len(net.x), 4 * net.batch), net.batch):
+            bx, by = net.x[i : i + net.batch], net.y[i : i + net.batch]
+            bs = None if start is None else tuple(part[i : i + net.batch] for part in start)
+
+            def step(bx: Tensor = bx, by: Tensor = by, bs: State | None = bs) -> None:
+                network.zero_grad()
+                network.free = how
+                state = network.attach(network.free_equilibrium(bx, start=bs))
+                F.cross_entropy(network.read(state), by).backward()
+
+            def backprop(bx: Tensor = bx, by: Tensor = by) -> None:
+                network.zero_grad()
+                F.cross_entropy(network.read(feedforward(network, bx)), by).backward()
+
+            times["way"].append(seconds(step, net.x.device))
+            times["feedforward"].append(seconds(backprop, net.x.device))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "steps_of_feedforward": middle["way"] / middle["feedforward"],
+        "milliseconds": {name: 1e3 * value for name, value in middle.items()},
+        "iterations": {
+            "mean": float(iterations.mean()),
+            "p50": float(iterations.quantile(0.5)),
+            "p90": float(iterations.quantile(0.9)),
+            "max": float(iterations.max()),
+        },
+        "samples": len(iterations),
+        "unconverged": int((~result.converged).sum()),
+        "other_fixed_point": int((both & ~same).sum()),
+        "without_fixed_point": int((~both).sum()),
+        "beyond_10_tolerances_of_its_fixed_point": int((both & (left > 10 * tolerance)).sum()),
+        "beyond_10_tolerances_of_plain": int((both & (plain > 10 * tolerance)).sum()),
+        "gradient_difference": distance(found, reference),
+    }
+
+
+def summarize(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """For each network the cheapest way that leaves every fixed point where it is, and all ways."""
+    best, which, every = {}, {}, {}
+    for name, ways in cells.items():
+        every[name] = {way: entry["steps_of_feedforward"] for way, entry in ways.items()}
+        clean = [way for way, e in ways.items() if e["other_fixed_point"] == 0 and e["unconverged"] == 0]
+        if clean:
+            which[name] = min(clean, key=lambda way: every[name][way])
+            best[name] = every[name][which[name]]
+    return {"steps_of_feedforward": best, "way": which, "all": every}
+
+
+def trained(
+    nets: Sequence[str], data_dir: str | None, folder: Path, *, samples: int = 1000, repeats: int = 5
+) -> dict[str, Any]:
+    """All cells that are asked for, and the summary."""
+    if data_dir is None and set(nets) - {"digits"}:
+        raise SystemExit(
+            "expected --data_dir with Fashion-MNIST for its networks, got none; give it, or --nets digits."
+        )
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in nets:
+        net = None
+        for way in WAYS:
+            file = folder / f"{name} {way} {samples} {repeats}.json"
+            if not file.is_file():
+                net = train(name, data_dir, folder, samples) if net is None else net
+                found = cell(net, way, repeats=repeats)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+                print(name, way, json.dumps(found), flush=True)
+            cells.setdefault(name, {})[way] = json.loads(file.read_text())
+    return {"cells": cells, "summary": summarize(cells)}
