@@ -16,13 +16,14 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
+from fklit.pipelines.chunkable import why_not_in_chunks
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
-from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, rows_of
 from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.shared_encoding import shared_encodings
@@ -234,10 +235,10 @@ class Interception:
         rows = rows_of(args, kwargs)
         if self._conditioning is not None:
             args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
-        if self._max_batch is not None and is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
+        reason = None if self._max_batch is None else why_not_in_chunks(module, args, kwargs, rows)
+        if reason is not None:
             raise UnsupportedPipelineError(
-                f"max_batch expected a denoiser of tensors, got {type(module).__name__}, which takes lists of samples "
-                "and evaluates each by itself; set max_batch=None."
+                f"max_batch expected a denoiser whose rows can be split, got {reason}; set max_batch=None."
             )
 
         def evaluate(args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Any:

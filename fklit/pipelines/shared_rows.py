@@ -34,8 +34,9 @@ class SharedRows:
     ) -> tuple[Any, int]:
         """Call a network with one row of each set of copies.
 
-        All rows are evaluated where they are not B * K, once or more often (guidance), or where the arguments of copies
-        differ: then this saves nothing, and is as right.
+        All rows are evaluated where they are not B * K, once or more often (guidance), where the arguments of copies
+        differ, or where one has several entries a row, such as the frames of a video: then this saves nothing, and is
+        as right.
 
         Args:
             call: the network; gets positional arguments, keyword arguments and the number of rows.
@@ -51,14 +52,16 @@ class SharedRows:
         if source is None or rest or not _are_copies((args, kwargs), source, rows):
             return call(args, kwargs, rows), rows
         kept, places = torch.unique(source, return_inverse=True)
-        some = {name: v if name in UNBATCHED else take_rows(v, kept, rows) for name, v in kwargs.items()}
-        return _spread(call(take_rows(args, kept, rows), some, len(kept)), places, len(kept)), len(kept)
+        output = call(take_rows(args, kept, rows), take_rows(kwargs, kept, rows), len(kept))
+        return _spread(output, places, len(kept)), len(kept)
 
 
 def _are_copies(value: Any, source: Tensor, rows: int) -> bool:
-    """Whether every row of every argument equals the row that it is to be a copy of."""
+    """Whether every row of every argument equals the row that it is to be a copy of, and none has several entries."""
     if isinstance(value, Tensor):
-        return value.ndim == 0 or value.shape[0] != rows or torch.equal(value, value[source.to(value.device)])
+        if value.ndim == 0 or value.shape[0] != rows:
+            return value.ndim == 0 or value.shape[0] == 0 or value.shape[0] % rows != 0
+        return torch.equal(value, value[source.to(value.device)])
     if is_list_of_tensors(value) and len(value) == rows:  # one tensor a row
         return False
     if isinstance(value, dict):
