@@ -131,6 +131,8 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     wanted = (12 * 1.0 + scored * (3.0 + 0.25)) / (6 * 1.0 + 3.0 + 0.25)
     assert rows["max"]["equal_seconds_model"]["a model"]["n"] == pytest.approx(wanted)
 
+    load("beyond_figure").draw(figures | {"operations_at_full_size": {"a model": unit}}, tmp_path / "beyond.png")
+    assert (tmp_path / "beyond.png").stat().st_size > 10_000
     console = Console(record=True, width=170)
     parts.beyond.show(figures, console)
     assert "sequential" in console.export_text()
