@@ -8,22 +8,26 @@ The cells, prompts, pool and intervals are those of `benchmarks/steering.py`, wh
 in the same folder. A method is fixed with `--method` before the reported run, from what `--tune` printed.
 
 Equal calls: n is the mean number of denoiser calls of a steered prompt over those of one unsteered sample, a call with
-a gradient counting three times. Equal seconds: n is the ratio of measured seconds, arms alternating on one thread each;
-run nothing beside it. Both are rounded up: in doubt for best-of-n. Sequential best-of-n, which stops at a good sample,
-stands beside every row.
+a gradient counting three times. Equal seconds: n is the ratio of seconds measured by a stopwatch, arms alternating. For
+n = 4.6 best-of-n is a mixture of best of 4 and best of 5 of that mean; n rounded up stands beside it. Sequential
+best-of-n, which stops at a good sample, stands beside every row.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from beyond_summary import summarize
+from full_size_costs import NAMES, costs
 from rich.console import Console
 from rich.table import Table
 from steering_cells import SCALE, Arm, Plan
 from steering_methods import METHODS
-from steering_process import add_arguments, computed, write
+from steering_process import add_arguments, computed, load_models, write
+from steering_stopwatch import measured
 
 from fklit.emoji.prompts import compositional_prompts
 
@@ -59,7 +63,7 @@ def show(found: dict[str, Any], console: Console) -> None:
         z = f"{target['z']:.2f} / {target['z_of_pool']:.2f}" if target and target["z"] is not None else ""
         table.add_row(
             row["method"] or "difference", str(row["k"]), f"{row['reward']:.4f}", f"{row['judge']:.3f}",
-            str(row["equal_calls"]["n"]), gaps[0], f"{row['equal_seconds']['ratio']:.1f}", gaps[1], gaps[2], z,
+            f"{row['equal_calls']['n']:.1f}", gaps[0], f"{row['equal_seconds']['n']:.2f}", gaps[1], gaps[2], z,
         )  # fmt: skip
     console.print(table)
     console.print(f"base {found['base']}, best of n {found['best_of_n']}")
@@ -81,10 +85,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=None, help="5; 3 with --tune")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="4 8; 4 with --tune")
     parser.add_argument("--scale", type=float, default=SCALE)
+    parser.add_argument("--rounds", type=int, default=8, help="of the stopwatch")
     add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
         given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 16
+        given.rounds = 1
         given.methods = [name for name in given.methods if name != "calibrated"]  # which is of 30 steps
     given.seeds = given.seeds or (3 if given.tune else 5)
     given.particles = given.particles or ([4] if given.tune else [4, 8])
@@ -101,7 +107,12 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     cells = computed(__file__, words, given, plan, console)
     if cells is None:
         return {}
-    found = summarize(plan, cells, given.method)
+    torch.set_num_threads(1)
+    folder = given.output / plan.digest
+    clock = measured(plan, folder, partial(load_models, plan), given.rounds, console)
+    full_size = {title: costs(name, small=given.quick) for name, title in NAMES.items()}
+    found = summarize(plan, cells, clock, full_size, given.method)
+    found["operations_at_full_size"] = full_size
     ending = "_tune" if given.tune else "_quick" if given.quick else ""
     show(found, console)
     write(found, given.output / f"beyond{ending}.json", given, plan, console)

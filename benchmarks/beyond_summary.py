@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
+from full_size_costs import equal_n
 from steering_cells import Arm, Plan, key
 from steering_methods import SEARCHES
-from steering_summary import Values, difference, fk_values, pool_values, seconds_per_sample
+from steering_stopwatch import Clock, name_of
+from steering_summary import Values, difference, fk_values, pool_values
 
 _FIGURES = (("reward", "reward_best"), ("judge", "judge"))
 
@@ -32,14 +34,29 @@ def of_target(pool: list[dict[str, Any]], scale: float) -> tuple[dict[str, float
     return z, judge
 
 
-def summarize(plan: Plan, cells: dict[str, dict[str, Any]], method: str) -> dict[str, Any]:
-    """Rows of all arms, and the headline of the chosen method at the smallest K."""
+def summarize(
+    plan: Plan,
+    cells: dict[str, dict[str, Any]],
+    clock: Clock,
+    full_size: dict[str, dict[str, float]],
+    method: str,
+) -> dict[str, Any]:
+    """Rows of all arms, and the headline of the chosen method at the smallest K.
+
+    Args:
+        plan: arms, prompts and seeds; its first arm is the pool.
+        cells: of all of them.
+        clock: by arm, its seconds for a prompt over those of an unsteered sample, in every round.
+        full_size: by model, what `full_size_costs.costs` gives.
+        method: the chosen one.
+    """
     by_arm = {arm: [cells[key(arm, p.text, s)] for p in plan.prompts for s in plan.seeds] for arm in plan.arms}
     pool_arm = plan.arms[0]
     pool = by_arm[pool_arm]
     each_calls = float(np.mean([calls(cell) for cell in pool])) / pool_arm.k
-    each_seconds = seconds_per_sample(pool)
-    rows = [_row(arm, by_arm[arm], pool, each_calls, each_seconds) for arm in plan.arms[1:]]
+    rows = [
+        _row(arm, by_arm[arm], pool, each_calls, clock[name_of(arm)], plan.steps, full_size) for arm in plan.arms[1:]
+    ]
     chosen = next(row for row in rows if row["method"] == method)
     sequential = {row["k"]: row for row in rows if row["method"] == "sequential"}
     for row in rows:
@@ -71,12 +88,18 @@ def _short(gap: dict[str, Any]) -> list[float]:
 
 
 def _row(
-    arm: Arm, ours: list[dict[str, Any]], pool: list[dict[str, Any]], calls_each: float, seconds_each: float
+    arm: Arm,
+    ours: list[dict[str, Any]],
+    pool: list[dict[str, Any]],
+    calls_each: float,
+    rounds: list[float],
+    steps: int,
+    full_size: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
     values: Values = {(c["prompt"], c["seed"]): fk_values(c) for c in ours}
     measured = {
         "equal_calls": float(np.mean([calls(c) for c in ours])) / calls_each,
-        "equal_seconds": float(np.median([c["seconds"] for c in ours])) / seconds_each,
+        "equal_seconds": float(np.mean(rounds)),
     }
     row: dict[str, Any] = {
         "arm": arm,
@@ -90,16 +113,26 @@ def _row(
         "unique_roots": float(np.mean([v["unique_roots"] for v in values.values()])),
         "resamplings": float(np.mean([c["resampled"] for c in ours])),
     }
+    row["seconds_standard_error"] = float(np.std(rounds, ddof=1) / math.sqrt(len(rounds))) if len(rounds) > 1 else None
     for name, ratio in measured.items():
-        n = max(1, math.ceil(ratio - 1e-6))
-        if n > pool[0]["k"]:
-            raise SystemExit(f"{name} of {arm.name} means best of {n}, the pool has {pool[0]['k']}; raise --pool.")
-        rival = {(c["prompt"], c["seed"]): pool_values(c, n) for c in pool}
-        row[name] = {"ratio": ratio, "n": n, **{f: _short(difference(values, rival, at)) for f, at in _FIGURES}}
+        n = max(1.0, ratio)
+        if math.ceil(n) > pool[0]["k"]:
+            raise SystemExit(f"{name} of {arm.name} means best of {n:.1f}, the pool has {pool[0]['k']}; raise --pool.")
+        row[name] = {"n": n, **_against(values, pool, n), "rounded_up": _against(values, pool, math.ceil(n - 1e-6))}
+    row["equal_seconds_model"] = {}
+    for title, unit in full_size.items():
+        n = max(1.0, float(np.mean([equal_n(c, calls(c) / calls_each, steps, unit) for c in ours])))
+        row["equal_seconds_model"][title] = {"n": n, **_against(values, pool, n)}
     if arm.method not in SEARCHES:
         assert arm.scale is not None
         row["target"] = _against_target(ours, pool, arm.scale)
     return row
+
+
+def _against(values: Values, pool: list[dict[str, Any]], n: float) -> dict[str, list[float]]:
+    """Differences to best of n."""
+    rival = {(c["prompt"], c["seed"]): pool_values(c, n) for c in pool}
+    return {figure: _short(difference(values, rival, name)) for figure, name in _FIGURES}
 
 
 def _against_target(ours: list[dict[str, Any]], pool: list[dict[str, Any]], scale: float) -> dict[str, Any]:

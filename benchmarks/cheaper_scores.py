@@ -26,12 +26,14 @@ from rich.progress import track
 from fklit import steer
 from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.fast_decoder import FastDecoder, SlowPreviewWarning
+from fklit.pipelines.tiny_decoder import TinyDecoder
 from fklit.rewards import ImageReward, LatentImageReward
 from fklit.steering.preview_agreement import preview_agreement
 
 DECODERS = {
     "channels_last": FastDecoder("float32"),
     "bfloat16, channels_last": FastDecoder("bfloat16"),
+    "tiny": TinyDecoder("fklit:emoji_tiny_autoencoder"),
 }
 
 
@@ -42,6 +44,7 @@ def arms(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "FK": {},
         **{f"FK, {name}": {"preview_decoder": decoder} for name, decoder in DECODERS.items()},
         "FK, stop above P = 0.9": {"stop_scoring_above": math.log(0.9)},
+        "FK, tiny, stop above P = 0.9": {"preview_decoder": DECODERS["tiny"], "stop_scoring_above": math.log(0.9)},
     }
     if given.latent is not None:
         found["FK, latent reward alone"] = {"latent_reward": LatentImageReward(given.latent)}

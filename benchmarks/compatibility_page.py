@@ -49,7 +49,10 @@ def render(report: Mapping[str, Any]) -> str:
         if entry["verdict"] == "not tried":
             rest.setdefault(entry["folder"], []).append(f"`{entry['pipeline']}`")
     lines = [f"- {folder}: {', '.join(names)}" for folder, names in sorted(rest.items())]
-    parts.append("## Not tried\n\nNothing is known about these classes; fklit refuses by name what it recognizes.\n")
+    parts.append(
+        "## Not tried\n\nNothing on this page is known about these classes; fklit refuses by name what it recognizes.\n"
+        "`RFD4ProteinaPipeline` is steered by an adapter with tests of its own, see [Steering proteins](proteins.md).\n"
+    )
     return "\n".join(parts) + "\n" + "\n".join(lines) + "\n"
 
 

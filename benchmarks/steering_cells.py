@@ -122,9 +122,8 @@ def run_cells(plan: Plan, folder: Path, *, models: tuple[Any, Any, Any], shard: 
                 append(folder / f"cells.{shard}.jsonl", _call(plan, arm, seed, batch, pipeline, reward, judge))
 
 
-def _call(
-    plan: Plan, arm: Arm, seed: int, batch: list[int], pipeline: Any, reward: Any, judge: Any
-) -> list[dict[str, Any]]:
+def steered(plan: Plan, arm: Arm, seed: int, batch: list[int], pipeline: Any, reward: Any) -> Any:
+    """Sample a few of the plan's prompts as an arm does."""
     prompts = [plan.prompts[i] for i in batch]
     start, stop, every = arm.schedule
     usual = {
@@ -134,7 +133,7 @@ def _call(
         "ess_threshold": arm.ess_threshold,
         "tempering": Linear(arm.first),
     }
-    result = steer(
+    return steer(
         pipeline,
         [prompt.text for prompt in prompts],
         reward=reward,
@@ -147,8 +146,14 @@ def _call(
         previews=False,
         pipeline_kwargs={"num_inference_steps": plan.steps, "guidance_scale": plan.guidance, "eta": arm.eta},
     )
+
+
+def _call(
+    plan: Plan, arm: Arm, seed: int, batch: list[int], pipeline: Any, reward: Any, judge: Any
+) -> list[dict[str, Any]]:
+    result = steered(plan, arm, seed, batch, pipeline, reward)
     cells = []
-    for b, prompt in enumerate(prompts):
+    for b, prompt in enumerate(plan.prompts[i] for i in batch):
         verdicts = judge.judge(result.samples[b], [prompt.metadata()] * arm.k)
         record = result.record(b)
         cells.append(

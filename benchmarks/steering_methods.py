@@ -7,11 +7,14 @@ from typing import Any
 
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
+from fklit.pipelines.tiny_decoder import TinyDecoder
 from fklit.steering.calibration import Calibrated
+from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.gradient_proposal import GradientProposal
 from fklit.steering.search import SVDD, CoDe, SequentialBestOfN
 
 CALIBRATION = Path(__file__).parents[1] / "configs" / "steering" / "emoji_calibration.json"  # of tuning prompts
+TINY = TinyDecoder("fklit:emoji_tiny_autoencoder")
 GOOD = math.log(0.9)  # a score that counts as good: P(the picture shows the prompt) of 0.9
 
 Settings = dict[str, Any]
@@ -31,6 +34,21 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     # Fewer or cheaper scores.
     "three scores": lambda k, usual: usual | {"reward_schedule": Schedule(indices=(0.3, 0.4, 0.6))},
     "early stop": lambda k, usual: usual | {"stop_scoring_above": GOOD},
+    "tiny decoder": lambda k, usual: usual | {"preview_decoder": TINY},
+    "tiny decoder, early stop": lambda k, usual: usual | {"preview_decoder": TINY, "stop_scoring_above": GOOD},
+    # A prompt whose particles are all good goes on with one or two of them.
+    "one particle": lambda k, usual: usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=GOOD)},
+    "one particle, above .98": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=math.log(0.98))}
+    ),
+    "two particles": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "fewer_particles": FewerParticles(above=GOOD, number=2)}
+    ),
+    "tiny decoder, early stop, four scores": lambda k, usual: (
+        usual
+        | {"preview_decoder": TINY, "stop_scoring_above": GOOD}
+        | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
+    ),
     # Scales that grow.
     "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},
     "geometric": lambda k, usual: usual | {"tempering": Geometric()},

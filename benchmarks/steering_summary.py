@@ -33,8 +33,12 @@ def fk_values(cell: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def pool_values(cell: dict[str, Any], n: int) -> dict[str, float]:
-    """Figures of best-of-n from a pool."""
+def pool_values(cell: dict[str, Any], n: float) -> dict[str, float]:
+    """Figures of best-of-n from a pool; between two integers those of both, mixed so that the mean n is this one."""
+    if n != int(n):
+        less, more = pool_values(cell, math.floor(n)), pool_values(cell, math.ceil(n))
+        return {name: less[name] + (n - math.floor(n)) * (more[name] - less[name]) for name in less}
+    n = int(n)
     return {
         "reward_best": best_of(n, cell["rewards"], cell["rewards"]),
         "judge": best_of(n, cell["rewards"], cell["judge"]),

@@ -33,6 +33,7 @@ _MODULES = (
     "eqprop",
     "feynman_kac",
     "metrics",
+    "molecules",
     "pipelines",
     "rewards",
     "sampling",

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from fklit.molecules import ClusterDenoiser
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LATER = ("CHECKPOINT", "DIR", "FILE", "[")  # placeholders, with what stands for them below
@@ -30,6 +32,11 @@ SHORT = {
     "configs/correctors/emoji.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
     "configs/correctors/gmm40.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",
     "configs/correctors/mixtures.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",
+    "configs/correctors/lj13_hot.yaml": "--trainer.max_steps 2 --trainer.val_check_interval 2 "
+    "--trainer.limit_val_batches 1 --data.reference.init_args.num_steps 100 --data.reference.init_args.burn_in 0",
+    "configs/correctors/lj13_anneal.yaml": "--model.num_particles 8 --model.num_steps 4 --data.num_groups 1 "
+    "--model.comparison.init_args.reference.init_args.num_steps 100 "
+    "--model.comparison.init_args.reference.init_args.burn_in 0",
     "configs/eqprop/digits.yaml": "--trainer.max_epochs 1 --data.num_train 100 --data.num_test 50",
 }
 
@@ -72,6 +79,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("user")
     (place / "configs").symlink_to(ROOT / "configs")
     tiny.tiny_stable_diffusion().save_pretrained(place / "tiny")
+    # What the command before has trained, so that the pages' commands need no order.
+    ClusterDenoiser(13, width=80, depth=3, num_radial=32, data_std=1.4).save(place / "outputs/lj13/folder")
     (place / "benchmark-prompts.json").write_text('[{"id": "005695-0057", "prompt": "a cat"}]')
     return place
 

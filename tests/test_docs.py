@@ -29,6 +29,7 @@ WITH_EXPORTS = (
     "evaluation",
     "feynman_kac",
     "metrics",
+    "molecules",
     "report",
     "rewards",
     "text",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run
 from tiny_flow import make
+from tiny_proteins import chain_features, tiny_proteina
 from tiny_text_pipelines import tiny_diffusion_gemma, tiny_llada2
 
 import fklit
@@ -41,6 +42,8 @@ def test_examples_run(guide, tmp_path, monkeypatch):
     if guide == "text.md":  # the models of its examples are on the hub
         made = {"llada2": tiny_llada2, "diffusion_gemma": tiny_diffusion_gemma}
         monkeypatch.setattr(fklit.text.TextPipelineSource, "build", lambda source: made[source.kind]())
+    if guide == "proteins.md":
+        known = {"pipeline": tiny_proteina(), "features": chain_features(1)}
     for number, example in enumerate(EXAMPLES[guide], 1):
         exec(compile(example, f"{guide}, example {number}", "exec"), {"__name__": "guide", **known})
     if guide == "report.md":

@@ -67,6 +67,9 @@ ALLOWED = {
         *("assets", "atomic", "checks", "data", "feynman_kac", "fingerprint", "hyperparameters", "learning_rate"),
         *("pieces", "sampling"),
     },
+    "molecules": {
+        *("analytic", "atomic", "checks", "correctors", "feynman_kac", "hyperparameters", "metrics"),
+    },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {
         *("atomic", "checks", "eqprop", "evaluation", "feynman_kac", "metrics", "renamed", "report"),

@@ -16,6 +16,7 @@ from fklit.correctors.guidance.run import GuidanceRun, WeightDegeneracyWarning
 from fklit.correctors.guidance.settings import GuidanceSettings
 from fklit.correctors.guidance.two_models import TwoModelRun
 from fklit.correctors.simulation import (
+    Comparison,
     Control,
     Corrector,
     EulerMaruyama,
@@ -30,6 +31,7 @@ from fklit.correctors.simulation import (
     InitialGaussian,
     ItoCheck,
     KernelWeight,
+    Polish,
     Proposal,
     ProposalError,
     Rate,
@@ -50,6 +52,7 @@ from fklit.correctors.simulation import (
 from fklit.correctors.targets import (
     EDM,
     BlackBoxTilt,
+    Denoiser,
     DenoiserMLP,
     DifferentPathsError,
     Evaluation,
@@ -77,9 +80,11 @@ from fklit.correctors.targets import (
 __all__ = [
     "EDM",
     "BlackBoxTilt",
+    "Comparison",
     "ComposedPrompt",
     "Control",
     "Corrector",
+    "Denoiser",
     "DenoiserMLP",
     "DifferentPathsError",
     "EulerMaruyama",
@@ -109,6 +114,7 @@ __all__ = [
     "ModelExpert",
     "NoisePath",
     "NonFiniteScoreError",
+    "Polish",
     "Prediction",
     "PromptDivergence",
     "Proposal",

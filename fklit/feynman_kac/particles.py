@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fklit.feynman_kac.checks import check_choice, check_count, check_fraction, check_matrix
 from fklit.feynman_kac.randomness import Generators, check_generators
-from fklit.feynman_kac.resampling import Resampler, systematic
+from fklit.feynman_kac.resampling import Resampler, draw_few, systematic
 from fklit.feynman_kac.weights import (
     OnDegenerate,
     OnNan,
@@ -93,7 +93,14 @@ class ParticleSystem:
         """How many potentials have been taken."""
         return len(self.ancestors)
 
-    def update(self, log_potential: Tensor, *, may_resample: bool = True) -> Tensor | None:
+    def update(
+        self,
+        log_potential: Tensor,
+        *,
+        may_resample: bool = True,
+        reduced: Bool[Tensor, " B"] | None = None,
+        num_kept: int = 1,
+    ) -> Tensor | None:
         """Multiply the weights by a potential and resample the groups that need it.
 
         Args:
@@ -101,6 +108,11 @@ class ParticleSystem:
                 a dead particle returns is ignored.
             may_resample: False carries the weights in any case; the terminal update of a run must use it, so that no
                 finished sample is lost.
+            reduced: groups whose slots shall descend from `num_kept` particles, drawn by weight, whatever their ESS,
+                each in K / num_kept slots side by side; None for none. That is a resampling, too: over the slots,
+                ancestors have the law of the weights, so `log_z` stays as it is and unbiased, and weights stay proper,
+                also where the slots of one ancestor then move as one.
+            num_kept: a divisor of K.
 
         Returns:
             Ancestors (B, K), int64, on the device of `log_potential`; slot k now descends from slot `ancestors[b,
@@ -128,7 +140,11 @@ class ParticleSystem:
         log_z = log_mean_exp(log_weights).masked_fill(degenerate, -torch.inf)
         size = ess(log_weights).masked_fill(degenerate, 0.0)
         chosen = self._chosen(log_weights, size, degenerate) if may_resample else torch.zeros_like(degenerate)
+        few = torch.zeros_like(degenerate) if reduced is None else reduced.to(degenerate.device) & ~degenerate
+        chosen = chosen & ~few
         ancestors = self._resample(log_weights, chosen)
+        if bool(few.any()):
+            ancestors, chosen = self._reduce(log_weights, few, num_kept, ancestors), chosen | few
         if ancestors is not None:
             log_weights = torch.where(chosen.unsqueeze(1), log_z.unsqueeze(1), log_weights)
             ancestors = ancestors.to(log_potential.device)
@@ -167,6 +183,21 @@ class ParticleSystem:
                 f"The resampler returned an ancestor outside 0 .. {self.num_particles - 1}; fix the resampler."
             )
         ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
+        ancestors[rows] = drawn.to(log_weights.device)
+        return ancestors
+
+    def _reduce(self, log_weights: Tensor, few: Tensor, num_kept: int, ancestors: Tensor | None) -> Tensor:
+        """Ancestors with a few particles of each such group, drawn by weight, in all of its slots."""
+        copies, rest = divmod(self.num_particles, num_kept)
+        if rest:
+            raise ValueError(f"expected num_kept to divide {self.num_particles} particles, got {num_kept}; change one.")
+        rows = few.nonzero().flatten()
+        generator = self.generator
+        if isinstance(generator, list):
+            generator = [generator[row] for row in rows.tolist()]
+        drawn = draw_few(log_weights[rows], num_kept, generator).repeat_interleave(copies, dim=1)
+        if ancestors is None:
+            ancestors = torch.arange(self.num_particles, device=log_weights.device).repeat(self.num_groups, 1)
         ancestors[rows] = drawn.to(log_weights.device)
         return ancestors
 

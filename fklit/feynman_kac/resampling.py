@@ -171,6 +171,21 @@ def birth_death(log_weights: Tensor, generators: Generators = None, /) -> Int64[
     return torch.where(dies, heirs, slots)
 
 
+def draw_few(log_weights: Tensor, number: int, generators: Generators = None) -> Int64[Tensor, "B n"]:
+    """Draw a few particles of each group by equally spaced points; the mean of a group's draws has the weights' law.
+
+    Args:
+        log_weights: (B, K), as for `multinomial`.
+        number: n, particles to draw.
+        generators: as for `multinomial`.
+    """
+    weights = _weights(log_weights)
+    offset = uniforms(generators, (weights.shape[0], 1), device=weights.device)
+    points = (offset + torch.arange(number, device=weights.device)) / number
+    places = torch.searchsorted(_cumulative(weights), points, right=True).clamp(max=weights.shape[1] - 1)
+    return _nearest_positive(weights).gather(1, places)
+
+
 def ancestors_from_counts(counts: Tensor) -> Int64[Tensor, "B K"]:
     """Return ancestors in which particle `i` occurs `counts[b, i]` times and every survivor stays in its own slot.
 

@@ -85,10 +85,29 @@ def energy_wasserstein(x: Tensor, y: Tensor, energy: Callable[[Tensor], Tensor])
         y: (m, d).
         energy: From (n, d) to (n,), minus the log of the density.
     """
+    return wasserstein_line(energy(x.double()), energy(y.double()))
+
+
+def wasserstein_line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return W1 and W2 (a root) between two sets of numbers, by 4,096 quantiles of each.
+
+    Args:
+        x: (n,).
+        y: (m,).
+    """
     levels = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
-    left, right = (torch.quantile(energy(points.double()), levels) for points in (x, y))
+    left, right = (_quantiles(values.double(), levels) for values in (x, y))
     gap = (left - right).abs()
     return float(gap.mean()), float(gap.square().mean().sqrt())
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    if values.numel() <= 2**24:  # the most that torch.quantile takes
+        return torch.quantile(values, levels)
+    places = levels * (values.numel() - 1)
+    ordered, low = values.sort().values, places.floor().long()
+    high = (low + 1).clamp(max=values.numel() - 1)
+    return torch.lerp(ordered[low], ordered[high], places - low)
 
 
 def mode_masses(x: Tensor, modes: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -16,16 +16,18 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
+from fklit.pipelines.chunkable import why_not_in_chunks
 from fklit.pipelines.conditioning import PerParticleConditioning
 from fklit.pipelines.copied_step import InterceptedStep
 from fklit.pipelines.decode import DecodeTap, restore_attribute
 from fklit.pipelines.denoisers import denoisers_of
 from fklit.pipelines.flow.kernel import FlowKernel
 from fklit.pipelines.flow.steps import stochastic_steps
-from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, is_list_of_tensors, rows_of
+from fklit.pipelines.microbatch import call_in_chunks, first_tensor, intercept_call, rows_of
 from fklit.pipelines.position import first_position
 from fklit.pipelines.reindex import is_per_sample, reindex_state
 from fklit.pipelines.shared_encoding import shared_encodings
+from fklit.pipelines.shared_rows import SharedRows
 from fklit.pipelines.step_call import NetworkCall, StepCall, StepChange, StepHook
 from fklit.pipelines.step_output import with_sample
 from fklit.pipelines.stochasticity import noisy_calls
@@ -115,6 +117,7 @@ class Interception:
         if resamples and self._generators is not None and (group_size or 1) > 1:
             self._conditioning = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
             self._control = PerParticleConditioning(len(self._generators), group_size or 1, self._refusal)
+        self._shared: SharedRows | None = None
         self._shape: torch.Size | None = None
         self.returned: Tensor | None = None
         self._predictions: list[Tensor] = []
@@ -162,6 +165,14 @@ class Interception:
         self._stack.close()
         return False
 
+    def share_rows(self, groups: Tensor, copies: int) -> None:
+        """Has groups of particles go on with fewer from here on: (B,) bool, those of earlier calls included.
+
+        Of such a group `copies` rows side by side are to be equal from this step on (by its `ancestors`): each step
+        gives all of them the first one's child, and the denoiser gets one row of them.
+        """
+        self._shared = SharedRows(groups, self._group_size, copies)
+
     def _claim(self, part: Any) -> None:
         """Marks a network as intercepted, or refuses one that another run has marked."""
         if not hasattr(part, "__dict__"):
@@ -189,6 +200,8 @@ class Interception:
             output = original(*bound.args, **bound.kwargs)
             if children is not None:
                 output = with_sample(output, children(output[0]))
+            if self._shared is not None:
+                output = with_sample(output, self._shared.copied(output[0]))
             self.steps_taken += 1
             self.returned = output[0]
             self._predictions.clear()
@@ -220,18 +233,24 @@ class Interception:
 
     def _denoise(self, module: torch.nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         rows = rows_of(args, kwargs)
-        self.denoiser_calls += rows
         if self._conditioning is not None:
             args, kwargs = self._conditioning.arranged(module, args, kwargs, shape=self._shape, sample=self.returned)
-        if self._max_batch is None:
-            output = call(*args, **kwargs)
-        elif is_list_of_tensors(next(iter((*args, *kwargs.values())), None)):
+        reason = None if self._max_batch is None else why_not_in_chunks(module, args, kwargs, rows)
+        if reason is not None:
             raise UnsupportedPipelineError(
-                f"max_batch expected a denoiser of tensors, got {type(module).__name__}, which takes lists of samples "
-                "and evaluates each by itself; set max_batch=None."
+                f"max_batch expected a denoiser whose rows can be split, got {reason}; set max_batch=None."
             )
+
+        def evaluate(args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Any:
+            if self._max_batch is None:
+                return call(*args, **kwargs)
+            return call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
+
+        if self._shared is None:
+            output = evaluate(args, kwargs, rows)
         else:
-            output = call_in_chunks(call, args, kwargs, rows=rows, size=self._max_batch)
+            output, rows = self._shared.evaluate(evaluate, args, kwargs, rows)
+        self.denoiser_calls += rows
         prediction = first_tensor(output)
         if prediction is not None:
             self._predictions.append(prediction)

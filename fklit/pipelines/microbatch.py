@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 # Positions of transformers carry no batch axis, and their length can equal the number of rows by chance.
-UNBATCHED = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
+UNBATCHED = frozenset({"img_ids", "txt_ids", "image_rotary_emb", "text_rope_pos", "visual_rope_pos"})
+_LAYERS_FIRST = frozenset({"encoder_hidden_states_llama3"})  # whose second axis is that of the rows
 
 
 @contextmanager
@@ -85,9 +86,7 @@ def call_in_chunks(
     outputs = []
     for start in range(0, rows, size):
         index = torch.arange(start, start + size).clamp(max=rows - 1)
-        chunk_args = tuple(take_rows(value, index, rows) for value in args)
-        chunk_kwargs = {k: v if k in UNBATCHED else take_rows(v, index, rows) for k, v in kwargs.items()}
-        outputs.append(call(*chunk_args, **chunk_kwargs))
+        outputs.append(call(*take_rows(args, index, rows), **take_rows(kwargs, index, rows)))
     return _join(outputs, rows)
 
 
@@ -102,10 +101,18 @@ def take_rows(value: Any, index: Tensor, rows: int) -> Any:
     if isinstance(value, Tensor):
         return value[index.to(value.device)] if value.ndim > 0 and value.shape[0] == rows else value
     if isinstance(value, dict):
-        return {key: v if key in UNBATCHED else take_rows(v, index, rows) for key, v in value.items()}
+        return {name: _take_named(name, item, index, rows) for name, item in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(take_rows(item, index, rows) for item in value)
     return value
+
+
+def _take_named(name: str, value: Any, index: Tensor, rows: int) -> Any:
+    if name in UNBATCHED:
+        return value
+    if name in _LAYERS_FIRST and isinstance(value, Tensor) and value.ndim > 1:
+        return value[:, index.to(value.device)] if value.shape[1] == rows else value
+    return take_rows(value, index, rows)
 
 
 def _join(outputs: list[Any], rows: int) -> Any:

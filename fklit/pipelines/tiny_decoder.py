@@ -51,7 +51,8 @@ class TinyDecoder(PreviewDecoder):
         tiny = self._load()
         _check(tiny, vae)
         parameter = next(vae.parameters())
-        tiny.to(device=parameter.device, dtype=parameter.dtype)
+        # Not its own `to`, which warns of modules to be kept in float32, of which it has none
+        torch.nn.Module.to(tiny, device=parameter.device, dtype=parameter.dtype)
 
         def decode(z: Tensor) -> Tensor:
             latents = scheduler_latents(vae, z).to(tiny.dtype)

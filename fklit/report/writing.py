@@ -62,6 +62,9 @@ def write_prompt(
         previews: Denoised predictions, uint8 (S, K, 3, h, w), or None.
         details: What else is known of each of K texts, see `write_texts`; None for nothing.
         frame_rate: Frames a second of videos.
+
+    Raises:
+        ValueError: The samples are of another modality than pictures, videos, audio and texts.
     """
     modality, rate = str(record.get("modality", "image")), record.get("sampling_rate")
     if modality == "text":
@@ -70,6 +73,11 @@ def write_prompt(
         files = {"checksums": checksums, "files": ["metadata.jsonl", TEXTS]}
         write_json_atomically(folder / "record.json", {**record, **files})
         return
+    if modality not in ("image", "video", "audio"):
+        raise ValueError(
+            f"expected pictures, videos, audio or texts to write, got samples of modality {modality!r}; write "
+            "result.items by the tools of their field."
+        )
     written = [sample_files(item, modality, frame_rate=frame_rate, sampling_rate=rate) for item in items]
     _start(folder, metadata)
     make_folder(folder / "samples")

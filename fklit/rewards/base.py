@@ -7,10 +7,13 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-Samples = Tensor | Sequence[str]
-"""Images (N, C, H, W) or videos (N, F, C, H, W) as a float tensor in [0, 1], waveforms (N, C, T), or N texts."""
+Samples = Tensor | Sequence[Any]
+"""Images (N, C, H, W) or videos (N, F, C, H, W) as a float tensor in [0, 1], waveforms (N, C, T), N texts or designs.
 
-Accepts = Literal["image", "video", "audio", "text", "any"]
+A design is an object whose `modality` is "structure", such as `fklit.pipelines.proteins.ProteinDesign`.
+"""
+
+Accepts = Literal["image", "video", "audio", "text", "structure", "any"]
 """What a reward takes."""
 
 Metadata = Sequence[Mapping[str, Any]]
@@ -42,7 +45,7 @@ class Reward(nn.Module, ABC):
     the particle system has the policy for them. Rows do not depend on each other.
 
     Attributes:
-        accepts: What `samples` may be: "image", "video", "audio", "text" or "any".
+        accepts: What `samples` may be: "image", "video", "audio", "text", "structure" or "any".
         needs_prompts: Whether `prompts=None` is refused.
         uses_metadata: Whether `score` takes what is known about each prompt as a third argument, `metadata`.
         typical_range: Lowest and highest value seen in ordinary use, or None if unknown.
@@ -223,12 +226,17 @@ class Reward(nn.Module, ABC):
         name = self.display_name
         if not isinstance(samples, Tensor):
             texts = list(samples) if isinstance(samples, Sequence) and not isinstance(samples, str) else None
-            if self.accepts in _FORMS or texts is None or not all(isinstance(text, str) for text in texts):
-                wanted = f"a float tensor of {_FORMS[self.accepts]}" if self.accepts in _FORMS else "a list of texts"
+            designs = bool(texts) and all(getattr(item, "modality", None) == "structure" for item in texts or ())
+            if designs and self.accepts in ("structure", "any"):
+                return len(texts or ())
+            if self.accepts not in ("text", "any") or texts is None or not all(isinstance(item, str) for item in texts):
+                wanted = "a list of designs" if self.accepts == "structure" else "a list of texts"
+                wanted = f"a float tensor of {_FORMS[self.accepts]}" if self.accepts in _FORMS else wanted
                 raise ValueError(f"{name} expected {wanted}, got a {type(samples).__name__}; convert it.")
             return len(texts)
-        if self.accepts == "text":
-            raise ValueError(f"{name} expected a list of texts, got a tensor {tuple(samples.shape)}; give texts.")
+        if self.accepts in ("text", "structure"):
+            kind = "texts" if self.accepts == "text" else "designs"
+            raise ValueError(f"{name} expected a list of {kind}, got a tensor {tuple(samples.shape)}; give {kind}.")
         if self.accepts == "any":
             if samples.ndim == 0:
                 raise ValueError(f"{name} expected an axis of samples, got a tensor without axes; give (N, ...).")

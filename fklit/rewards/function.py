@@ -23,8 +23,8 @@ class Function(Reward):
     The callable takes `(samples)`, `(samples, prompts)`, `(samples, prompts=None)` or `(samples, prompts, metadata)`,
     in which metadata holds one dictionary a sample, with whatever the data module knows about its prompt. Samples are
     what the pipeline makes: images (n, C, H, W) or videos (n, F, C, H, W) in [0, 1] on the device of the reward (see
-    `images`), waveforms (n, C, T), or a list of texts. A callable that is an `nn.Module` becomes a part of the reward:
-    it moves with it, is frozen, and is put in evaluation mode.
+    `images`), waveforms (n, C, T), or a list of texts or protein designs. A callable that is an `nn.Module`
+    becomes a part of the reward: it moves with it, is frozen, and is put in evaluation mode.
 
     It returns one number a sample, higher is better: a tensor or NumPy array (n,) or (n, 1), or a list of n numbers, in
     which None stands for a sample that could not be scored and becomes NaN (see `on_nan` of the method). For one sample

@@ -25,6 +25,10 @@ class EarlyStop:
         self.active: Bool[Tensor, " B"] = torch.ones(num_groups, dtype=torch.bool)
         self._flat = torch.zeros(num_groups, dtype=torch.bool)
 
+    def stop(self, groups: Bool[Tensor, " B"]) -> None:
+        """Score these prompts no more: a decision about the past, too."""
+        self.active = self.active & ~groups.cpu()
+
     def see(self, rewards: Float64[Tensor, "B K"], living: Bool[Tensor, "B K"]) -> None:
         """Take the rewards of a score and decide about the next ones.
 

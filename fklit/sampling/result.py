@@ -141,17 +141,17 @@ class PipelineResult(ParticleResult[Tensor]):
         latent = torch.tensor([step in self.latent_steps for step in self.scored_steps])
         seen, on_the_way, spent = self.scored[~latent].sum(dim=0), self.scored[latent].sum(dim=0), self.budget
         own = {
-            "reward_calls": _part(spent.reward_calls, seen + 1, b),  # and the finished samples
-            "latent_reward_calls": _part(spent.latent_reward_calls, on_the_way, b),
+            "reward_calls": part_of(spent.reward_calls, seen + 1, b),  # and the finished samples
+            "latent_reward_calls": part_of(spent.latent_reward_calls, on_the_way, b),
         }
         if spent.preview_decodes:
-            own["preview_decodes"] = _part(spent.preview_decodes, seen, b)
+            own["preview_decodes"] = part_of(spent.preview_decodes, seen, b)
         else:
-            own["decodes"] = _part(spent.decodes, seen + 1, b)
+            own["decodes"] = part_of(spent.decodes, seen + 1, b)
         return {**found, **own}
 
 
-def _part(total: int, shares: Tensor, b: int) -> int:
+def part_of(total: int, shares: Tensor, b: int) -> int:
     """What of a total falls on b, in proportion to its share."""
     whole = int(shares.sum())
     return round(total * int(shares[b]) / whole) if whole else 0

@@ -261,6 +261,10 @@ class RewardTerm:
         self._stop.see(rewards, ~self.path.dead)
         return log_potential
 
+    def stop_scoring(self, groups: Bool[Tensor, " B"]) -> None:
+        """Score these prompts no more before the end."""
+        self._stop.stop(groups)
+
     def close(
         self, samples: Tensor, broken: Bool[Tensor, " N"]
     ) -> tuple[Float64[Tensor, "B K"], Float64[Tensor, "B K"]]:

@@ -7,11 +7,12 @@ from fklit.pipelines.call import call_parameters
 from fklit.pipelines.call_rows import count_prompts
 from fklit.pipelines.modular import as_pipeline
 from fklit.pipelines.output import read_output
+from fklit.pipelines.proteins.adapter import as_protein_model
 from fklit.pipelines.tokens.adapters import as_token_model
 from fklit.sampling.arguments import takes_settings
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.steering.model_run import steer_model
-from fklit.steering.own_steps import Steerable
+from fklit.steering.own_steps import CountsGroups, Steerable
 from fklit.steering.result import SteeringResult
 from fklit.steering.run import SteeringRun
 from fklit.steering.search.rounds import run_rounds
@@ -52,9 +53,10 @@ def steer(
         RewardError: if the reward fails, naming the step.
     """
     chosen = SteeringSettings(**settings)
-    pipeline = as_token_model(pipeline)
+    pipeline = as_protein_model(as_token_model(pipeline))
     if isinstance(pipeline, Steerable):
-        texts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+        count = pipeline.count_groups(chosen) if isinstance(pipeline, CountsGroups) else 1
+        texts = [""] * count if prompt is None else [prompt] if isinstance(prompt, str) else prompt
         return steer_model(pipeline, texts, chosen, prompt_indices=prompt_indices, metadata=metadata)
     pipeline = as_pipeline(pipeline)
     given = chosen.pipeline_kwargs or {}

@@ -94,9 +94,22 @@ class Steerable(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsGroups(Protocol):
+    """What a `Steerable` may have beside: one whose runs need no prompts."""
+
+    def count_groups(self, settings: SteeringSettings) -> int:
+        """How many groups of particles a run without prompts has.
+
+        Args:
+            settings: Of the run.
+        """
+        ...
+
+
 _OF_PIPELINES = (
     *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
-    *("scheduler", "flow_kernel", "noise_level", "proposal", "search"),
+    *("scheduler", "flow_kernel", "noise_level", "proposal", "fewer_particles", "search"),
 )
 
 

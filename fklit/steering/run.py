@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fklit.feynman_kac.randomness import group_generators
@@ -123,6 +124,11 @@ class SteeringRun(SamplingRun):
                 settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
             )
         self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
+        self._settings |= {
+            "fewer_particles": None if settings.fewer_particles is None else repr(settings.fewer_particles)
+        }
+        self._fewer = settings.fewer_particles
+        self._fewer_from = torch.full((len(texts),), -1)
         self._previews: list[Tensor | None] | None = [] if settings.previews else None
 
     def _check_search(self, settings: SteeringSettings) -> None:
@@ -203,12 +209,33 @@ class SteeringRun(SamplingRun):
         else:
             ratio = self._proposal.take_log_ratio().to(rewards.device)
             log_potential = term.update(rewards, self._system.log_weights.to(ratio.device) + ratio) + ratio
-        ancestors = self._system.update(log_potential, may_resample=call.index in self._may_resample)
+        may_resample = call.index in self._may_resample
+        reduced = self._all_above(rewards) if may_resample else None
+        number = 1 if self._fewer is None else self._fewer.number
+        ancestors = self._system.update(log_potential, may_resample=may_resample, reduced=reduced, num_kept=number)
+        if reduced is not None:
+            self._go_on_with(number, reduced, call.index)
         if ancestors is None:
             return None
         term.path.select(ancestors)
         offsets = torch.arange(ancestors.shape[0], device=ancestors.device).unsqueeze(1) * ancestors.shape[1]
         return (ancestors + offsets).flatten()
+
+    def _all_above(self, rewards: Float64[Tensor, "B K"]) -> Bool[Tensor, " B"] | None:
+        """Which prompts go on with fewer particles from this step on; None if none does."""
+        if self._fewer is None:
+            return None
+        # Prompts that are scored no more have rewards of NaN, which are above nothing.
+        above = (rewards > self._fewer.above) | self._term.path.dead.to(rewards.device)
+        found = above.all(dim=1).cpu() & (self._fewer_from < 0)
+        return found if bool(found.any()) else None
+
+    def _go_on_with(self, number: int, groups: Bool[Tensor, " B"], step: int) -> None:
+        """Have prompts go on with fewer particles, but for those whose particles are all dead."""
+        groups = groups & ~self._system.degenerate.cpu()
+        self._fewer_from[groups] = step
+        self._term.stop_scoring(groups)
+        self._interception.share_rows(self._fewer_from >= 0, self._system.num_particles // number)
 
     def _close(self, rewards: Tensor, log_potential: Tensor) -> None:
         """Weigh the finished samples."""
@@ -260,6 +287,8 @@ class SteeringRun(SamplingRun):
             steps=term.steps,
             scored_steps=term.steps,
             reward_path=term.reward_path,
+            fewer_particles_from=self._fewer_from if bool((self._fewer_from >= 0).any()) else None,
+            num_kept=1 if self._fewer is None else self._fewer.number,
             previews=_joined(self._previews or []),
             flagged=None if flagged is None else [list(flagged[b * particles :][:particles]) for b in range(groups)],
         )

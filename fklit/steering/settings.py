@@ -11,6 +11,7 @@ from fklit.rewards.base import Reward
 from fklit.sampling.settings import SamplingArguments, SamplingSettings
 from fklit.steering.calibration.proposal import Goal
 from fklit.steering.calibration.record import Calibration, as_calibration
+from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.goals import settings_of_goal
 from fklit.steering.proposal import Proposal
 from fklit.steering.search.search import Search
@@ -18,6 +19,7 @@ from fklit.steering.search.search import Search
 _OF_WEIGHTS = (
     *("goal", "potential", "reward_schedule", "tempering"),
     *("resampler", "ess_threshold", "num_sweeps", "proposal", "latent_reward", "stop_scoring_above"),
+    "fewer_particles",
 )
 
 
@@ -40,6 +42,8 @@ class SteeringSettings(SamplingSettings):
         proposal: draws the children of each step from a law with a shifted mean, such as
             `fklit.steering.gradient_proposal.GradientProposal`; the importance ratio keeps the target. None draws from
             the sampler's own law.
+        fewer_particles: `FewerParticles(above=..., number=1)`: a prompt all of whose particles score above a value goes
+            on with fewer of them, which saves calls of the denoiser; None keeps K particles.
         search: looks for samples of high reward in place of weights and resampling, such as
             `fklit.steering.search.SVDD`; it does not sample the target. None for FK steering, which does.
     """
@@ -50,6 +54,7 @@ class SteeringSettings(SamplingSettings):
     previews: bool = True
     num_sweeps: int = 0
     proposal: Proposal | None = None
+    fewer_particles: FewerParticles | None = None
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +76,8 @@ class SteeringSettings(SamplingSettings):
                 f"expected num_particles of at least 2 with num_sweeps={self.num_sweeps}, got {self.num_particles}: "
                 "one is kept; raise it."
             )
+        if self.fewer_particles is not None:
+            self._check_fewer(self.fewer_particles)
         if self.proposal is not None and not isinstance(self.proposal, Proposal):
             raise TypeError(
                 f"proposal expected a Proposal, got a {type(self.proposal).__name__}; give one such as "
@@ -94,6 +101,24 @@ class SteeringSettings(SamplingSettings):
                 )
         search.check(self.num_particles)
 
+    def _check_fewer(self, given: object) -> None:
+        """Refuse what is no `FewerParticles`, and settings that it does not go with."""
+        if not isinstance(given, FewerParticles):
+            raise TypeError(
+                f"fewer_particles expected a FewerParticles, got a {type(given).__name__}; give one such as "
+                "FewerParticles(above=-0.1) of fklit.steering.fewer_particles."
+            )
+        for name, wrong, why in (
+            ("num_particles", self.num_particles % given.number != 0, f"which {given.number} does not divide"),
+            ("ess_threshold", self.ess_threshold == 0, "which never resamples"),
+            ("proposal", self.proposal is not None, "whose ratio belongs to each particle"),
+        ):
+            if wrong:
+                raise ValueError(
+                    f"fewer_particles={given!r} does not go with {name}={getattr(self, name)!r}, {why}; change one, or "
+                    "omit fewer_particles."
+                )
+
     def _settle(self, goal: Goal) -> None:
         """Set what the goal sets."""
         names = ("potential", "ess_threshold", "reward_scale", "reward_schedule")
@@ -113,4 +138,5 @@ class SteeringArguments(SamplingArguments, total=False):
     previews: bool
     num_sweeps: int
     proposal: Proposal | None
+    fewer_particles: FewerParticles | None
     search: Search | None

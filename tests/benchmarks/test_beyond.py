@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tiny import tiny_stable_diffusion
 
 from fklit.emoji.prompts import test_prompts as draw_prompts
+from fklit.pipelines.fast_decoder import FastDecoder
 from fklit.pipelines.source import PipelineSource
 from fklit.rewards.function import Function
 
@@ -28,7 +30,10 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def parts():
-    names = ("steering_methods", "steering_cells", "steering_process", "steering_summary", "beyond_summary")
+    names = (
+        *("device_models", "full_size_costs", "steering_methods", "steering_cells", "steering_process"),
+        *("steering_stopwatch", "steering_summary", "beyond_summary"),
+    )
     found = {name: load(name) for name in names}
     return SimpleNamespace(**found, beyond=load("beyond"))
 
@@ -58,6 +63,21 @@ def test_the_target_of_a_pool_is_its_self_normalized_mean(parts):
     assert z["a"] == pytest.approx(np.mean(weights)) and judge["a"] == pytest.approx(1.0 / sum(weights))
 
 
+def test_best_of_a_fractional_n_is_a_mixture(parts):
+    cell = {"rewards": [3.0, 2.0, 1.0], "judge": [1.0, 0.0, 0.0]}
+    values = [parts.steering_summary.pool_values(cell, n) for n in (2, 3, 2.25)]
+    for name in values[0]:
+        assert values[2][name] == pytest.approx(0.75 * values[0][name] + 0.25 * values[1][name])
+
+
+def test_operations_of_the_shrunken_models_are_counted(parts):
+    for name in parts.full_size_costs.NAMES:
+        unit = parts.full_size_costs.costs(name, small=True)
+        assert set(unit) == {"denoiser", "decode", "tiny", "reward"} and min(unit.values()) > 0
+    # ViT-L/16 on 197 tokens is published with 61.6 billion multiplications with an addition each (Touvron et al. 2022)
+    assert 2 * 0.0616 < unit["reward"] < 2 * 0.0616 * 1.2
+
+
 def test_searches_get_no_settings_of_weights(parts):
     usual = dict.fromkeys((*parts.steering_methods.OF_WEIGHTS, "reward_scale"))
     for name in parts.steering_methods.SEARCHES:
@@ -76,9 +96,10 @@ def test_plans_never_tune_on_test_prompts(parts):
 
 
 @pytest.mark.slow
-def test_every_method_runs_and_is_compared(parts, tmp_path):
+def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     tiny_stable_diffusion(tmp_path / "pipeline")
     models = (PipelineSource(str(tmp_path / "pipeline")).pipeline, Function(redness), _Judge())
+    monkeypatch.setattr(parts.steering_methods, "TINY", FastDecoder("float32"))
     names = [name for name in parts.steering_methods.METHODS if name != "calibrated"]
     cells = parts.steering_cells
     arms = (cells.Arm("unsteered", 40), *(cells.Arm(name or "fk", 2, scale=40.0, method=name) for name in names))
@@ -87,8 +108,14 @@ def test_every_method_runs_and_is_compared(parts, tmp_path):
     folder = tmp_path / "cells"
     folder.mkdir()
     cells.run_cells(plan, folder, models=models)
-    found = {name: {**cell, "seconds": 1.0 * cell["k"]} for name, cell in cells.read_cells(folder).items()}
-    figures = parts.beyond_summary.summarize(plan, found, "early stop")
+    found = cells.read_cells(folder)
+    watch = parts.steering_stopwatch
+    clock = watch.measured(plan, folder, lambda: models, 1, Console(quiet=True))
+    assert clock == watch.read_clock(folder) == watch.measured(plan, folder, None, 1, Console(quiet=True))
+    assert {len(rounds) for rounds in clock.values()} == {1} and min(map(min, clock.values())) > 0
+    clock = {watch.name_of(arm): [2.0, 3.0] for arm in arms[1:]}
+    unit = {"denoiser": 1.0, "decode": 3.0, "tiny": 0.5, "reward": 0.25}
+    figures = parts.beyond_summary.summarize(plan, found, clock, {"a model": unit}, "early stop")
     json.dumps(figures)
     rows = {row["method"]: row for row in figures["rows"]}
     assert set(rows) == set(names) and figures["summary"]["method"] == "early stop"
@@ -97,7 +124,12 @@ def test_every_method_runs_and_is_compared(parts, tmp_path):
     assert rows["sequential"]["equal_calls"]["n"] >= 2 and "less_sequential" not in rows["sequential"]
     assert rows["max"]["target"]["z"] > 0 and "target" not in rows["svdd"]
     assert figures["summary"]["equal_seconds"]["judge"] == rows["early stop"]["equal_seconds"]["judge"]
-    from rich.console import Console
+    mixed = rows["max"]["equal_seconds"]
+    assert mixed["n"] == 2.5 and mixed["reward"][0] > mixed["rounded_up"]["reward"][0]
+    # Two samples of six steps, decoded and scored at every step between .2 and .8 and at the end
+    scored = rows["max"]["reward_calls"]
+    wanted = (12 * 1.0 + scored * (3.0 + 0.25)) / (6 * 1.0 + 3.0 + 0.25)
+    assert rows["max"]["equal_seconds_model"]["a model"]["n"] == pytest.approx(wanted)
 
     console = Console(record=True, width=170)
     parts.beyond.show(figures, console)

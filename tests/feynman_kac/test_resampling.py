@@ -45,6 +45,18 @@ def _generator(seed: int = 0) -> torch.Generator:
 @fixed
 @given(row=rows, seed=st.integers(0, 2**31))
 def test_counts_keep_their_promises(resampler: Resampler, row: list[float], seed: int) -> None:
+    _keeps_its_promises(resampler, row, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resampler", ALL)
+@settings(fixed, max_examples=2_000)
+@given(row=rows, seed=st.integers(0, 2**31))
+def test_ten_thousand_counts_keep_their_promises(resampler: Resampler, row: list[float], seed: int) -> None:
+    _keeps_its_promises(resampler, row, seed)
+
+
+def _keeps_its_promises(resampler: Resampler, row: list[float], seed: int) -> None:
     log_weights = torch.tensor([row], dtype=torch.float64)
     ancestors = resampler(log_weights, _generator(seed))
     assert ancestors.dtype == torch.int64

@@ -36,6 +36,24 @@ def test_ess_of_known_weights(row: tuple[float, ...], expected: float) -> None:
     assert float(ess(_row(*row))) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
+@settings(fixed, max_examples=10_000)
+@given(rows, st.floats(-1e3, 1e3))
+def test_ten_thousand_weights_are_normalized(row: list[float], shift: float) -> None:
+    log_weights = _row(*row)
+    weights, total = normalize(log_weights), float(log_mean_exp(log_weights))
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12) and not weights[log_weights == -INF].any()
+    # An independent reading: exponentials in exact sums, relative to the largest
+    top = max(row)
+    parts = [math.exp(value - top) for value in row]
+    assert total == pytest.approx(top + math.log(math.fsum(parts) / len(row)), rel=1e-12, abs=1e-9)
+    assert 1.0 <= float(ess(log_weights)) <= len(row)
+    assert float(ess(log_weights)) == pytest.approx(
+        math.fsum(parts) ** 2 / math.fsum(part**2 for part in parts), rel=1e-9
+    )
+    assert float(log_mean_exp(log_weights + shift)) == pytest.approx(total + shift, rel=1e-12, abs=1e-8)
+
+
 @fixed
 @given(rows, st.floats(-1e3, 1e3))
 def test_ess_is_shift_invariant_and_bounded(row: list[float], shift: float) -> None:

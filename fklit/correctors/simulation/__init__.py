@@ -1,6 +1,7 @@
 """Weighted simulation of a target: proposals, increments, drift controls, diagnostics."""
 
 from fklit.correctors.simulation.api import simulate
+from fklit.correctors.simulation.comparison import Comparison
 from fklit.correctors.simulation.control import Control, FittedControl, GaussianControl
 from fklit.correctors.simulation.corrector import Corrector
 from fklit.correctors.simulation.diagnostics import ItoCheck, ZetaCheck, ito_against_exact, zeta_independence
@@ -10,6 +11,7 @@ from fklit.correctors.simulation.heun import Heun
 from fklit.correctors.simulation.increment import IncompatibleError, Increment, Uncorrected
 from fklit.correctors.simulation.initial import InitialGaussian
 from fklit.correctors.simulation.kernel_weight import KernelWeight
+from fklit.correctors.simulation.polish import Polish
 from fklit.correctors.simulation.proper import ImproperTargetError, ImproperTargetWarning, check_proper
 from fklit.correctors.simulation.proposal import Move, Proposal, ProposalError
 from fklit.correctors.simulation.rate import Rate
@@ -20,6 +22,7 @@ from fklit.correctors.simulation.step_bias import StepBias, step_bias
 from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
+    "Comparison",
     "Control",
     "Corrector",
     "EulerMaruyama",
@@ -35,6 +38,7 @@ __all__ = [
     "ItoCheck",
     "KernelWeight",
     "Move",
+    "Polish",
     "Proposal",
     "ProposalError",
     "Rate",

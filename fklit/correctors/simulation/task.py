@@ -1,5 +1,6 @@
 """Simulation of an analytic or learned target under Lightning, compared with a reference law."""
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from fklit.analytic.gaussian import GaussianMixture
 from fklit.checks import check_choice
 from fklit.correctors.simulation.api import simulate
+from fklit.correctors.simulation.comparison import Comparison
 from fklit.correctors.simulation.control import Control
 from fklit.correctors.simulation.increment import Increment
+from fklit.correctors.simulation.polish import Polish
 from fklit.correctors.simulation.proposal import Proposal
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.targets.target import Target
@@ -51,6 +54,9 @@ class SimulationTask(NoTraining):
         seed: With the index of a group, its seed.
         reference: The exact law, for `validate` and `test`.
         modes: Law whose means are the modes; the reference's own if None.
+        comparison: What else to compare the particles with, in place of `reference` where the truth is no mixture; its
+            figures are logged by their own names.
+        polish: Moves the particles of a finished run once more, under the target; its draws have a stream of their own.
         unit: Length of one unit of the particles, for the metrics.
         extent: Half the side of the square of the histograms, after `unit`.
         num_threads: CPU threads, pinned during the run since rounding depends on them; None leaves them as they are.
@@ -77,6 +83,8 @@ class SimulationTask(NoTraining):
         seed: int = 0,
         reference: GaussianMixture | None = None,
         modes: GaussianMixture | None = None,
+        comparison: Comparison | None = None,
+        polish: Polish | None = None,
         unit: float = 1.0,
         extent: float = 50.0,
         num_threads: int | None = 1,
@@ -101,11 +109,18 @@ class SimulationTask(NoTraining):
         }
         self.reference = reference
         self.modes = reference if modes is None else modes
+        self.comparison = comparison
+        self.polish = polish
         self.unit = unit
         self.extent = extent
         names = ["min_ess", "unique_roots", "ess", "log_z", "log_weight_std"]
         if reference is not None:
             names += ["w1", "w2", "mmd", "energy_w1", "energy_w2", "mode_tv", *(["tv"] if reference.dim == 2 else [])]
+        if comparison is not None:
+            taken = sorted(set(comparison.names) & set(names))
+            if taken:
+                raise ValueError(f"expected new names of a comparison, got {taken}, which the task logs; rename them.")
+            names += comparison.names
         self.means = nn.ModuleDict({name: PromptMean() for name in names})
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -118,13 +133,17 @@ class SimulationTask(NoTraining):
         if not indices:
             return ()
         with pinned_threads(self.num_threads):
-            return simulate(
+            result = simulate(
                 self.target,
                 num_groups=len(indices),
                 generator=group_generators(self.seed, indices),
                 device=self.device,
                 **self.simulation,
             )
+            if self.polish is None:
+                return result
+            draws = group_generators(self.seed, indices, stream="polish")
+            return replace(result, samples=self.polish(result.samples, draws))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Simulates the groups of a batch, adds them to the means, and returns the particles."""
@@ -171,11 +190,13 @@ class SimulationTask(NoTraining):
             "log_z": float(result.log_z[b]),
             "log_weight_std": float(result.log_weight_std[:, b].mean()),
         }
+        slots = systematic(result.log_weights[b : b + 1].cpu(), torch.Generator().manual_seed(index))[0]
+        x = result.samples[b].cpu()[slots]
+        if self.comparison is not None:
+            found |= self.comparison.figures(x, index)
         law = self.reference
         if law is None or self.modes is None:
             return found
-        slots = systematic(result.log_weights[b : b + 1].cpu(), torch.Generator().manual_seed(index))[0]
-        x = result.samples[b].cpu()[slots]
         y = law.sample((len(x),), torch.Generator().manual_seed(10_000 + index), dtype=x.dtype)
         unit = self.unit
         found["w1"], found["w2"] = wasserstein(unit * x, unit * y, seed=index)

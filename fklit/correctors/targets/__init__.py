@@ -2,6 +2,7 @@
 
 from fklit.correctors.targets.conversions import Prediction, to_denoised, to_score
 from fklit.correctors.targets.denoiser import DenoiserMLP
+from fklit.correctors.targets.denoiser_base import Denoiser
 from fklit.correctors.targets.evaluation import Evaluation, NonFiniteScoreError
 from fklit.correctors.targets.expert import Expert
 from fklit.correctors.targets.exponents import Exponent, Ramp
@@ -24,6 +25,7 @@ from fklit.correctors.targets.trained import TrainedExpert
 __all__ = [
     "EDM",
     "BlackBoxTilt",
+    "Denoiser",
     "DenoiserMLP",
     "DifferentPathsError",
     "Evaluation",

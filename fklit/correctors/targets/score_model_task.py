@@ -7,7 +7,7 @@ from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from fklit.correctors.targets.denoiser import DenoiserMLP
+from fklit.correctors.targets.denoiser_base import Denoiser
 from fklit.hyperparameters import save_hyperparameters
 from fklit.learning_rate import with_warmup_cosine
 
@@ -26,7 +26,7 @@ class ScoreModelTask(LightningModule):
         log_sigma_std: Its standard deviation, positive.
         learning_rate: The highest, after the warm-up; a cosine takes it to zero at the end of training.
         warmup_steps: Optimizer steps of the warm-up.
-        export_dir: Folder to write at the end of `fit`; None for none. `DenoiserMLP.load` and
+        export_dir: Folder to write at the end of `fit`; None for none. `Denoiser.load` and
             `fklit.correctors.TrainedExpert` read it, or a checkpoint.
 
     Raises:
@@ -35,7 +35,7 @@ class ScoreModelTask(LightningModule):
 
     def __init__(
         self,
-        denoiser: DenoiserMLP,
+        denoiser: Denoiser,
         *,
         log_sigma_mean: float = -1.0,
         log_sigma_std: float = 1.4,
@@ -87,8 +87,8 @@ class ScoreModelTask(LightningModule):
         return with_warmup_cosine(optimizer, self.warmup_steps, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the shape of the denoiser, so that `DenoiserMLP.load` reads the checkpoint by itself."""
-        checkpoint["denoiser"] = self.denoiser.settings()
+        """Adds the shape of the denoiser, so that `Denoiser.load` reads the checkpoint by itself."""
+        checkpoint["denoiser"] = self.denoiser.description()
 
     def on_fit_end(self) -> None:
         """Writes the folder."""

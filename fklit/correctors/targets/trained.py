@@ -4,7 +4,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from fklit.correctors.targets.denoiser import DenoiserMLP
+from fklit.correctors.targets.denoiser_base import Denoiser
 from fklit.correctors.targets.paths.noise_path import NoisePath
 from fklit.correctors.targets.score_model import ModelExpert, ScoreModel
 
@@ -47,9 +47,9 @@ class TrainedExpert:
         return (self.denoiser.dim,)
 
     @cached_property
-    def denoiser(self) -> DenoiserMLP:
+    def denoiser(self) -> Denoiser:
         """The network."""
-        return DenoiserMLP.load(self.checkpoint).requires_grad_(False)
+        return Denoiser.load(self.checkpoint).requires_grad_(False)
 
     @cached_property
     def _expert(self) -> ModelExpert:

@@ -1,5 +1,6 @@
 """Training of an `AutoencoderTiny`: distilled from a pipeline's autoencoder on what is decoded while steering."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from fklit.atomic import write_json_atomically
 from fklit.emoji.latent_trajectory_data import LatentTrajectoryBatch
 from fklit.emoji.training.frozen_pipeline import FrozenPipeline
 from fklit.hyperparameters import save_hyperparameters
@@ -148,4 +150,9 @@ class TinyAutoencoderTask(LightningModule):
         """Writes the folder in float16, as `AutoencoderTiny.from_pretrained` and `TinyDecoder` read it."""
         import copy
 
-        copy.deepcopy(self.network).half().cpu().save_pretrained(folder)
+        torch.nn.Module.half(copy.deepcopy(self.network)).cpu().save_pretrained(folder)
+        # diffusers writes `block_out_channels`, which its own class does not take, and warns of it at each loading
+        path = Path(folder) / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("block_out_channels", None)
+        write_json_atomically(path, config, indent=2)

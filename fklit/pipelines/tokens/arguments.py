@@ -42,6 +42,9 @@ _REFUSED = {
     "output_type": "fklit reads the samples itself",
     "return_dict": "fklit.steer returns a result of its own",
     "num_images_per_prompt": "set num_particles",
+    "num_designs_per_prompt": "set num_particles",
+    "latents_bb_ca": "particles begin with noise of their own",
+    "latents_local_latents": "particles begin with noise of their own",
     "latents": "particles begin with masks",
     "prompt_embeds": "give prompts to fklit.steer",
     "encoder_hidden_states": "give prompts to fklit.steer",
@@ -55,13 +58,14 @@ _REFUSED = {
 }
 
 
-def call_arguments(pipeline: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def call_arguments(pipeline: Any, given: Mapping[str, Any] | None, *, draws: bool = True) -> dict[str, Any]:
     """Return all arguments of a call but prompts, by name, with `num_draws`.
 
     Args:
         pipeline: Of diffusers.
         given: `pipeline_kwargs` of the run: arguments of the pipeline's call, and `num_draws`, the clean samples that
             are drawn of each particle where a reward scores on the way (4).
+        draws: Whether there is a `num_draws`.
 
     Raises:
         ValueError: The call has no such argument, or fklit gives it.
@@ -69,16 +73,19 @@ def call_arguments(pipeline: Any, given: Mapping[str, Any] | None) -> dict[str, 
     name, given = type(pipeline).__name__, dict(given or {})
     parameters = inspect.signature(type(pipeline).__call__).parameters
     usual = {key: item.default for key, item in parameters.items() if key != "self" and key not in _REFUSED}
+    extra = ["num_draws"] if draws else []
     for key, value in given.items():
         if key in _REFUSED and key in parameters:
             raise ValueError(
                 f"expected pipeline_kwargs without {key} for {name}, got {value!r}; omit it: {_REFUSED[key]}."
             )
-        if key not in usual and key != "num_draws":
+        if key not in usual and key not in extra:
             raise ValueError(
-                f"expected pipeline_kwargs among {', '.join(['num_draws', *usual])} for {name}, got {key}; omit it."
+                f"expected pipeline_kwargs among {', '.join([*extra, *usual])} for {name}, got {key}; omit it."
             )
-    draws = given.pop("num_draws", NUM_DRAWS)
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"expected num_draws as an integer of at least 1, got {draws!r}; give one.")
-    return {**usual, **given, "num_draws": draws}
+    if not draws:
+        return {**usual, **given}
+    number = given.pop("num_draws", NUM_DRAWS)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"expected num_draws as an integer of at least 1, got {number!r}; give one.")
+    return {**usual, **given, "num_draws": number}

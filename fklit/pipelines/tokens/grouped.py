@@ -25,14 +25,17 @@ class GroupedModel(ABC):
         num_groups: B.
         num_draws: N, clean samples that are drawn of each particle where a reward scores on the way.
         max_batch: Rows that a network gets at once, in chunks filled up to exactly this size; None for K.
+        scheduler: Whose class names the sampler; None for the pipeline's `scheduler`.
 
     Attributes:
         sampler: Name of the scheduler's class.
     """
 
-    def __init__(self, pipeline: Any, *, num_groups: int, num_draws: int, max_batch: int | None) -> None:
+    def __init__(
+        self, pipeline: Any, *, num_groups: int, num_draws: int, max_batch: int | None, scheduler: Any = None
+    ) -> None:
         self.pipeline, self.num_groups, self.num_draws, self.max_batch = pipeline, num_groups, num_draws, max_batch
-        self.sampler = type(pipeline.scheduler).__name__
+        self.sampler = type(pipeline.scheduler if scheduler is None else scheduler).__name__
         self.device = torch.device(pipeline._execution_device)
         self._spent = Budget()
         self._sources: list[torch.Generator | None] = []

@@ -1,0 +1,43 @@
+"""Molecules and clusters of particles, for correctors."""
+
+from fklit.molecules.clusters import (
+    ClusterComparison,
+    ClusterDataModule,
+    ClusterDenoiser,
+    ClusterEnergy,
+    ClusterReference,
+    HarmonicCluster,
+    LangevinPolish,
+    LennardJones,
+    MeanFreeSpace,
+    Quenched,
+    TemperedSamples,
+    cluster_distances,
+    mean_free_basis,
+    occupation,
+    occupation_distance,
+    parallel_tempering,
+    quench,
+    radial_distribution,
+)
+
+__all__ = [
+    "ClusterComparison",
+    "ClusterDataModule",
+    "ClusterDenoiser",
+    "ClusterEnergy",
+    "ClusterReference",
+    "HarmonicCluster",
+    "LangevinPolish",
+    "LennardJones",
+    "MeanFreeSpace",
+    "Quenched",
+    "TemperedSamples",
+    "cluster_distances",
+    "mean_free_basis",
+    "occupation",
+    "occupation_distance",
+    "parallel_tempering",
+    "quench",
+    "radial_distribution",
+]

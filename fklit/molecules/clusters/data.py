@@ -1,0 +1,87 @@
+"""Reference samples of a cluster as training data."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fklit.checks import check_count, check_fraction
+from fklit.molecules.clusters.parallel_tempering import index_of
+from fklit.molecules.clusters.reference import ClusterReference
+
+
+class _Samples(Dataset[Tensor]):
+    def __init__(self, points: Tensor) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.points[index]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        return self.points[indices]
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class ClusterDataModule(LightningDataModule):
+    """Samples of a cluster at one temperature, batches (n, d) of mean-free coordinates, float32, for `ScoreModelTask`.
+
+    The last samples of every chain are held out. Nothing is turned or permuted: that is for the network.
+
+    Args:
+        reference: Where the samples come from; one process makes its file before the others read it.
+        temperature: One of the reference's.
+        val_fraction: Held-out share, above 0.
+        batch_size: Samples of a batch of one process.
+        seed: Of their order.
+
+    Raises:
+        ValueError: For numbers out of range, or a temperature that the reference does not have.
+    """
+
+    def __init__(
+        self,
+        reference: ClusterReference,
+        *,
+        temperature: float = 2.0,
+        val_fraction: float = 0.1,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        index_of(reference.temperatures, temperature)
+        if not 0 < check_fraction("val_fraction", val_fraction) < 1:
+            raise ValueError(f"expected a val_fraction between 0 and 1, got {val_fraction}; hold some samples out.")
+        self.reference, self.temperature, self.val_fraction = reference, temperature, val_fraction
+        self.batch_size, self.seed = check_count("batch_size", batch_size), seed
+
+    def prepare_data(self) -> None:
+        """Makes the reference's file."""
+        self.reference.make()
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """The first samples of the chains, in random order."""
+        order = torch.Generator().manual_seed(self.seed)
+        data = _Samples(self._split()[0])
+        return DataLoader(data, self.batch_size, shuffle=True, generator=order, collate_fn=_as_is, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """The last ones."""
+        return DataLoader(_Samples(self._split()[1]), self.batch_size, collate_fn=_as_is)
+
+    def _split(self) -> tuple[Tensor, Tensor]:
+        points = self.reference.at(self.temperature)
+        held_out = max(round(self.val_fraction * len(points)), 1)
+        if len(points) - held_out < self.batch_size:
+            raise ValueError(
+                f"expected at least {self.batch_size} samples to train on, one batch, got {len(points) - held_out}; "
+                "lower batch_size, or take more steps or chains."
+            )
+        return points[:-held_out], points[-held_out:]
