@@ -7,7 +7,7 @@ import numpy as np
 from full_size_costs import equal_n
 from steering_cells import Arm, Plan, key
 from steering_methods import SEARCHES
-from steering_stopwatch import Clock, name_of
+from steering_stopwatch import Clock, name_of, ratio
 from steering_summary import Values, difference, fk_values, pool_values
 
 _FIGURES = (("reward", "reward_best"), ("judge", "judge"))
@@ -46,7 +46,7 @@ def summarize(
     Args:
         plan: arms, prompts and seeds; its first arm is the pool.
         cells: of all of them.
-        clock: by arm, its seconds for a prompt over those of an unsteered sample, in every round.
+        clock: by arm, its seconds for a prompt and those of one unsteered sample, in every round.
         full_size: by model, what `full_size_costs.costs` gives.
         method: the chosen one.
     """
@@ -92,14 +92,14 @@ def _row(
     ours: list[dict[str, Any]],
     pool: list[dict[str, Any]],
     calls_each: float,
-    rounds: list[float],
+    pairs: list[list[float]],
     steps: int,
     full_size: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
     values: Values = {(c["prompt"], c["seed"]): fk_values(c) for c in ours}
     measured = {
         "equal_calls": float(np.mean([calls(c) for c in ours])) / calls_each,
-        "equal_seconds": float(np.mean(rounds)),
+        "equal_seconds": ratio(pairs)[0],
     }
     row: dict[str, Any] = {
         "arm": arm,
@@ -113,9 +113,9 @@ def _row(
         "unique_roots": float(np.mean([v["unique_roots"] for v in values.values()])),
         "resamplings": float(np.mean([c["resampled"] for c in ours])),
     }
-    row["seconds_standard_error"] = float(np.std(rounds, ddof=1) / math.sqrt(len(rounds))) if len(rounds) > 1 else None
-    for name, ratio in measured.items():
-        n = max(1.0, ratio)
+    row["seconds_standard_error"] = ratio(pairs)[1]
+    for name, cost in measured.items():
+        n = max(1.0, cost)
         if math.ceil(n) > pool[0]["k"]:
             raise SystemExit(f"{name} of {arm.name} means best of {n:.1f}, the pool has {pool[0]['k']}; raise --pool.")
         row[name] = {"n": n, **_against(values, pool, n), "rounded_up": _against(values, pool, math.ceil(n - 1e-6))}

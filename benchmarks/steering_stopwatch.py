@@ -6,6 +6,7 @@ On a CPU these are processor seconds of one thread, which other processes distur
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from steering_cells import Arm, Plan, key, steered
 
-Clock = dict[str, list[float]]  # name of an arm -> its ratio in every round
+Clock = dict[str, list[list[float]]]  # name of an arm -> in every round its seconds, and those of one unsteered sample
 
 
 def name_of(arm: Arm) -> str:
@@ -43,21 +44,31 @@ def measured(plan: Plan, folder: Path, models: Any, rounds: int, console: Consol
     if not missing:
         return found
     pipeline, reward, _ = models()
-    ratios: Clock = {name_of(arm): [] for arm in missing}
+    pairs: Clock = {name_of(arm): [] for arm in missing}
     for turn in track(range(rounds + 1), description="rounds of the stopwatch", console=console):
         rng = np.random.default_rng(turn)
         size = min(max(1, plan.rows // min(arm.k for arm in missing)), len(plan.prompts))
         chosen = sorted(rng.choice(len(plan.prompts), size, replace=False).tolist())
         one = _seconds(plan, Arm("unsteered", missing[0].k), turn, chosen, pipeline, reward) / missing[0].k
         for arm in missing[:: 1 if turn % 2 else -1]:
-            ratio = _seconds(plan, arm, turn, chosen, pipeline, reward) / one
+            seconds = _seconds(plan, arm, turn, chosen, pipeline, reward)
             if turn:
-                ratios[name_of(arm)].append(ratio)
-    found |= ratios
+                pairs[name_of(arm)].append([seconds, one])
+    found |= pairs
     part = folder / "stopwatch.part"
     part.write_text(json.dumps(found, indent=1), encoding="utf-8")
     os.replace(part, folder / "stopwatch.json")
     return found
+
+
+def ratio(pairs: Sequence[Sequence[float]]) -> tuple[float, float | None]:
+    """Seconds of an arm over those of one unsteered sample, of all rounds together, and the standard error."""
+    both = np.asarray(pairs)
+    found = float(both[:, 0].sum() / both[:, 1].sum())
+    if len(both) < 2:
+        return found, None
+    rest = both[:, 0] - found * both[:, 1]  # the usual error of a ratio of sums
+    return found, float(rest.std(ddof=1) / both[:, 1].mean() / np.sqrt(len(both)))
 
 
 def _seconds(plan: Plan, arm: Arm, seed: int, chosen: list[int], pipeline: Any, reward: Any) -> float:

@@ -102,7 +102,10 @@ class GrammarScore(TextReward):
             spell_guess=False,  # a word that it guesses at is not that of the text
         )
         read = library.Sentence(sentence.replace("\0", "\ufffd"), self._dictionary, options)  # C ends a text at 0
-        linkages = read.parse()
+        try:
+            linkages = read.parse()
+        except library.LG_TimerExhausted:
+            return math.nan, math.nan
         if len(linkages) == 0:
             return math.nan, math.nan
         # The walls before and after a sentence are no words of it, though it counts those that it leaves out.

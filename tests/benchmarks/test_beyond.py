@@ -112,8 +112,10 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     watch = parts.steering_stopwatch
     clock = watch.measured(plan, folder, lambda: models, 1, Console(quiet=True))
     assert clock == watch.read_clock(folder) == watch.measured(plan, folder, None, 1, Console(quiet=True))
-    assert {len(rounds) for rounds in clock.values()} == {1} and min(map(min, clock.values())) > 0
-    clock = {watch.name_of(arm): [2.0, 3.0] for arm in arms[1:]}
+    assert {len(rounds) for rounds in clock.values()} == {1} and min(
+        min(pair) for rounds in clock.values() for pair in rounds
+    ) > 0
+    clock = {watch.name_of(arm): [[2.0, 1.0], [3.0, 1.0]] for arm in arms[1:]}
     unit = {"denoiser": 1.0, "decode": 3.0, "tiny": 0.5, "reward": 0.25}
     figures = parts.beyond_summary.summarize(plan, found, clock, {"a model": unit}, "early stop")
     json.dumps(figures)
@@ -124,6 +126,7 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     assert rows["sequential"]["equal_calls"]["n"] >= 2 and "less_sequential" not in rows["sequential"]
     assert rows["max"]["target"]["z"] > 0 and "target" not in rows["svdd"]
     assert figures["summary"]["equal_seconds"]["judge"] == rows["early stop"]["equal_seconds"]["judge"]
+    assert rows["max"]["seconds_standard_error"] == pytest.approx(0.5)
     mixed = rows["max"]["equal_seconds"]
     assert mixed["n"] == 2.5 and mixed["reward"][0] > mixed["rounded_up"]["reward"][0]
     # Two samples of six steps, decoded and scored at every step between .2 and .8 and at the end

@@ -142,7 +142,11 @@ def stand_in_grammar(words, left_out):
             return left_out
 
     return types.SimpleNamespace(
-        Dictionary=str, Sentence=Sentence, ParseOptions=lambda **options: options, LG_DictionaryError=ValueError
+        Dictionary=str,
+        Sentence=Sentence,
+        ParseOptions=lambda **options: options,
+        LG_DictionaryError=ValueError,
+        LG_TimerExhausted=TimeoutError,
     )
 
 
@@ -181,6 +185,12 @@ def test_grammar_over_sentences(monkeypatch):
     assert GrammarScore()(["a. b. c", "a"]).tolist() == [-3 / 12, -1 / 4]
     library.Sentence.parse = lambda self: []
     assert GrammarScore()(["a. b"]).isnan().all()
+
+    def exhausted(self):
+        raise TimeoutError
+
+    library.Sentence.parse = exhausted
+    assert GrammarScore()(["a. b"]).isnan().all(), "what took longer than max_seconds"
 
 
 def test_grammar_of_the_library():
