@@ -9,7 +9,6 @@ from scipy.stats import spearmanr
 
 import fklit
 from fklit.emoji.latent_trajectory_data import LatentTrajectoriesDataModule
-from fklit.emoji.prompts import compositional_prompts
 from fklit.emoji.training.latent_reward import LatentRewardTask, spearman_by_time
 from fklit.emoji.training.trajectories import Trajectories
 from fklit.rewards import ImageReward, LatentImageReward
@@ -56,7 +55,7 @@ def test_chunks_hold_runs_of_the_generator_and_the_verdict_on_their_ends(data):
     assert float(batch["chance"][1]) == float(chunk["chance"][0, 0]), "all kept steps of a run come to the same end"
     times = [float(value) for value in chunk["times"]]
     assert times == sorted(times, reverse=True) and 0 <= times[-1] < times[0] < 1
-    tune, test = ({prompt.text for prompt in compositional_prompts(128, split)} for split in ("tune", "test"))
+    tune, test = (set(data.captions(split)) for split in ("tune", "test"))
     assert set(chunk["captions"]) <= test and set(data.train_set.chunks[0]["captions"]) <= tune and not tune & test
 
 
