@@ -1,6 +1,6 @@
 """FK steering against best-of-n and the base on prompts of emoji scenes: paired differences with 95 % intervals.
 
-    python benchmarks/steering.py            # 64 test prompts, K = 4 and 8, 5 seeds; resumes where it stopped
+    python benchmarks/steering.py            # 96 test prompts, K = 4 and 8, 5 seeds; resumes where it stopped
     python benchmarks/steering.py --tune     # compares scales and schedules on prompts that the benchmark does not use
     python benchmarks/steering.py --quick    # a few prompts and steps, to see that it runs
 
@@ -11,9 +11,8 @@ pairs of objects that no training showed together: single objects are nearly alw
 What is measured. An *arm* is a way to sample; each (prompt, arm, K, seed) is one cell, one line of JSON, and a cell
 that is on disk is not computed again. The unsteered arm is a pool of N samples with the same sampler and eta as FK
 steering. The base is a random one of them, best-of-n the best of a random n of them: their figures are exact means over
-all subsets of size n, which is best-of-n with less noise. "Equal denoiser calls" is n = K; "equal seconds" is the n
-whose samples take as long as FK's K (rounded up). A pool at eta 0 stands for the usual deterministic sampler. Seconds
-are those of the calls of this benchmark, each on one thread, all of about as many samples.
+all subsets of size n, which is best-of-n with less noise. "Equal denoiser calls" is n = K; equal seconds are those of
+`benchmarks/beyond.py`, by a stopwatch. A pool at eta 0 stands for the usual deterministic sampler.
 
 Intervals: differences are averaged over seeds within a prompt, then prompts are drawn again (percentile bootstrap), so
 seeds of a prompt do not count as independent.
@@ -79,7 +78,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tune", action="store_true", help="compare settings on the tune prompts")
     parser.add_argument("--quick", action="store_true", help="four prompts, one seed, six steps")
-    parser.add_argument("--prompts", type=int, default=None, help="prompts (64; 24 with --tune)")
+    parser.add_argument("--prompts", type=int, default=None, help="prompts (96; 24 with --tune)")
     parser.add_argument("--mixed", action="store_true", help="single objects and colors among the prompts, too")
     parser.add_argument("--seeds", type=int, default=None, help="seeds of each prompt (5; 2 with --tune)")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="values of K (4 8; 4 with --tune)")
@@ -94,7 +93,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(words)
     if given.quick:
         given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 12
-    given.prompts = given.prompts or (24 if given.tune else 64)
+    given.prompts = given.prompts or (24 if given.tune else 96)
     given.seeds = given.seeds or (2 if given.tune else 5)
     given.particles = given.particles or ([4] if given.tune else [4, 8])
     given.processes = max(1, min(given.processes, given.seeds * math.ceil(given.prompts / 12)))

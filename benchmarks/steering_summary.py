@@ -62,11 +62,6 @@ def difference(ours: Values, theirs: Values, figure: str, other: str | None = No
     return {"mean": float(means.mean()), "low": low, "high": high, "prompts": len(means), "cells": len(shared)}
 
 
-def seconds_per_sample(cells: list[dict[str, Any]]) -> float:
-    """Seconds of one sample of an arm: the median over cells, so that a busy minute of the machine does not count."""
-    return float(np.median([cell["seconds"] / cell["k"] for cell in cells]))
-
-
 def best_of_n(pool: list[dict[str, Any]]) -> dict[str, Any]:
     """Judge of best-of-n for growing n, and what searching four times as much as n = 8 changes."""
     values = {
@@ -102,23 +97,14 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for arm in plan.arms:
         if arm.scale is None:
             continue
-        cost = seconds_per_sample(by_arm[arm]) / seconds_per_sample(by_arm[main_pool])
-        longer = math.ceil(arm.k * cost)
-        if longer > main_pool.k:
-            raise SystemExit(
-                f"Equal seconds means best of {longer}, the pool has {main_pool.k}; raise --pool to {longer}."
-            )
         ours, base = values(arm), values(main_pool, 1)
         rivals = {"best_of_n, equal denoiser calls": values(main_pool, arm.k)}
-        rivals["best_of_n, equal seconds"] = values(main_pool, longer)
         if "unsteered_eta0" in pools:
             rivals["best_of_n, deterministic sampler"] = values(pools["unsteered_eta0"], arm.k)
         figures = {name: float(np.mean([v[name] for v in ours.values()])) for name in next(iter(ours.values()))}
         row: dict[str, Any] = {
             "arm": asdict(arm),
             "fk": figures,
-            "seconds_over_best_of_n": cost,
-            "n_at_equal_seconds": longer,
         }
         row["resamplings"] = float(np.mean([cell["resampled"] for cell in by_arm[arm]]))
         row["base"] = {name: float(np.mean([v[name] for v in base.values()])) for name in ("reward_mean", "judge_mean")}
@@ -139,7 +125,6 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
                     for figure in ("reward_best", "judge")
                 }
         rows.append(row)
-    costs = {f"{arm.name}, K={arm.k}": seconds_per_sample(found) for arm, found in by_arm.items() if found}
     headline = {
         f"K{row['arm']['k']}": {
             figure: [row["fk - best_of_n, equal denoiser calls"][name][end] for end in ("mean", "low", "high")]
@@ -152,6 +137,5 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "summary": summary,
         "rows": rows,
-        "seconds_per_sample": costs,
         "cells": sum(len(found) for found in by_arm.values()),
     }

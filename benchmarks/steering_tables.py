@@ -17,8 +17,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         table.add_row(f"[b]{row['arm']['name']}[/b]", k, f"[b]{fk['reward_best']:.4f}[/b]", f"[b]{fk['judge']:.3f}[/b]")
         table.add_row("base (mean of its samples)", k, f"{base['reward_mean']:.4f}", f"{base['judge_mean']:.3f}")
         for label in (name for name in row if name.startswith("best_of_n")):
-            n = row["n_at_equal_seconds"] if "seconds" in label else k
-            table.add_row(f"{label} (n = {n})", k, f"{row[label]['reward_best']:.4f}", f"{row[label]['judge']:.3f}")
+            table.add_row(f"{label} (n = {k})", k, f"{row[label]['reward_best']:.4f}", f"{row[label]['judge']:.3f}")
         for label in (name for name in row if "fk - " in name):
             cells = []
             for figure in ("reward_best", "judge"):
@@ -29,8 +28,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     for row in summary["rows"]:
         console.print(
-            f"{row['arm']['name']} K={row['arm']['k']}: {row['seconds_over_best_of_n']:.3f} times the seconds of "
-            f"best-of-n, {row['resamplings']:.1f} resamplings a prompt, {row['fk']['unique_roots']:.2f} ancestors left"
+            f"{row['arm']['name']} K={row['arm']['k']}: {row['resamplings']:.1f} resamplings a prompt, {row['fk']['unique_roots']:.2f} ancestors left"
         )
 
 
