@@ -28,7 +28,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     for row in summary["rows"]:
         console.print(
-            f"{row['arm']['name']} K={row['arm']['k']}: {row['resamplings']:.1f} resamplings a prompt, {row['fk']['unique_roots']:.2f} ancestors left"
+            f"{row['arm']['name']} K={row['arm']['k']}: {row['resamplings']:.1f} resamplings a prompt, "
+            f"{row['fk']['unique_roots']:.2f} ancestors left"
         )
 
 
