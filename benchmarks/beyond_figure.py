@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+MARKERS = "osD^vPX*<>"
 COLORS = {"exact": "C0", "chosen": "C3", "search": "C7"}
 
 
@@ -25,25 +26,26 @@ def draw(found: dict[str, Any], target: Path) -> None:
     """
     curve = sorted((int(n), figures["judge"]) for n, figures in found["best_of_n"].items())
     panels = ["measured here", *(f"{name}, by operations" for name in found["operations_at_full_size"])]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True)
-    for axis, panel in zip(axes, panels, strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 4.0), sharey=True, squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
         axis.plot(*zip(*curve, strict=True), color="k", lw=1, label="best of n")
-        for row in found["rows"]:
+        for number, row in enumerate(found["rows"]):
             name = panel.removesuffix(", by operations")
             cost = row["equal_seconds_model"].get(name, row["equal_seconds"])
             kind = "search" if not row["samples_target"] else "exact"
             kind = "chosen" if (row["method"] or "difference") == found["summary"]["method"] else kind
             gap, low, high = cost["judge"]
-            half = [[gap - low], [high - gap]]
-            axis.errorbar(cost["n"], row["judge"], half, fmt="o", ms=4, lw=0.8, color=COLORS[kind])
-            text = f"{row['method'] or 'difference'}, K={row['k']}"
-            axis.annotate(text, (cost["n"], row["judge"]), (4, 3), textcoords="offset points", fontsize=6)
+            label = f"{row['method'] or 'difference'}, K = {row['k']}"
+            style = {"fmt": MARKERS[number % len(MARKERS)], "ms": 6, "lw": 0.8, "color": COLORS[kind], "label": label}
+            axis.errorbar(cost["n"], row["judge"], [[gap - low], [high - gap]], **style)
+        lowest = min(figures["judge"] for figures in found["rows"])
         axis.set(xscale="log", xlabel="samples of best-of-n at equal seconds", title=panel)
-        axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+        axis.set(xlim=(1.8, 17), ylim=(lowest - 0.12, min(1.0, lowest + 0.12)))
+        axis.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
         axis.minorticks_off()
-    axes[0].set_ylabel("judge of the chosen sample")
-    axes[0].legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
+    axes[0, 0].set_ylabel("judge of the chosen sample")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(target, dpi=90)
     plt.close(figure)
 
