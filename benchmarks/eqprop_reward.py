@@ -37,7 +37,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
 
     model = config["model"]["init_args"]
     window = {name: model["reward_schedule"][name] for name in ("start", "stop", "every")}
-    names = ("ess_threshold", "resampler", "max_batch", "pipeline_kwargs")
+    names = ("ess_threshold", "resampler", "max_batch", "on_nan", "pipeline_kwargs")
     return {name: model[name] for name in names} | {"reward_schedule": Schedule(**window)}
 
 
