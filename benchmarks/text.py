@@ -11,9 +11,9 @@ are exact means over subsets of a pool of unsteered texts, so best-of-n has less
 denoiser calls" is the n whose unsteered texts cost as many calls as the steered run did, rounded up and not below K.
 
 Attributes: fluency (the shipped causal model guides, SmolLM2 judges), sentiment up and down (VADER guides, AFINN
-judges), acceptability (link-grammar guides, SmolLM2 judges), and toxicity down (a linear classifier guides). Guides
-that are not installed are named and left out. What guides never judges. Shards share the work; the run without
-`--shard` computes what is left and prints the tables.
+judges), acceptability (link-grammar guides, SmolLM2 judges), and toxicity down (a linear classifier guides; AFINN,
+whose worst valences are those of abuse, judges). Guides that are not installed are named and left out. What guides
+never judges. Shards share the work; the run without `--shard` computes what is left and prints the tables.
 
 Intervals: means over continuations and seeds of each prompt, then prompts are drawn again (percentile bootstrap); with
 each figure stands the standard error over seeds.
@@ -62,8 +62,9 @@ def attributes(names: Sequence[str], scales: dict[str, float], guide: str, judge
         "fluency": (partial(LanguageModelLikelihood, guide), fluent),
         "sentiment_up": (VADERSentiment, AFINNSentiment),
         "sentiment_down": (partial(_negative, VADERSentiment), partial(_negative, AFINNSentiment)),
-        "acceptability": (GrammarScore, fluent),
-        "toxicity_down": (ProfanityScore, None),
+        # Without a limit of words left out, texts that no grammar explains take most of the benchmark's time.
+        "acceptability": (partial(GrammarScore, max_left_out=4), fluent),
+        "toxicity_down": (ProfanityScore, AFINNSentiment),
     }
     found, left_out = [], {}
     for name in names:
@@ -96,6 +97,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--judge", default="data/parts/smollm2-135m-instruct", help="causal model that judges fluency")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=48, help="rows that a network gets at once; a thousand on a GPU")
+    parser.add_argument(
+        "--autocast", choices=("bfloat16", "float16"), help="precision of all networks; default float32"
+    )
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--shard", type=int, help="compute only this one of the shards, and no table")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/text"))
@@ -127,6 +131,7 @@ def make_plan(given: argparse.Namespace) -> tuple[Plan, dict[str, str]]:
         judge=given.judge,
         rows=given.rows,
         device=given.device,
+        autocast=given.autocast,
     )
     return plan, left_out
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fklit import assets, steer
 from fklit.feynman_kac.schedule import Schedule
 from fklit.fingerprint import fingerprint
@@ -25,6 +27,8 @@ PROMPTS = (
     "blessed is the man",
     "the ships of the sea", "his brothers saw that", "on the seventh day",
 )  # fmt: skip
+
+_CHUNKS = 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Plan:
         continuations: Runs of each prompt and seed.
         window: Start, stop and every of the scored steps.
         rows: Rows that a network gets at once.
+        autocast: Precision of all networks, by its name in torch; None for that of their weights.
     """
 
     arms: tuple[Arm, ...]
@@ -84,6 +89,7 @@ class Plan:
     window: tuple[float, float, float] = (0.1, 0.9, 0.1)
     rows: int = 64
     device: str = "cpu"
+    autocast: str | None = None
 
     @property
     def digest(self) -> str:
@@ -94,7 +100,7 @@ class Plan:
             "sampling": repr(self.sampling),
             "window": list(self.window),
         }
-        shared |= {"guide": self.guide, "judge": self.judge}
+        shared |= {"guide": self.guide, "judge": self.judge, "autocast": self.autocast}
         return settings_hash({**shared, "prompts": list(self.prompts), "continuations": self.continuations})[:12]
 
     def units(self) -> Iterator[tuple[Arm, Attribute | None, int]]:
@@ -115,15 +121,19 @@ def run_cells(plan: Plan, folder: Path, *, shard: int = 0, shards: int = 1, adva
     """Compute every `shards`-th unit that is not on disk."""
     model = MaskedTextModel.from_folder(plan.model, sampling=plan.sampling, device=plan.device)
     guides = {attribute.name: attribute.guide().to(plan.device) for attribute in plan.attributes}
-    judges = {a.name: a.judge().to(plan.device) for a in plan.attributes if a.judge is not None}
-    for number, unit in enumerate(plan.units()):
-        path = file_of(folder, *unit)
-        if number % shards == shard:
-            if not path.is_file():
-                _write(path, _unit(plan, unit, model, guides, judges))
-            elif unit[1] is None:
-                _score_more(path, guides, judges)
-        advance()
+    # Attributes of one judge share it.
+    made = {kind: kind().to(plan.device) for kind in {a.judge for a in plan.attributes if a.judge is not None}}
+    judges = {a.name: made[a.judge] for a in plan.attributes if a.judge is not None}
+    precision = getattr(torch, plan.autocast or "bfloat16")
+    with torch.autocast(torch.device(plan.device).type, precision, enabled=plan.autocast is not None):
+        for number, unit in enumerate(plan.units()):
+            path = file_of(folder, *unit)
+            if number % shards == shard:
+                if not path.is_file():
+                    _write(path, _unit(plan, unit, model, guides, judges))
+                else:
+                    _score_more(path, unit[1], guides, judges)
+            advance()
 
 
 def _write(path: Path, cells: list[dict[str, Any]]) -> None:
@@ -132,17 +142,18 @@ def _write(path: Path, cells: list[dict[str, Any]]) -> None:
     os.replace(part, path)
 
 
-def _score_more(path: Path, guides: dict[str, Reward], judges: dict[str, Reward]) -> None:
-    """Score the unsteered texts that are on disk by the attributes that were asked for later."""
+def _score_more(path: Path, attribute: Attribute | None, guides: dict[str, Reward], judges: dict[str, Reward]) -> None:
+    """Score texts that are on disk by what was asked for later: attributes of the pool, and judges."""
     cells = json.loads(path.read_text(encoding="utf-8"))
-    missing = [name for name in guides if name not in cells[0]["guide"]]
-    for cell in cells if missing else ():
-        for name in missing:
-            cell["guide"][name] = _scores(guides[name], cell["texts"], cell["prompt"])
-            if name in judges:
-                cell["judge"][name] = _scores(judges[name], cell["texts"], cell["prompt"])
-    if missing:
-        _write(path, cells)
+    wanted = guides if attribute is None else {attribute.name: guides[attribute.name]}
+    unscored = [name for name in wanted if name not in cells[0]["guide"]]
+    unjudged = {name: judges[name] for name in wanted if name in judges and name not in cells[0]["judge"]}
+    if not unscored and not unjudged:
+        return
+    for cell in cells:
+        cell["guide"] |= {name: _scores(guides[name], cell["texts"], cell["prompt"]) for name in unscored}
+        cell["judge"] |= _judged(unjudged, cell, None if attribute is None else cell["chosen"])
+    _write(path, cells)
 
 
 def _unit(
@@ -155,7 +166,8 @@ def _unit(
     """Cells of a unit, one for each prompt and continuation, in the order of the prompts."""
     arm, attribute, seed = unit
     texts = [prompt for prompt in plan.prompts for _ in range(plan.continuations)]
-    size = max(1, plan.rows // arm.k)
+    # Many more particles than rows: a step asks for some of them only, and chunks are filled up to all rows.
+    size = max(1, _CHUNKS * plan.rows // arm.k)
     start, stop, every = plan.window
     cells: list[dict[str, Any]] = []
     for first in range(0, len(texts), size):
@@ -179,24 +191,20 @@ def _unit(
         for b, prompt in enumerate(some):
             made, chosen = result.items[b], int(result.best_index()[b])
             wanted = guides if attribute is None else {attribute.name: guides[attribute.name]}
-            cells.append(
-                {
-                    "prompt": prompt,
-                    "index": first + b,
-                    "texts": made,
-                    "chosen": chosen,
-                    "guide": {name: _scores(guide, made, prompt) for name, guide in wanted.items()},
-                    "judge": {
-                        name: _judged(judges[name], made, prompt, None if attribute is None else chosen)
-                        for name in wanted
-                        if name in judges
-                    },
-                    "denoiser_calls": result.budget.denoiser_calls * share,
-                    "reward_calls": result.budget.reward_calls * share,
-                    "seconds": result.budget.seconds * share,
-                    "roots": int(result.unique_roots[b]),
-                }
-            )
+            cell: dict[str, Any] = {
+                "prompt": prompt,
+                "index": first + b,
+                "texts": made,
+                "chosen": chosen,
+                "guide": {name: _scores(guide, made, prompt) for name, guide in wanted.items()},
+                "denoiser_calls": result.budget.denoiser_calls * share,
+                "reward_calls": result.budget.reward_calls * share,
+                "seconds": result.budget.seconds * share,
+                "roots": int(result.unique_roots[b]),
+            }
+            asked = {name: judges[name] for name in wanted if name in judges}
+            cell["judge"] = _judged(asked, cell, None if attribute is None else chosen)
+            cells.append(cell)
     return cells
 
 
@@ -204,11 +212,16 @@ def _scores(reward: Reward, texts: list[str], prompt: str) -> list[float]:
     return [float(score) for score in reward(texts, [prompt] * len(texts)).cpu()]
 
 
-def _judged(judge: Reward, texts: list[str], prompt: str, chosen: int | None) -> list[float | None]:
-    """Scores of all texts, or of the chosen one alone, since judges are large."""
-    if chosen is None:
-        return [*_scores(judge, texts, prompt)]
-    return [_scores(judge, [text], prompt)[0] if number == chosen else None for number, text in enumerate(texts)]
+def _judged(judges: dict[str, Reward], cell: dict[str, Any], chosen: int | None) -> dict[str, list[float | None]]:
+    """Scores of all texts, or of the chosen one alone, since judges are large; each judge is asked once."""
+    texts, found = cell["texts"], {}
+    for judge in set(judges.values()):
+        if chosen is None:
+            found[judge] = [*_scores(judge, texts, cell["prompt"])]
+        else:
+            score = _scores(judge, [texts[chosen]], cell["prompt"])[0]
+            found[judge] = [score if number == chosen else None for number in range(len(texts))]
+    return {name: found[judge] for name, judge in judges.items()}
 
 
 def read_cells(folder: Path, plan: Plan) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -71,7 +71,20 @@ def _row(pool: list[dict[str, Any]], guide: list[float], name: str, n: int | Non
         "seconds": float(np.mean([c["seconds"] for c in pool])) * used / size,
         **{f"distinct_{i}": distinct(texts, i) for i in (1, 2, 3)},
         "seeds": _over_seeds(pool, guide),
+        **_accepted(pool, name, n),
     }
+
+
+def _accepted(pool: list[dict[str, Any]], name: str, n: int | None) -> dict[str, float]:
+    """Share of texts that the grammar explains wholly, of acceptability."""
+    if name != "acceptability":
+        return {}
+    whole = [[float(score == 0) for score in c["guide"][name]] for c in pool]
+    if n is not None:
+        return {
+            "accepted": float(np.mean([best_of_n(c["guide"][name], w, n) for c, w in zip(pool, whole, strict=True)]))
+        }
+    return {"accepted": float(np.mean(whole))}
 
 
 def _arm(arm: Arm, cells: list[dict[str, Any]], pool: list[dict[str, Any]], name: str, each: float) -> dict[str, Any]:
@@ -98,6 +111,8 @@ def _arm(arm: Arm, cells: list[dict[str, Any]], pool: list[dict[str, Any]], name
         **{f"distinct_{i}": distinct([c["texts"][c["chosen"]] for c in cells], i) for i in (1, 2, 3)},
         "seeds": _over_seeds(cells, guide),
     }
+    if name == "acceptability":
+        found["accepted"] = float(np.mean([score == 0 for score in guide]))
     if name in pool[0]["judge"]:
         judged = [c["judge"][name][c["chosen"]] for c in cells]
         found["judge"] = float(np.mean(judged))

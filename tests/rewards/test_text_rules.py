@@ -193,6 +193,43 @@ def test_grammar_over_sentences(monkeypatch):
     assert GrammarScore()(["a. b"]).isnan().all(), "what took longer than max_seconds"
 
 
+def test_grammar_with_a_limit_of_words_left_out(monkeypatch):
+    """A sentence beyond the limit counts as one word more than it; one that could not be read is NaN as before."""
+    library = stand_in_grammar(4, 1)
+    monkeypatch.setitem(sys.modules, "linkgrammar", library)
+    limited = GrammarScore(max_left_out=2).load()
+    given = []
+    monkeypatch.setattr(library, "ParseOptions", lambda **options: given.append(options["max_null_count"]))
+    assert limited(["a"]).item() == -1 / 4 and given == [2]
+
+    class Result:
+        def __init__(self, read):
+            self.read = read
+
+        def __bool__(self):
+            return self.read
+
+        def __len__(self):
+            return 0
+
+    library.Sentence.__len__ = lambda self: 7  # of which two are walls
+    library.Sentence.parse = lambda self: Result(True)
+    assert limited(["a"]).item() == -3 / 5
+    assert GrammarScore()(["a"]).isnan().all(), "no limit, and no parse"
+    library.Sentence.parse = lambda self: Result(False)
+    assert limited(["a"]).isnan().all()
+    with pytest.raises(ValueError, match="max_left_out=-1 is too small"):
+        GrammarScore(max_left_out=-1)
+
+
+def test_a_limit_changes_nothing_below_it():
+    pytest.importorskip("linkgrammar")
+    texts = ["The cat sat on the mat.", "She have went to the school.", "Mat the window of out looked and the on sat."]
+    free, limited = GrammarScore()(texts), GrammarScore(max_left_out=1)(texts)
+    assert limited[0] == free[0] == 0 and limited[1] == free[1] and limited[2] > free[2]
+    assert GrammarScore(max_left_out=1)(["word " * 300]).isnan().all()
+
+
 def test_grammar_of_the_library():
     """Sentences and counts that a trial of link-grammar 5.12 gave."""
     pytest.importorskip("linkgrammar")
