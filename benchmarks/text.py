@@ -63,7 +63,7 @@ def attributes(names: Sequence[str], scales: dict[str, float], guide: str, judge
         "sentiment_up": (VADERSentiment, AFINNSentiment),
         "sentiment_down": (partial(_negative, VADERSentiment), partial(_negative, AFINNSentiment)),
         # Without a limit of words left out, texts that no grammar explains take most of the benchmark's time.
-        "acceptability": (partial(GrammarScore, max_left_out=4), fluent),
+        "acceptability": (partial(GrammarScore, max_left_out=2), fluent),
         "toxicity_down": (ProfanityScore, AFINNSentiment),
     }
     found, left_out = [], {}
