@@ -63,7 +63,7 @@ def attributes(names: Sequence[str], scales: dict[str, float], guide: str, judge
         "sentiment_up": (VADERSentiment, AFINNSentiment),
         "sentiment_down": (partial(_negative, VADERSentiment), partial(_negative, AFINNSentiment)),
         # Without a limit of words left out, texts that no grammar explains take most of the benchmark's time.
-        "acceptability": (partial(GrammarScore, max_left_out=2), fluent),
+        "acceptability": (partial(GrammarScore, max_left_out=1), fluent),
         "toxicity_down": (ProfanityScore, AFINNSentiment),
     }
     found, left_out = [], {}
@@ -89,7 +89,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--particles", type=int, nargs="+", default=[4, 8], help="values of K")
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 4], help="clean texts drawn at a scored step")
-    parser.add_argument("--sweeps", type=int, default=2, help="of particle Gibbs with the smallest K; 0 leaves it out")
+    parser.add_argument("--sweeps", type=int, default=1, help="of particle Gibbs with the smallest K; 0 leaves it out")
     parser.add_argument("--pool", type=int, default=48, help="unsteered texts of each run")
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--temperature", type=float, default=0.8)

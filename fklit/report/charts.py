@@ -10,7 +10,7 @@ from fklit.report.formatting import number
 from fklit.report.record import Floats
 from fklit.report.shapes import Dot, Drawing, Label, Line, Shape, padded, scale, y_axis
 
-_LEFT, _RIGHT = 50.0, 10.0
+_LEFT, _RIGHT = 50.0, 24.0  # room for the figure beside the last method
 
 
 def bootstrap_interval(values: Floats, *, draws: int = 4000) -> tuple[float, float]:

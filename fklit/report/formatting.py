@@ -9,12 +9,15 @@ from fklit.report.record import PromptRecord
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: fixed digits near 1, scientific far from it, a dash where there is none."""
+    """A number for people: fixed digits near 1, one significant digit below, scientific far from 1, a dash for none."""
     if value is None or math.isnan(value):
         return "\N{EN DASH}"
     if math.isinf(value):
         return "\N{INFINITY}" if value > 0 else "\N{MINUS SIGN}\N{INFINITY}"
-    text = f"{value:.{digits}f}" if value == 0 or 10.0**-digits <= abs(value) < 1e4 else f"{value:.2e}"
+    if value == 0 or 10.0**-digits <= abs(value) < 1e4:
+        text = f"{value:.{digits}f}"
+    else:
+        text = f"{value:.1g}" if 1e-4 <= abs(value) < 1 else f"{value:.2e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

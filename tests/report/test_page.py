@@ -147,7 +147,8 @@ def test_scores_are_checked_and_kept(runs):
 def test_small_helpers():
     assert number(-0.5) == "\N{MINUS SIGN}0.500"
     assert number(None) == number(math.nan) == "\N{EN DASH}"
-    assert number(12345.0) == "1.23e+04"
+    assert number(12345.0) == "1.23e+04" and number(2.5e-5) == "2.50e\N{MINUS SIGN}05"
+    assert number(0.0049, 2) == "0.005" and number(-0.00031) == "\N{MINUS SIGN}0.0003"
     assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1.0]
     assert ticks(2, 2) == [2]
     values = np.array([1.0, 2.0, 3.0, 7.0])
