@@ -150,6 +150,7 @@ class NetworkReplay:
             total = found.value.shape[0]
             index = torch.cat([rows.cpu() + block * count for block in range(found.blocks)])
             args, kwargs = take_rows(item.args, index, total), take_rows(dict(item.kwargs), index, total)
+            kwargs |= _frames_of_rows(item.kwargs, index, total, self._call.sample)
             own = (args[found.name] if isinstance(found.name, int) else kwargs[found.name]).clone()
             scale = found.scale if at is None else at.input_scale
             own[:, : samples.shape[1]] = (scale * samples).to(own.dtype).repeat(found.blocks, *[1] * (samples.ndim - 1))
@@ -218,6 +219,16 @@ def _find_rows(item: NetworkCall, sample: Tensor, otherwise: str) -> _Rows:
         f"expected {kind} to take the samples times a number, got an argument {name!r} that is something else; "
         f"{otherwise}."
     )
+
+
+def _frames_of_rows(kwargs: dict[str, Any], index: Tensor, total: int, sample: Tensor) -> dict[str, Tensor]:
+    """The arguments with an entry for each frame of a video (motion modules take such), of some rows."""
+    frames = sample.shape[2] if sample.ndim == 5 else 1
+    return {
+        name: value.reshape(total, frames, *value.shape[1:])[index.to(value.device)].flatten(0, 1)
+        for name, value in kwargs.items()
+        if frames > 1 and isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == total * frames
+    }
 
 
 def _normal(value: Any) -> Any:

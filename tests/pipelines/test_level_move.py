@@ -1,5 +1,6 @@
 """Moves between noise levels against Gaussian conditioning, for every kind of process."""
 
+import itertools
 import math
 
 import pytest
@@ -61,7 +62,7 @@ def test_of_gaussian_data_many_moves_sample_the_posterior():
         mean, spread = value, 0.0  # of x given x_t, a linear chain
         grid = [math.sqrt(0.1 + 0.9 * j / steps) for j in range(steps)]
         levels = [(a, math.sqrt(1 - a**2)) for a in grid]
-        for now, after in zip(levels, levels[1:], strict=False):
+        for now, after in itertools.pairwise(levels):
             one = torch.ones(1, 1, dtype=torch.float64)
             law = move(one, gain(*now) * one, now=now, after=after, eta=1.0)
             mean, spread = float(law.mean) * mean, float(law.mean) ** 2 * spread + law.std**2

@@ -18,9 +18,12 @@ from fklit.steering.run import SteeringRun
 
 ROOT = Path(__file__).parents[2]
 PARTS = 8  # so that processes share the work
-SAME = ("DDPMPipeline", "FluxPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "WanPipeline")
+SAME = ("DDPMPipeline", "FluxPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "WanPipeline",
+        "AnimateDiffPipeline")  # fmt: skip
 REFUSED = {
-    "Lumina2Pipeline": "expected Lumina2Transformer2DModel to be called with timestep = ",
+    "GlmImagePipeline": "expected GlmImageTransformer2DModel to be called with timestep = 750, or that over 1000, got",
+    "QwenImageEditPipeline": "expected a model output that is a linear combination of what the denoiser returned",
+    "AceStepPipeline": "whose argument 'timestep_r' belongs to the level of the step as well",
     "StableDiffusionControlNetPipeline": "whose argument 'down_block_additional_residuals' belongs to the level",
     "LatentConsistencyModelPipeline": "expected a denoiser that predicts the mean of x_0, got one that LCMScheduler",
     "ZImagePipeline": "expected a denoiser that takes the samples",
@@ -52,7 +55,9 @@ def _verdict(cells, monkeypatch, name):
             chosen = torch.arange(count).flip(0)[: max(count - 1, 1)]  # some rows, in another order
             seen["predicted"] = replay.predict(other[chosen], chosen, at=after)
             seen["chosen"], seen["x0"] = chosen, after.denoised(seen["predicted"], other[chosen])
-            assert replay.evaluations == sum(item.prediction.shape[0] for item in call.network_calls) * len(chosen) / count
+            assert (
+                replay.evaluations == sum(item.prediction.shape[0] for item in call.network_calls) * len(chosen) / count
+            )
             return StepChange(children=lambda children: other.to(children))
         if "predicted" in seen and "output" not in seen:
             seen["output"] = call.model_output[seen["chosen"]]
