@@ -162,7 +162,7 @@ class PipelineResult(ParticleResult[Tensor]):
 
     def _looked(self, b: int) -> int:
         """Denoiser evaluations of the look-ahead of prompt b."""
-        if self.scored is None:
+        if self.scored is None or not self.look_ahead_calls:
             return 0
         return sum(part_of(calls, row.long(), b) for calls, row in zip(self.look_ahead_calls, self.scored, strict=True))
 

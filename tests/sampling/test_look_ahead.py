@@ -16,6 +16,7 @@ from fklit.pipelines.interception import UnsupportedPipelineError
 from fklit.rewards import LatentReward, RewardError
 from fklit.sampling.look_ahead import LookAhead
 from fklit.steering.calibration import Calibrated
+from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.search import SVDD
 from fklit.steering.settings import SteeringSettings
 
@@ -107,6 +108,15 @@ def test_stopped_everywhere_nothing_is_spent(pipeline):
     found = _steer(pipeline, LookAhead(num_samples=2), stop_scoring_above=-1e9, ess_threshold=0.0)
     assert found.look_ahead_calls[1:] == (0, 0) and found.score_draws == (2, 0, 0)
     assert found.record(0)["budget"]["reward_calls"] == 2 * 3
+
+
+def test_fewer_particles_and_their_shares(pipeline):
+    """The pipeline's own calls by the particles that go on, those of the look-ahead by who was scored."""
+    look, fewer = LookAhead(num_samples=2), FewerParticles(above=-1e9)
+    found = _steer(pipeline, look, guidance=1.0, fewer_particles=fewer, ess_threshold=1.0)
+    assert found.fewer_particles_from.tolist() == [1, 1, 1] and found.look_ahead_calls == (6 * 2, 0, 0)
+    assert found.budget.denoiser_calls == 6 * 2 + 3 * (STEPS - 2) + 12
+    assert [found.record(b)["budget"]["denoiser_calls"] for b in range(3)] == [4 + (STEPS - 2) + 4] * 3
 
 
 def test_the_value_is_the_soft_mean_of_single_draws(pipeline, monkeypatch):
