@@ -19,7 +19,8 @@ from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
 from fklit.sampling.latent_scores import LatentScores
-from fklit.sampling.look_ahead import LookAhead, LookAheadScores
+from fklit.sampling.look_ahead import LookAhead
+from fklit.sampling.look_ahead_scores import LookAheadScores
 from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.prediction_scores import PredictionScores
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings

@@ -126,7 +126,7 @@ def test_the_value_is_the_soft_mean_of_single_draws(pipeline, monkeypatch):
         seen.append((rewards, scale))
         return soft_mean(rewards, scale)
 
-    monkeypatch.setattr("fklit.sampling.look_ahead.soft_mean", watch)
+    monkeypatch.setattr("fklit.sampling.look_ahead_scores.soft_mean", watch)
     found = _steer(pipeline, LookAhead(num_samples=3))
     assert [(tuple(rewards.shape), scale) for rewards, scale in seen] == [((3, 2, n), 2.0) for n in (3, 3, 1)]
     assert torch.equal(found.reward_path, torch.stack([soft_mean(*pair) for pair in seen]))
@@ -248,6 +248,15 @@ def test_pipelines_it_cannot_look_ahead_with_are_refused(pipeline):
         pipeline.scheduler = diffusers.KDPM2AncestralDiscreteScheduler.from_config(own.config)
         with pytest.raises(UnsupportedPipelineError, match="noise levels are known, got KDPM2Ancestral"):
             _steer(pipeline, LookAhead())
+        half = {"num_inference_steps": 4, "guidance_scale": 1.0, "eta": 1.0}  # timesteps 750, 500, 250 and 0
+        pipeline.scheduler = diffusers.DDIMScheduler.from_config(own.config, steps_offset=0)
+        with pytest.raises(
+            UnsupportedPipelineError, match="a first score away from timestep 500, half of those of train"
+        ):
+            _steer(pipeline, LookAhead(), pipeline_kwargs=half, reward_schedule=Schedule(indices=(1, 2)))
+        early = _steer(pipeline, LookAhead(), pipeline_kwargs=half, reward_schedule=Schedule(indices=(0, 1)))
+        assert early.look_ahead_calls == (6, 6)
+        pipeline.scheduler = diffusers.KDPM2AncestralDiscreteScheduler.from_config(own.config)
         plain = _steer(pipeline, LookAhead(num_steps=1))  # which asks for no other level
         assert plain.budget.denoiser_calls == _steer(pipeline).budget.denoiser_calls
     finally:

@@ -14,7 +14,8 @@ from fklit.pipelines.interception import Interception
 from fklit.pipelines.step_call import NetworkCall, StepCall
 from fklit.pipelines.step_law import step_law
 from fklit.pipelines.stochasticity import SchedulerSwapWarning
-from fklit.sampling.look_ahead import LookAhead, LookAheadScores
+from fklit.sampling.look_ahead import LookAhead
+from fklit.sampling.look_ahead_scores import LookAheadScores
 from fklit.sampling.settings import ParticleSettings
 from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.gradient_proposal import GradientProposal
