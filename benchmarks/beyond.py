@@ -89,7 +89,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
-        given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 16
+        given.prompts, given.seeds, given.particles, given.steps, given.pool = 4, 1, [4], 6, 24
         given.rounds = 1
         given.methods = [name for name in given.methods if name != "calibrated"]  # which is of 30 steps
     given.seeds = given.seeds or (3 if given.tune else 5)

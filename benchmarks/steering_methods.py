@@ -8,6 +8,7 @@ from typing import Any
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
 from fklit.pipelines.tiny_decoder import TinyDecoder
+from fklit.sampling.look_ahead import LookAhead
 from fklit.steering.calibration import Calibrated
 from fklit.steering.fewer_particles import FewerParticles
 from fklit.steering.gradient_proposal import GradientProposal
@@ -48,6 +49,11 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         usual
         | {"preview_decoder": TINY, "stop_scoring_above": GOOD}
         | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
+    ),
+    # Clean samples drawn from each particle by one more evaluation of the denoiser each, in place of its prediction.
+    "look-ahead": lambda k, usual: usual | {"look_ahead": LookAhead(num_samples=2, num_steps=2)},
+    "tiny decoder, look-ahead": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "look_ahead": LookAhead(num_samples=2, num_steps=2)}
     ),
     # Scales that grow.
     "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from fklit.pipelines.denoised import denoised
 from fklit.pipelines.interception import UnsupportedPipelineError
+from fklit.pipelines.level_grid import GridLevel
 from fklit.pipelines.microbatch import call_in_chunks, first_tensor, take_rows
+from fklit.pipelines.network_time import NetworkTime, find_time
+from fklit.pipelines.prediction_weights import TOLERANCE, check_distinct, find_weights, relative_error
 from fklit.pipelines.step_call import NetworkCall, StepCall
 from fklit.pipelines.transition import as_double
 
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative; 2e-2 in half precision
 _SAMPLES = ("sample", "hidden_states", "x")
 
 
@@ -65,7 +67,20 @@ class NetworkReplay:
         self._max_batch = max_batch
         self._checkpoint = checkpoint
         self._rows = [_find_rows(item, call.sample, otherwise) for item in call.network_calls]
-        self._weights = _find_weights(call, otherwise)
+        self._weights = find_weights(call, otherwise)
+        self._otherwise = otherwise
+        self._times: list[NetworkTime] = []
+
+    @property
+    def sample(self) -> Tensor:
+        """The parents of the step, (N, C, ...)."""
+        return self._call.sample
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoiser that is called first."""
+        found: nn.Module = self._call.network_calls[0].network
+        return found
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient of `sum(cotangent * x0)` with respect to the sample, x0 being the denoised prediction.
@@ -97,27 +112,54 @@ class NetworkReplay:
             total = total + rows.scale * peak * gradient.reshape(rows.blocks, *total.shape).sum(dim=0)
         return total
 
-    def predict(self, samples: Tensor, rows: Tensor) -> Tensor:
+    def find_times(self, level: GridLevel) -> list[NetworkTime]:
+        """Find the timesteps of the calls, so that `predict` can be asked at other levels.
+
+        Args:
+            level: of the step itself.
+
+        Raises:
+            UnsupportedPipelineError: a call has no timestep that can be changed, or its samples are not scaled as the
+                scheduler scales them.
+        """
+        config = self._call.scheduler.config
+        number = int(config.get("num_train_timesteps", 1000))
+        for item, rows in zip(self._call.network_calls, self._rows, strict=True):
+            wanted = level.input_scale
+            if abs(rows.scale - wanted) > TOLERANCE.get(rows.value.dtype, 2e-2) * wanted:
+                raise UnsupportedPipelineError(
+                    f"expected {type(item.network).__name__} to take the samples times {wanted:.4g}, as "
+                    f"{type(self._call.scheduler).__name__} scales them, got {rows.scale:.4g}; {self._otherwise}."
+                )
+        check_distinct(self._call, [rows.name for rows in self._rows], self._otherwise)
+        self._times = [find_time(item, level.timestep, number, self._otherwise) for item in self._call.network_calls]
+        return self._times
+
+    def predict(self, samples: Tensor, rows: Tensor, *, at: GridLevel | None = None) -> Tensor:
         """Return the model output for other samples in some of the rows, each with the conditions of its row.
 
         Args:
-            samples: (n, C, ...), at the noise level of the step.
+            samples: (n, C, ...), at the noise level of the step, or at another.
             rows: (n,), which rows of the step they stand in.
+            at: the level; None for the step's own. Guidance is the combination that the step had. `find_times` comes
+                first.
         """
         call, count = self._call, self._call.sample.shape[0]
         weights, output = iter(self._weights), torch.zeros(())
-        for item, found in zip(call.network_calls, self._rows, strict=True):
+        for number, (item, found) in enumerate(zip(call.network_calls, self._rows, strict=True)):
             total = found.value.shape[0]
             index = torch.cat([rows.cpu() + block * count for block in range(found.blocks)])
             args, kwargs = take_rows(item.args, index, total), take_rows(dict(item.kwargs), index, total)
+            kwargs |= _frames_of_rows(item.kwargs, index, total, self._call.sample)
             own = (args[found.name] if isinstance(found.name, int) else kwargs[found.name]).clone()
-            own[:, : samples.shape[1]] = (
-                (found.scale * samples).to(own.dtype).repeat(found.blocks, *[1] * (samples.ndim - 1))
-            )
+            scale = found.scale if at is None else at.input_scale
+            own[:, : samples.shape[1]] = (scale * samples).to(own.dtype).repeat(found.blocks, *[1] * (samples.ndim - 1))
             if isinstance(found.name, int):
                 args = (*args[: found.name], own, *args[found.name + 1 :])
             else:
                 kwargs[found.name] = own
+            if at is not None:
+                args, kwargs = self._times[number].put(args, kwargs, at.timestep)
             self.evaluations += len(index)
             size = self._max_batch or len(index)
             prediction = first_tensor(call_in_chunks(item.run, args, kwargs, rows=len(index), size=size))
@@ -171,7 +213,7 @@ def _find_rows(item: NetworkCall, sample: Tensor, otherwise: str) -> _Rows:
     )
     if own.shape == wanted.shape:
         scale = float((own * wanted).sum() / wanted.square().sum().clamp(min=1e-30))
-        if _relative_error(scale * wanted, own) < _TOLERANCE.get(value.dtype, 2e-2):
+        if relative_error(scale * wanted, own) < TOLERANCE.get(value.dtype, 2e-2):
             return _Rows(name, value, scale, value.shape[0] // sample.shape[0])
     raise UnsupportedPipelineError(
         f"expected {kind} to take the samples times a number, got an argument {name!r} that is something else; "
@@ -179,28 +221,14 @@ def _find_rows(item: NetworkCall, sample: Tensor, otherwise: str) -> _Rows:
     )
 
 
-def _find_weights(call: StepCall, otherwise: str) -> list[float]:
-    """The factors by which the model output is a combination of the blocks of predictions, in their order."""
-    output, count = call.model_output, call.model_output.shape[0]
-    blocks = [block for item in call.network_calls for block in torch.split(item.prediction, count)]
-    parts = [block[:, : output.shape[1]] for block in blocks if block[:, : output.shape[1]].numel() == output.numel()]
-    if parts and len(parts) == len(blocks):
-        columns, wanted = torch.stack([as_double(part).flatten() for part in parts]), as_double(output).flatten()
-        finite = torch.isfinite(columns).all(dim=0) & torch.isfinite(wanted)
-        columns, wanted = columns[:, finite], wanted[finite]
-        # Least squares of a few numbers; of equal predictions only the sum of the factors matters.
-        factors = torch.linalg.pinv(columns @ columns.T, hermitian=True, rtol=1e-12) @ (columns @ wanted)
-        if _relative_error(factors @ columns, wanted) < _TOLERANCE.get(output.dtype, 2e-2):
-            found: list[float] = factors.tolist()
-            return found
-    raise UnsupportedPipelineError(
-        "expected a model output that is a linear combination of what the denoiser returned, got one that is not "
-        f"(rescaled guidance, or another network); {otherwise}."
-    )
-
-
-def _relative_error(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
+def _frames_of_rows(kwargs: dict[str, Any], index: Tensor, total: int, sample: Tensor) -> dict[str, Tensor]:
+    """The arguments with an entry for each frame of a video (motion modules take such), of some rows."""
+    frames = sample.shape[2] if sample.ndim == 5 else 1
+    return {
+        name: value.reshape(total, frames, *value.shape[1:])[index.to(value.device)].flatten(0, 1)
+        for name, value in kwargs.items()
+        if frames > 1 and isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == total * frames
+    }
 
 
 def _normal(value: Any) -> Any:

@@ -17,6 +17,7 @@ def describe_run(
     arguments: Mapping[str, Any],
     score_scale: float | None = None,
     latent_reward: str | None = None,
+    look_ahead: str | None = None,
 ) -> dict[str, Any]:
     """Return what a run is, JSON-able.
 
@@ -27,6 +28,7 @@ def describe_run(
         arguments: further arguments of the call.
         score_scale: the reward scale where scores depend on it, as those over several draws do; None elsewhere.
         latent_reward: what scores latents in place of the reward; None where nothing does.
+        look_ahead: how clean samples are drawn for a score; None where denoised predictions are scored.
     """
     try:
         described = {name: value for name, value in describe(reward).items() if name not in _HOW}
@@ -41,6 +43,7 @@ def describe_run(
         "score_scale": score_scale,
         "arguments": _without_texts(describe(dict(arguments))),
         **({} if latent_reward is None else {"latent_reward": latent_reward}),
+        **({} if look_ahead is None else {"look_ahead": look_ahead}),
     }
 
 

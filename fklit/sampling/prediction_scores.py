@@ -51,7 +51,7 @@ class PredictionScores:
             here = rows.to(latents.device)
             samples = self.decoder(latents[here]) if self.decoder.takes_some(latents) else self.decoder(latents)[here]
         if self._on_nan == "error":
-            name = lambda row: self._name_of_row(int(rows[row]))  # noqa: E731
+            name = lambda row: self.name_of_row(int(rows[row]))  # noqa: E731
             check_finite(samples, "decoder", self.decoder.kind, where=where, name=name)
         return self.rewards_of(samples, ~finite_rows(samples), groups, where=where), samples
 
@@ -104,6 +104,7 @@ class PredictionScores:
         rewards = self._scorer(shown, where=where, groups=groups)
         return rewards.masked_fill(rows.reshape(rewards.shape).to(rewards.device), math.nan)
 
-    def _name_of_row(self, row: int) -> str:
+    def name_of_row(self, row: int) -> str:
+        """Name a row of the run, for messages."""
         b, particle = divmod(row, self._num_particles)
         return f"particle {particle} of prompt {self._prompts[b]!r}"

@@ -30,6 +30,9 @@ class PipelineResult(ParticleResult[Tensor]):
         previews: thumbnails (S, B, K, 3, h, w), uint8, of the denoised predictions, black where nothing was decoded;
             None if not kept, or if nothing was decoded at all.
         latent_steps: those of `scored_steps` at which a latent reward scored.
+        score_draws: clean samples that were scored of each particle at each of `scored_steps`, with a look-ahead; empty
+            without one, where it is one, the denoised prediction.
+        look_ahead_calls: denoiser evaluations of the look-ahead at each of `scored_steps`; empty without one.
         scored: which prompts each step has scored, (S, B) bool, see `stop_scoring_above`; None where nothing was.
         sampling_rate: samples a second of waveforms; None for images and videos.
         terms: parts of `rewards` by name, (B, K) float64 each in their own units, of a reward that is made of others.
@@ -44,6 +47,8 @@ class PipelineResult(ParticleResult[Tensor]):
     reward_path: Tensor | None = None
     previews: Tensor | None = None
     latent_steps: tuple[int, ...] = ()
+    score_draws: tuple[int, ...] = ()
+    look_ahead_calls: tuple[int, ...] = ()
     scored: Bool[Tensor, "S B"] | None = None
     sampling_rate: int | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -139,7 +144,9 @@ class PipelineResult(ParticleResult[Tensor]):
         if self.scored is None or bool(self.scored.all()):
             return found
         latent = torch.tensor([step in self.latent_steps for step in self.scored_steps])
-        seen, on_the_way, spent = self.scored[~latent].sum(dim=0), self.scored[latent].sum(dim=0), self.budget
+        draws = torch.tensor(self.score_draws or [1] * len(self.scored_steps)).unsqueeze(1)
+        seen, on_the_way = (draws * self.scored)[~latent].sum(dim=0), self.scored[latent].sum(dim=0)
+        spent = self.budget
         own = {
             "reward_calls": part_of(spent.reward_calls, seen + 1, b),  # and the finished samples
             "latent_reward_calls": part_of(spent.latent_reward_calls, on_the_way, b),
@@ -148,7 +155,16 @@ class PipelineResult(ParticleResult[Tensor]):
             own["preview_decodes"] = part_of(spent.preview_decodes, seen, b)
         else:
             own["decodes"] = part_of(spent.decodes, seen + 1, b)
+        if self.look_ahead_calls:
+            calls = (spent.denoiser_calls - sum(self.look_ahead_calls)) * self.budget_share(b)
+            own["denoiser_calls"] = round(calls) + self._looked(b)
         return {**found, **own}
+
+    def _looked(self, b: int) -> int:
+        """Denoiser evaluations of the look-ahead of prompt b."""
+        if self.scored is None or not self.look_ahead_calls:
+            return 0
+        return sum(part_of(calls, row.long(), b) for calls, row in zip(self.look_ahead_calls, self.scored, strict=True))
 
 
 def part_of(total: int, shares: Tensor, b: int) -> int:

@@ -19,6 +19,8 @@ from fklit.rewards.scoring import Scorer, chosen_scale
 from fklit.sampling.describe import describe
 from fklit.sampling.early_stop import EarlyStop
 from fklit.sampling.latent_scores import LatentScores
+from fklit.sampling.look_ahead import LookAhead
+from fklit.sampling.look_ahead_scores import LookAheadScores
 from fklit.sampling.prediction_decoder import PredictionDecoder
 from fklit.sampling.prediction_scores import PredictionScores
 from fklit.sampling.settings import DEFAULT_REWARD_SCHEDULE, ParticleSettings, RewardSettings
@@ -40,6 +42,8 @@ class RewardTerm:
         particles: how the particles are carried.
         modality: what the pipeline makes.
         metadata: what is known about each of the B prompts, for rewards that use it; None for nothing.
+        look_ahead: draws what is scored on the way; None scores denoised predictions.
+        prompt_indices: B indices of the prompts, from which its noise follows; None for 0 .. B - 1.
 
     Raises:
         ValueError: the reward cannot score samples of this modality.
@@ -55,6 +59,7 @@ class RewardTerm:
         decoder: decodes the predictions, and counts them.
         predictions: decodes and scores predictions, all or some, with gradients where they are asked for.
         latent: scores of the latent reward, if there is one.
+        look_ahead: draws and scores clean samples, if predictions are not scored themselves.
         scored: which of the B prompts each step has scored, (B,) bool each.
         terms: parts of the rewards of the finished samples by name, (B, K) float64 each, on the CPU.
     """
@@ -68,6 +73,8 @@ class RewardTerm:
         *,
         modality: Modality = "image",
         metadata: Sequence[Mapping[str, Any]] | None = None,
+        look_ahead: LookAhead | None = None,
+        prompt_indices: Sequence[int] | None = None,
     ) -> None:
         assert isinstance(reward.reward, Reward)
         self.reward = reward.reward
@@ -103,6 +110,16 @@ class RewardTerm:
             metadata=metadata,
         )
         self.predictions = PredictionScores(self.decoder, self._scorer, prompts, particles)
+        self.look_ahead: LookAheadScores | None = None
+        if look_ahead is not None:
+            self.look_ahead = LookAheadScores(
+                look_ahead,
+                pipeline,
+                predictions=self.predictions,
+                prompt_indices=range(len(prompts)) if prompt_indices is None else prompt_indices,
+                particles=particles,
+                reward_scale=self.reward_scale,
+            )
         self._rewards: list[Tensor] = []
 
     def record(self) -> dict[str, Any]:
@@ -199,7 +216,7 @@ class RewardTerm:
         Args:
             latents: denoised predictions.
             where: names the moment in messages.
-            call: the step, which a latent reward must know.
+            call: the step, which a latent reward and a look-ahead must know.
         """
         began = _now(latents.device)
         active = self._stop.active
@@ -216,9 +233,13 @@ class RewardTerm:
             if early is not None and call is not None:
                 rows = latents if groups is None else latents[self.predictions.rows(groups).to(latents.device)]
                 found, seen = early(rows, groups, call, where=where), None
+            elif self.look_ahead is not None and call is not None:
+                found, seen = self.look_ahead(latents, groups, call, where=where)
             else:
                 found, seen = self.predictions(latents, groups, where=where)
             rewards, samples = (found, seen) if groups is None else self._spread(found, seen, groups, rewards)
+        elif self.look_ahead is not None:
+            self.look_ahead.skip()
         self._rewards.append(rewards.cpu())
         self.seconds += _now(latents.device) - began
         return rewards, samples

@@ -118,7 +118,7 @@ class SamplingRun(ABC):
         self._may_resample: frozenset[int] = frozenset()
         self._finished = False
         self._gradient_calls = 0
-        self._more_calls = 0  # denoiser evaluations beside the pipeline's own, those for gradients among them
+        self._more_calls = 0  # denoiser evaluations beside the pipeline's own and those of a look-ahead
         self._settings: dict[str, Any] = {
             "seed": particles.seed,
             "num_particles": particles.num_particles,
@@ -137,12 +137,15 @@ class SamplingRun(ABC):
     def describe_run(self) -> dict[str, Any]:
         """Return what runs, JSON-able, for potentials that belong to a run."""
         assert self._reward is not None
+        ahead = self._reward.look_ahead
         return describe_run(
             self._reward.reward,
             model=type(self._pipeline).__name__,
             sampler=str(self._settings["sampler"]),
             arguments=self._kwargs,
+            score_scale=None if ahead is None or ahead.settings.num_samples == 1 else self._reward.reward_scale,
             latent_reward=None if self._reward.latent is None else repr(self._reward.latent.reward),
+            look_ahead=None if ahead is None else repr(ahead.settings),
         )
 
     @abstractmethod
@@ -254,6 +257,8 @@ class SamplingRun(ABC):
         ancestors = [identity if a is None else a.cpu() for a in system.ancestors[:steps]]
         nowhere = torch.zeros(0, groups, dtype=torch.bool)
         reward = self._reward
+        ahead = None if reward is None else reward.look_ahead
+        looked = 0 if ahead is None else sum(ahead.evaluations)
         return {
             "prompts": self.prompts,
             "prompt_indices": self.prompt_indices,
@@ -269,8 +274,10 @@ class SamplingRun(ABC):
             "terms": {} if reward is None else reward.terms,
             "latent_steps": () if reward is None or reward.latent is None else tuple(reward.latent.steps),
             "scored": None if reward is None or not reward.scored else torch.stack(reward.scored),
+            "score_draws": () if ahead is None else tuple(ahead.draws),
+            "look_ahead_calls": () if ahead is None else tuple(ahead.evaluations),
             "budget": Budget(
-                denoiser_calls=self._interception.denoiser_calls + self._more_calls,
+                denoiser_calls=self._interception.denoiser_calls + self._more_calls + looked,
                 gradient_calls=self._gradient_calls,
                 decodes=self._interception.decoder.decodes + (0 if reward is None else reward.decoder.decodes),
                 preview_decodes=0 if reward is None else reward.decoder.preview_decodes,

@@ -16,6 +16,7 @@ from fklit.feynman_kac.randomness import Generators, group_generators
 from fklit.feynman_kac.resampling import get_resampler
 from fklit.feynman_kac.result import ParticleResult
 from fklit.feynman_kac.reward_path import RewardPath
+from fklit.feynman_kac.soft_mean import soft_mean
 from fklit.feynman_kac.tempering import Adaptive, Constant
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import chosen_scale
@@ -26,7 +27,7 @@ from fklit.steering.calibration.record import as_calibration
 from fklit.steering.goals import check_best
 from fklit.steering.model_result import ModelSteeringResult
 from fklit.steering.model_reward import SampleScorer
-from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, name_of, soft_mean
+from fklit.steering.own_steps import Describes, Steerable, SteeringModel, check_settings, name_of
 from fklit.steering.particle_scores import ParticleScores
 from fklit.steering.settings import SteeringSettings
 

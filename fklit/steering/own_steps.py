@@ -8,7 +8,6 @@ pipelines.
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -109,7 +108,7 @@ class CountsGroups(Protocol):
 
 _OF_PIPELINES = (
     *("decode", "preview_decoder", "latent_reward", "stop_scoring_above", "decode_batch"),
-    *("scheduler", "flow_kernel", "noise_level", "proposal", "fewer_particles", "search"),
+    *("scheduler", "flow_kernel", "noise_level", "proposal", "look_ahead", "fewer_particles", "search"),
 )
 
 
@@ -130,20 +129,3 @@ def check_settings(settings: SteeringSettings, model: object) -> None:
         value, usual = getattr(settings, name), fields[name].default
         if value != usual:
             raise ValueError(f"expected {name}={usual!r}, as {name_of(model)} owns its steps, got {value!r}; omit it.")
-
-
-def soft_mean(rewards: Float64[Tensor, "B K N"], scale: float) -> Float64[Tensor, "B K"]:
-    """`(1 / scale) log mean_n exp(scale r_n)`, which estimates the value of a state; the mean at scale 0.
-
-    Its exponential is unbiased for `E[exp(scale r(x_0)) | x_t]` (Singhal et al. 2025, section 3.2, for any scale).
-
-    Args:
-        rewards: Of N draws; NaN and infinities spread.
-        scale: At least 0.
-    """
-    if scale == 0:
-        return rewards.mean(dim=2)
-    invalid = (rewards.isnan() | (rewards == torch.inf)).any(dim=2)
-    count = torch.log(torch.tensor(rewards.shape[2], dtype=torch.float64))
-    soft = (torch.logsumexp(scale * rewards, dim=2) - count) / scale
-    return soft.masked_fill(invalid, torch.nan)

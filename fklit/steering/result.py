@@ -58,4 +58,5 @@ class SteeringResult(PipelineResult):
         # The step at which a prompt went on with fewer had been evaluated for all.
         whole = torch.where(self.fewer_particles_from < 0, self.num_steps, self.fewer_particles_from + 1)
         calls = self.log_weights.shape[1] * whole + self.num_kept * (self.num_steps - whole)
-        return found | {"denoiser_calls": part_of(self.budget.denoiser_calls, calls, b)}
+        own = self.budget.denoiser_calls - sum(self.look_ahead_calls)
+        return found | {"denoiser_calls": part_of(own, calls, b) + self._looked(b)}

@@ -98,7 +98,16 @@ class SteeringRun(SamplingRun):
         known = check_metadata(metadata, texts)
         self._check_search(settings)
         rewarding = self._reward_settings(settings)
-        term = RewardTerm(pipeline, texts, rewarding, settings, modality=modality, metadata=known)
+        term = RewardTerm(
+            pipeline,
+            texts,
+            rewarding,
+            settings,
+            modality=modality,
+            metadata=known,
+            look_ahead=settings.look_ahead,
+            prompt_indices=indices,
+        )
         self._sampling_rate = sampling_rate_of(pipeline) if modality == "audio" else None
         sources = group_generators(settings.seed, indices)
         eta = self._kwargs.get("eta")
@@ -124,6 +133,7 @@ class SteeringRun(SamplingRun):
                 settings.proposal, term, len(texts), settings.num_particles, max_batch=settings.max_batch
             )
         self._settings |= {"proposal": None if settings.proposal is None else repr(settings.proposal)}
+        self._settings |= {"look_ahead": None if settings.look_ahead is None else repr(settings.look_ahead)}
         self._settings |= {
             "fewer_particles": None if settings.fewer_particles is None else repr(settings.fewer_particles)
         }
@@ -149,7 +159,7 @@ class SteeringRun(SamplingRun):
             "resamples": term.steers and term.schedule.resample_at != (),
             "weighs_steps": proposes,
             "needs_noise": proposes,
-            "keeps_calls": proposes,
+            "keeps_calls": proposes or (settings.look_ahead is not None and settings.look_ahead.num_steps > 1),
         }
 
     def call_arguments(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Required
 from fklit.checks import check_count
 from fklit.feynman_kac.potentials import Difference, get_potential
 from fklit.rewards.base import Reward
+from fklit.sampling.look_ahead import LookAhead
 from fklit.sampling.settings import SamplingArguments, SamplingSettings
 from fklit.steering.calibration.proposal import Goal
 from fklit.steering.calibration.record import Calibration, as_calibration
@@ -18,7 +19,7 @@ from fklit.steering.search.search import Search
 
 _OF_WEIGHTS = (
     *("goal", "potential", "reward_schedule", "tempering"),
-    *("resampler", "ess_threshold", "num_sweeps", "proposal", "latent_reward", "stop_scoring_above"),
+    *("resampler", "ess_threshold", "num_sweeps", "proposal", "latent_reward", "look_ahead", "stop_scoring_above"),
     "fewer_particles",
 )
 
@@ -42,6 +43,9 @@ class SteeringSettings(SamplingSettings):
         proposal: draws the children of each step from a law with a shifted mean, such as
             `fklit.steering.gradient_proposal.GradientProposal`; the importance ratio keeps the target. None draws from
             the sampler's own law.
+        look_ahead: `fklit.sampling.look_ahead.LookAhead(num_samples=2, num_steps=2)`: clean samples are drawn from each
+            particle by a short rollout of the denoiser and scored, in place of the denoised prediction; the target is
+            the same. None scores the prediction.
         fewer_particles: `FewerParticles(above=..., number=1)`: a prompt all of whose particles score above a value goes
             on with fewer of them, which saves calls of the denoiser; None keeps K particles.
         search: looks for samples of high reward in place of weights and resampling, such as
@@ -54,6 +58,7 @@ class SteeringSettings(SamplingSettings):
     previews: bool = True
     num_sweeps: int = 0
     proposal: Proposal | None = None
+    look_ahead: LookAhead | None = None
     fewer_particles: FewerParticles | None = None
     search: Search | None = None
 
@@ -78,6 +83,8 @@ class SteeringSettings(SamplingSettings):
             )
         if self.fewer_particles is not None:
             self._check_fewer(self.fewer_particles)
+        if self.look_ahead is not None:
+            self._check_look_ahead(self.look_ahead)
         if self.proposal is not None and not isinstance(self.proposal, Proposal):
             raise TypeError(
                 f"proposal expected a Proposal, got a {type(self.proposal).__name__}; give one such as "
@@ -119,6 +126,24 @@ class SteeringSettings(SamplingSettings):
                     "omit fewer_particles."
                 )
 
+    def _check_look_ahead(self, given: object) -> None:
+        """Refuse what is no `LookAhead`, and settings with which nothing would be looked ahead for."""
+        if not isinstance(given, LookAhead):
+            raise TypeError(
+                f"look_ahead expected a LookAhead, got a {type(given).__name__}; give one such as "
+                "LookAhead(num_samples=2, num_steps=2) of fklit.sampling.look_ahead."
+            )
+        if self.latent_reward is not None:
+            raise ValueError(
+                f"expected look_ahead=None with latent_reward={self.latent_reward!r}, which scores the latents of the "
+                f"particles themselves, got {given!r}; omit one of the two."
+            )
+        if not get_potential(self.potential).scores_intermediate:
+            raise ValueError(
+                f"expected look_ahead=None with potential={self.potential!r}, which scores finished samples only, got "
+                f"{given!r}; omit it, or take potential='difference'."
+            )
+
     def _settle(self, goal: Goal) -> None:
         """Set what the goal sets."""
         names = ("potential", "ess_threshold", "reward_scale", "reward_schedule")
@@ -138,5 +163,6 @@ class SteeringArguments(SamplingArguments, total=False):
     previews: bool
     num_sweeps: int
     proposal: Proposal | None
+    look_ahead: LookAhead | None
     fewer_particles: FewerParticles | None
     search: Search | None

@@ -91,7 +91,7 @@ class SteeringTask(SamplingTask):
             on_batch: As for `fklit.calibrate`.
         """
         chosen = self.sampling
-        assert chosen.reward is not None
+        assert isinstance(chosen, SteeringSettings) and chosen.reward is not None
         with pinned_threads(self.num_threads):
             return calibrate(
                 self.source.pipeline,
@@ -111,17 +111,18 @@ class SteeringTask(SamplingTask):
                 max_batch=chosen.max_batch,
                 decode_batch=chosen.decode_batch,
                 decode=chosen.decode,
+                look_ahead=chosen.look_ahead,
                 pipeline_kwargs=chosen.pipeline_kwargs,
                 on_batch=on_batch,
             )
 
     def without_method(self) -> SamplingSettings:
-        """Return the settings without proposal and search."""
+        """Return the settings without proposal, search and look-ahead."""
         assert isinstance(self.sampling, SteeringSettings)
         given = self.sampling
         if given.search is not None and given.reward_scale is None:  # which a search may do without
             given = replace(given, search=None, reward_scale=0.0)
-        return replace(given, proposal=None, search=None)
+        return replace(given, proposal=None, search=None, look_ahead=None)
 
     def figures(self, result: SteeringResult) -> dict[str, Tensor]:
         """Figures of each prompt, (B,)."""

@@ -15,6 +15,7 @@ from fklit.pipelines.source import PipelineSource
 from fklit.report.overview import chips
 from fklit.report.reading import read_run
 from fklit.rewards import Function
+from fklit.sampling.look_ahead import LookAhead
 from fklit.steering.gradient_proposal import GradientProposal
 from fklit.steering.search import SVDD, RolloverBudget, SequentialBestOfN
 from fklit.steering.task import SteeringTask
@@ -43,6 +44,7 @@ def _task(folder, **changes):
 
 METHODS = {
     "proposal": {"proposal": GradientProposal(), "reward_scale": 2.0, "reward_schedule": fklit.Schedule(1, 3, 1)},
+    "look-ahead": {"look_ahead": LookAhead(num_samples=2), "reward_scale": 2.0},
     "svdd": {"search": SVDD(children=2)},
     "rollover": {"search": RolloverBudget(draws=2)},
     "sequential": {"search": SequentialBestOfN(threshold=9.0, most=4)},
@@ -62,6 +64,11 @@ def test_predict_writes_what_ran(folder, tmp_path, name):
     if name == "proposal":
         assert record["proposal"].startswith("GradientProposal(") and "search" not in shown
         assert record["budget"]["gradient_calls"] > 0 and record["log_z"] is not None
+    elif name == "look-ahead":
+        assert record["look_ahead"] == "LookAhead(num_samples=2, num_steps=2, eta=1.0)"
+        settings = json.loads((out / "run.json").read_text())
+        assert '"fklit.sampling.look_ahead.LookAhead"' in json.dumps(settings)
+        assert record["budget"]["denoiser_calls"] > 2 * 2 * 5 and record["log_z"] is not None
     else:
         assert shown["search"].startswith(f"{type(METHODS[name]['search']).__name__}: a search, does not sample")
         assert record["log_z"] is None and record["budget"]["denoiser_calls"] > 0

@@ -8,7 +8,7 @@ import torch
 
 import fklit
 from fklit.rewards import RewardError
-from fklit.steering.own_steps import Steerable, soft_mean
+from fklit.steering.own_steps import Steerable
 from fklit.text import DiffusionTransformer, MaskedTextModel, TextSampling, TransformerSettings
 from fklit.text.words import build_tokenizer
 
@@ -237,11 +237,3 @@ def test_particles_whose_text_has_no_score_may_be_dropped():
     )  # fmt: skip
     alive = result.log_weights[0] > -math.inf
     assert [("c" not in text) for text in result.items[0]] == alive.tolist() and 0 < int(result.dropped) < 50
-
-
-def test_soft_mean_is_the_log_of_the_mean_of_exponentials():
-    rewards = torch.tensor([[[1.0, 2.0], [-math.inf, 0.0], [math.nan, 0.0]]], dtype=torch.float64)
-    found = soft_mean(rewards, 2.0)
-    assert float(found[0, 0]) == pytest.approx(math.log((math.e**2 + math.e**4) / 2) / 2, rel=1e-12)
-    assert float(found[0, 1]) == pytest.approx(math.log(0.5) / 2, rel=1e-12) and found[0, 2].isnan()
-    assert soft_mean(rewards[:, :1], 0.0).tolist() == [[1.5]]

@@ -14,6 +14,7 @@ from fklit.feynman_kac.schedule import Schedule
 from fklit.pipelines.flow.names import DEFAULT_KERNEL, FlowKernelName
 from fklit.rewards.base import Reward
 from fklit.rewards.scoring import as_reward
+from fklit.sampling.look_ahead import LookAhead
 from fklit.sampling.prompts import check_indices, check_metadata, check_prompts
 from fklit.sampling.settings import SchedulerChoice
 from fklit.steering.api import steer
@@ -65,6 +66,7 @@ def calibrate(
     max_batch: int | None = None,
     decode_batch: int | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
+    look_ahead: LookAhead | None = None,
     pipeline_kwargs: Mapping[str, Any] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Calibration:
@@ -85,8 +87,8 @@ def calibrate(
         schedule: Steps that are scored; None for every twentieth of the run from 0.1 to 0.95 of it, among which are the
             steps of the default `reward_schedule`.
         upper_bound: What no reward exceeds; None for the reward's own `upper_bound`. With one, curves are logistic.
-        reward_scale: Only for models that own their steps and draw several clean samples for a score, which depends on
-            it; None for the reward's suggestion.
+        reward_scale: Only where several clean samples are drawn for a score, which depends on it (by a look-ahead, or a
+            model that owns its steps); None for the reward's suggestion.
         seed: Of the samples.
         batch_size: Prompts side by side.
         prompt_indices: P indices of the prompts in their data set; None for 0 .. P - 1.
@@ -97,6 +99,7 @@ def calibrate(
         max_batch: As for `fklit.steer`.
         decode_batch: As for `fklit.steer`.
         decode: As for `fklit.steer`.
+        look_ahead: As for `fklit.steer`; the calibration belongs to it.
         pipeline_kwargs: As for `fklit.steer`; the calibration belongs to them.
         on_batch: Called with the number of prompts that are done, after each batch.
 
@@ -132,6 +135,7 @@ def calibrate(
         steering["scheduler"] = "stochastic" if scheduler == "auto" else scheduler
     else:
         steering["scheduler"] = scheduler
+    steering |= {"look_ahead": look_ahead}
     steering |= {"decode_batch": decode_batch, "flow_kernel": flow_kernel, "noise_level": noise_level}
     listener, results = _Listener(), list[SteeringResult]()
     steering["potential"] = listener
@@ -161,8 +165,12 @@ def _calibration(
     if steps == 0:
         raise ValueError("expected a schedule with steps that score, got one without any; give a dense one.")
     score = budget.score_seconds / (steps * rows)
-    # The finished samples are decoded and scored once more, which is no part of the denoiser's time.
-    denoiser = (budget.seconds - budget.score_seconds - score * rows) / max(budget.denoiser_calls, 1)
+    # A score is `looked` calls of the denoiser and `draws` times a decode and a reward, of which the finished samples
+    # take one more: that is no part of the time of the denoiser's own calls.
+    draws = sum(sum(found.score_draws or (1,) * steps) for found in results) / (len(results) * steps)
+    looked = sum(sum(found.look_ahead_calls) for found in results)
+    calls = budget.denoiser_calls - looked
+    denoiser = (budget.seconds - budget.score_seconds - score * rows / draws) / max(calls - looked / (steps * draws), 1)
     return Calibration(
         scores=torch.cat([found.reward_path for found in results], dim=1).permute(1, 2, 0),
         rewards=torch.cat([found.rewards for found in results]),
@@ -173,5 +181,5 @@ def _calibration(
         upper_bound=reward.upper_bound if upper_bound is None else upper_bound,
         score_seconds=score,
         denoiser_seconds=denoiser if denoiser > 0 else None,
-        calls_per_step=budget.denoiser_calls / (rows * first.num_steps),
+        calls_per_step=calls / (rows * first.num_steps),
     )

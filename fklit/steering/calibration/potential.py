@@ -18,7 +18,7 @@ from fklit.steering.calibration.pool import effective_samples, scale_for
 from fklit.steering.calibration.record import Calibration, as_calibration
 
 _FEWEST = 8.0  # effective samples beyond the first of each prompt, over all prompts, that a curve should rest on
-_MUST_AGREE = ("sampler", "reward", "score_scale")
+_MUST_AGREE = ("sampler", "reward", "look_ahead", "score_scale")
 _MAY_DIFFER = ("model", "arguments", "latent_reward")
 
 
