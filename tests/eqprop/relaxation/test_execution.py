@@ -83,32 +83,6 @@ def test_channels_last(estimator, live):
     assert relative(step(last, live=live), step(plain, live=live)) < 1e-4
 
 
-def compare_compiled(kind):
-    fields._compiled.cache_clear()
-    plain = make(kind, estimator=Cauchy(4, 0.2))
-    compiled = make(kind, Execution(compile=True), estimator=Cauchy(4, 0.2))
-    for samples in (6, 3):
-        assert relative(step(compiled, samples), step(plain, samples)) < 1e-4
-    assert relative(step(compiled, 6, live=True), step(plain, 6, live=True)) < 1e-4
-    torch._dynamo.reset()
-    fields._compiled.cache_clear()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
-def test_compiled_iterations_are_traced_without_breaks(kind, monkeypatch):
-    """All but the code generation, which takes minutes."""
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: compiler(f, backend="eager", fullgraph=True))
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        compare_compiled(kind)
-
-
-@pytest.mark.slow
-def test_compiled_iterations():
-    compare_compiled("mlp")
-
-
 def test_refused():
     with pytest.raises(ValueError, match="expected free_precision 'full', 'bfloat16' or 'float16', got 'int8'"):
         Execution(free_precision="int8")
