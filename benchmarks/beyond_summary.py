@@ -8,7 +8,7 @@ from full_size_costs import equal_n
 from steering_cells import Arm, Plan, key
 from steering_methods import SEARCHES
 from steering_stopwatch import Clock, name_of, ratio
-from steering_summary import Values, difference, fk_values, pool_values
+from steering_summary import Values, difference, fk_values, numbers, values_of_pools, with_rewards
 
 _FIGURES = (("reward", "reward_best"), ("judge", "judge"))
 
@@ -19,15 +19,20 @@ def calls(cell: dict[str, Any]) -> float:
 
 
 def of_target(pool: list[dict[str, Any]], scale: float) -> tuple[dict[str, float], dict[str, float]]:
-    """By prompt: Z and the judge under the target `p(x) exp(scale r)`, self-normalized over the pool of all seeds."""
+    """By prompt: Z and the judge under the target `p(x) exp(scale r)`, self-normalized over the pool of all seeds.
+
+    Prompts of which no sample has a reward are left out.
+    """
     by_prompt: dict[str, tuple[list[float], list[float]]] = {}
     for cell in pool:
         rewards, judged = by_prompt.setdefault(cell["prompt"], ([], []))
-        rewards += cell["rewards"]
+        rewards += numbers(cell["rewards"]).tolist()
         judged += cell["judge"]
     z, judge = {}, {}
     for prompt, (rewards, judged) in by_prompt.items():
-        logs = scale * np.array(rewards)
+        logs = np.where(np.isnan(rewards), -np.inf, scale * np.array(rewards))  # without a reward it dies
+        if not np.isfinite(logs).any():
+            continue
         weights = np.exp(logs - logs.max())
         z[prompt] = float(np.exp(logs).mean())
         judge[prompt] = float(np.dot(weights, judged) / weights.sum())
@@ -73,13 +78,15 @@ def summarize(
         "summary": {**headline, "method": method or "difference"},
         "rows": rows,
         "base": {
-            name: float(np.mean([pool_values(c, 1)[name] for c in pool])) for name in ("reward_mean", "judge_mean")
+            name: float(np.mean([v[name] for v in values_of_pools(pool, 1).values()]))
+            for name in ("reward_mean", "judge_mean")
         },
         "best_of_n": {
-            str(n): {f: float(np.mean([pool_values(c, n)[name] for c in pool])) for f, name in _FIGURES}
+            str(n): {f: float(np.mean([v[name] for v in values_of_pools(pool, n).values()])) for f, name in _FIGURES}
             for n in (1, 2, 4, 8, 16)
             if n <= pool_arm.k
         },
+        "pools_without_a_reward": len(pool) - len(with_rewards(pool)),
     }
 
 
@@ -131,14 +138,18 @@ def _row(
 
 def _against(values: Values, pool: list[dict[str, Any]], n: float) -> dict[str, list[float]]:
     """Differences to best of n."""
-    rival = {(c["prompt"], c["seed"]): pool_values(c, n) for c in pool}
+    rival = values_of_pools(pool, n)
     return {figure: _short(difference(values, rival, name)) for figure, name in _FIGURES}
 
 
 def _against_target(ours: list[dict[str, Any]], pool: list[dict[str, Any]], scale: float) -> dict[str, Any]:
     """Mean of Z, and the judge of weighted particles, beside the pool's."""
     z, judge = of_target(pool, scale)
-    made = {(c["prompt"], c["seed"]): {"z": _exp(c.get("log_z")), "judge": fk_values(c)["judge_mean"]} for c in ours}
+    made = {
+        (c["prompt"], c["seed"]): {"z": _exp(c.get("log_z")), "judge": fk_values(c)["judge_mean"]}
+        for c in ours
+        if c["prompt"] in z
+    }
     wanted = {cell: {"z": z[cell[0]], "judge": judge[cell[0]]} for cell in made}
     known = all(math.isfinite(v["z"]) for v in made.values())  # cells of older runs have no log Z
     return {

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import yaml
 from steering_cells import append, read_cells
-from steering_summary import Values, difference, fk_values, pool_values
+from steering_summary import Values, difference, fk_values, values_of_pools, with_rewards
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/steering/emoji_eqprop.yaml"
@@ -92,13 +92,11 @@ def summarize(cells: Sequence[dict[str, Any]], k: int) -> dict[str, Any]:
     """Means and paired differences of the judge's verdicts and the rewards."""
     pool, steered = ([cell for cell in cells if cell["kind"] == kind] for kind in ("pool", "fk"))
 
-    def values(n: int) -> Values:
-        return {(cell["prompt"], cell["seed"]): pool_values(cell, n) for cell in pool}
-
     cost = np.median([c["seconds"] / c["k"] for c in steered]) / np.median([c["seconds"] / c["k"] for c in pool])
     longer = min(math.ceil(k * cost), pool[0]["k"])
     ours: Values = {(cell["prompt"], cell["seed"]): fk_values(cell) for cell in steered}
-    rivals = {"base": values(1), "best_of_n": values(k), "best_of_n, equal seconds": values(longer)}
+    counts = {"base": 1, "best_of_n": k, "best_of_n, equal seconds": longer}
+    rivals = {name: values_of_pools(pool, n) for name, n in counts.items()}
     figures = ("judge", "reward_best")
     means = {
         name: {f: float(np.mean([v[f] for v in found.values()])) for f in figures}
@@ -106,7 +104,13 @@ def summarize(cells: Sequence[dict[str, Any]], k: int) -> dict[str, Any]:
     }
     gaps = {f"fk - {name}": {f: difference(ours, found, f) for f in figures} for name, found in rivals.items()}
     gaps["best_of_n - base"] = {f: difference(rivals["best_of_n"], rivals["base"], f) for f in figures}
-    return {"means": means, "differences": gaps, "seconds_over_best_of_n": float(cost), "n_at_equal_seconds": longer}
+    return {
+        "means": means,
+        "differences": gaps,
+        "seconds_over_best_of_n": float(cost),
+        "n_at_equal_seconds": longer,
+        "pools_without_a_reward": len(pool) - len(with_rewards(pool)),
+    }
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:

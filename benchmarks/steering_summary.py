@@ -11,15 +11,30 @@ from steering_cells import Arm, Plan, key
 from fklit.report.charts import bootstrap_interval
 
 
-def best_of(n: int, rewards: Sequence[float], values: Sequence[float]) -> float:
-    """Mean, over all subsets of size n of the pool, of the value of the subset's sample with the highest reward."""
-    size = len(rewards)
+def numbers(rewards: Sequence[float | None]) -> np.ndarray:
+    """Rewards with NaN for what has none; records have None there."""
+    return np.array([math.nan if reward is None else reward for reward in rewards])
+
+
+def best_of(n: int, rewards: Sequence[float | None], values: Sequence[float]) -> float:
+    """Mean, over all subsets of size n of the pool, of the value of the subset's sample with the highest reward.
+
+    A sample without a reward (NaN, or None in records) is in the subsets, as it was paid for, and is never chosen;
+    subsets of such samples only choose none and do not count.
+
+    Raises:
+        ValueError: If n is not from 1 to the size of the pool, or no sample has a reward.
+    """
+    size, given = len(rewards), numbers(rewards)
+    scored = int((~np.isnan(given)).sum())
     if not 1 <= n <= size:
-        raise ValueError(f"best of {n} was asked from a pool of {size}; raise --pool.")
-    order = np.argsort(-np.asarray(rewards), kind="stable")
+        raise ValueError(f"expected n from 1 to {size}, the size of the pool, got n={n}; raise --pool.")
+    if not scored:
+        raise ValueError(f"expected a reward of at least one of {size} samples, got none; leave out the pool.")
+    order = np.argsort(-given, kind="stable")[:scored]  # NaN sorts last
     total = math.comb(size, n)
-    chances = [math.comb(size - 1 - rank, n - 1) / total for rank in range(size)]
-    return float(np.dot(chances, np.asarray(values)[order]))
+    chances = np.array([math.comb(size - 1 - rank, n - 1) / total for rank in range(scored)])
+    return float(np.dot(chances / chances.sum(), np.asarray(values, dtype=float)[order]))
 
 
 def fk_values(cell: dict[str, Any]) -> dict[str, float]:
@@ -27,14 +42,17 @@ def fk_values(cell: dict[str, Any]) -> dict[str, float]:
     return {
         "reward_best": cell["rewards"][cell["best"]],
         "judge": cell["judge"][cell["best"]],
-        "reward_mean": float(np.dot(cell["weights"], cell["rewards"])),
+        "reward_mean": float(np.dot(cell["weights"], np.nan_to_num(numbers(cell["rewards"])))),  # NaN has weight 0
         "judge_mean": float(np.dot(cell["weights"], cell["judge"])),
         "unique_roots": cell["unique_roots"],
     }
 
 
 def pool_values(cell: dict[str, Any], n: float) -> dict[str, float]:
-    """Figures of best-of-n from a pool; between two integers those of both, mixed so that the mean n is this one."""
+    """Figures of best-of-n from a pool; between two integers those of both, mixed so that the mean n is this one.
+
+    `reward_mean` is over the samples that have a reward, `judge_mean` over all.
+    """
     if n != int(n):
         less, more = pool_values(cell, math.floor(n)), pool_values(cell, math.ceil(n))
         return {name: less[name] + (n - math.floor(n)) * (more[name] - less[name]) for name in less}
@@ -42,13 +60,23 @@ def pool_values(cell: dict[str, Any], n: float) -> dict[str, float]:
     return {
         "reward_best": best_of(n, cell["rewards"], cell["rewards"]),
         "judge": best_of(n, cell["rewards"], cell["judge"]),
-        "reward_mean": float(np.mean(cell["rewards"])),
+        "reward_mean": float(np.nanmean(numbers(cell["rewards"]))),
         "judge_mean": float(np.mean(cell["judge"])),
         "unique_roots": float(n),
     }
 
 
 Values = dict[tuple[str, int], dict[str, float]]  # (prompt, seed) -> figures
+
+
+def with_rewards(pool: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pools of which at least one sample has a reward: from the others there is nothing to choose."""
+    return [cell for cell in pool if not np.isnan(numbers(cell["rewards"])).all()]
+
+
+def values_of_pools(pool: Sequence[dict[str, Any]], n: float) -> Values:
+    """`pool_values` by prompt and seed, without the pools of which no sample has a reward."""
+    return {(cell["prompt"], cell["seed"]): pool_values(cell, n) for cell in with_rewards(pool)}
 
 
 def difference(ours: Values, theirs: Values, figure: str, other: str | None = None) -> dict[str, Any]:
@@ -64,11 +92,7 @@ def difference(ours: Values, theirs: Values, figure: str, other: str | None = No
 
 def best_of_n(pool: list[dict[str, Any]]) -> dict[str, Any]:
     """Judge of best-of-n for growing n, and what searching four times as much as n = 8 changes."""
-    values = {
-        n: {(cell["prompt"], cell["seed"]): pool_values(cell, n) for cell in pool}
-        for n in (1, 2, 4, 8, 16, 32)
-        if pool and n <= pool[0]["k"]
-    }
+    values = {n: values_of_pools(pool, n) for n in (1, 2, 4, 8, 16, 32) if pool and n <= pool[0]["k"]}
     found: dict[str, Any] = {
         "judge": {str(n): float(np.mean([v["judge"] for v in at.values()])) for n, at in values.items()}
     }
@@ -91,7 +115,9 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     held_out = {prompt.text for prompt in plan.prompts if prompt.held_out}
 
     def values(arm: Arm, n: int | None = None) -> Values:
-        return {(c["prompt"], c["seed"]): fk_values(c) if n is None else pool_values(c, n) for c in by_arm[arm]}
+        if n is not None:
+            return values_of_pools(by_arm[arm], n)
+        return {(c["prompt"], c["seed"]): fk_values(c) for c in by_arm[arm]}
 
     rows = []
     for arm in plan.arms:
@@ -134,8 +160,10 @@ def summarize(plan: Plan, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if row["arm"]["name"] == "fk"
     }
     summary = {"fk_less_best_of_n": headline, "best_of_n": best_of_n(by_arm[main_pool])}
+    without = len(by_arm[main_pool]) - len(with_rewards(by_arm[main_pool]))
     return {
         "summary": summary,
         "rows": rows,
+        "pools_without_a_reward": without,
         "cells": sum(len(found) for found in by_arm.values()),
     }

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from image_files import accept_cifar, write_cifar10, write_cifar100, write_fashion_mnist, write_imagenet32
 from lightning.pytorch.cli import LightningCLI
 
 from fklit.cli import main
+from fklit.eqprop.relaxation import compiled
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "eqprop").glob("*.yaml") if "backprop" not in path.stem)
+FILES = ("imagenet32", "imagenet32_fast")
 TWINS = sorted(path.stem for path in (CONFIGS / "debug").glob("eqprop_*.yaml"))
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false")
 NARROW = ("--model.network.channels", "[2, 2, 3, 3]", "--trainer.devices", "1", "--trainer.strategy", "auto")
@@ -62,6 +65,52 @@ def test_the_paper_on_imagenet32(tmp_path, monkeypatch):
     assert cli.trainer.global_step == 8
     rates = [group["lr"] for group in cli.trainer.optimizers[0].param_groups]
     assert max(rates) < 1e-9  # the cosine has come down
+
+
+@pytest.mark.slow
+def test_the_fast_twin_of_imagenet32(tmp_path, monkeypatch):
+    """It is the faithful file but for the lines that say so; its rate follows its rule; its code path runs a step."""
+    faithful, fast = (yaml.safe_load(Path(f"configs/eqprop/{name}.yaml").read_text()) for name in FILES)
+    assert set(_differences(faithful, fast)) == {
+        "model.init_args.network.init_args.free.max_iterations",
+        "model.init_args.network.init_args.estimator.init_args.relaxation.max_iterations",
+        "model.init_args.network.init_args.execution.response_precision",
+        "model.init_args.network.init_args.execution.compile",
+        "model.init_args.homeostasis.init_args.probes",
+        "data.init_args.batch_size",
+        "data.init_args.num_workers",
+        "trainer.devices",
+        "trainer.strategy",
+        "trainer.default_root_dir",
+        "trainer.callbacks.0.init_args.every_n_epochs",
+    }
+    text = Path("configs/eqprop/imagenet32_fast.yaml").read_text()
+    assert text.count("fast:") == 11  # one for each line but that of the folder, and one that says what it means
+    assert "ESTIMATE FROM COUNTS, NOT A MEASUREMENT" in text
+    given, trainer = fast["model"]["init_args"]["optimizer"]["learning_rate"], fast["trainer"]
+    assert given == 0.005 * fast["data"]["init_args"]["batch_size"] * trainer["devices"] / 256
+    write_imagenet32(tmp_path / "files")
+    place = ("--data.data_dir", str(tmp_path / "files"), "--data.num_workers", "0")
+    with monkeypatch.context() as patch:
+        network = build(patch, "--config", "configs/eqprop/imagenet32_fast.yaml", *place).model.network
+    assert network.execution.compile == "cudagraphs" and network.execution.response_precision == "bfloat16"
+    # code generation takes minutes, and tests/eqprop/relaxation/test_compiled.py has it
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: modes.append(mode) or function)
+    compiled._compiled.cache_clear()
+    cli, found = fit("eqprop/imagenet32_fast", *place, *NARROW, *SHORT, "--trainer.limit_train_batches", "1")
+    compiled._compiled.cache_clear()
+    assert modes == ["reduce-overhead"] and cli.trainer.global_step == 1 and found["train/homeostasis_weight"] == 10
+
+
+def _differences(left, right, prefix=""):
+    """Keys under which two configurations differ."""
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        left, right = ({str(i): value for i, value in enumerate(part)} for part in (left, right))
+    if not (isinstance(left, dict) and isinstance(right, dict)):
+        return [prefix[:-1]] if left != right else []
+    keys = [*left, *(key for key in right if key not in left)]
+    return [name for key in keys for name in _differences(left.get(key), right.get(key), f"{prefix}{key}.")]
 
 
 @pytest.mark.slow

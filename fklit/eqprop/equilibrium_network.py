@@ -164,7 +164,8 @@ class EquilibriumNetwork(RecordsArguments, RecurrentNetwork):
             raise ValueError(
                 f"expected one target of the nudge for each of {len(equilibrium.x)} samples, got {len(nudge.target)}."
             )
-        check_policy(self.unconverged, self.free, self.estimator)  # they may have been exchanged since
+        self.estimator.check(self)  # they may have been exchanged since
+        check_policy(self.unconverged, self.free, self.estimator)
         return attach_gradient(
             self,
             equilibrium,

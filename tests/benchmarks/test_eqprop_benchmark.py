@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -66,3 +67,53 @@ def test_the_table_of_homeostasis_runs_once(tmp_path, monkeypatch, capsys):
     assert len(asked) == len(records) + 2 * (len(module.EXPERIMENTS["forms"].variants) - 1)
     module.main(["digits", "--dry"])
     assert "--model.homeostasis null" in capsys.readouterr().out
+
+
+def test_multiply_adds_are_those_of_the_convolutions():
+    """By hand: three convolutions of each of the three links between layers, and none of the others."""
+    module = load("eqprop_kernels")
+    found = module.multiply_adds((4, 6, 8, 10), probes=1)
+    pairs = [(16, 4, 6), (8, 6, 8)]  # side, channels below and above, padded
+    links = sum(side**2 * below * above * 9 for side, below, above in pairs) + 2**2 * 8 * 10 * 9
+    assert found["drive"] == 32**2 * 3 * 4 * 9
+    assert found["free iteration"] == found["response iteration"] == 3 * links
+    assert found["linearization"] == 5 * links  # slopes, and the convolution of both directions
+    twice = module.multiply_adds((4, 6, 8, 10), probes=2)["homeostatic loss"] - found["homeostatic loss"]
+    assert 0 < twice < found["homeostatic loss"]
+
+
+def test_hours_are_the_longer_of_computing_and_launching():
+    module = load("eqprop_kernels")
+    macs = {"drive": 0.0, "linearization": 0.0, "local gradients": 0.0, "homeostatic loss": 3600e6}
+    macs |= {"free iteration": 1e6, "response iteration": 1e6}
+    given = module.Assumptions(10, 2, 0, 4, rate_low=4e12, rate_full=1e12, launch=1e-6, batch=100, kernels=50)
+    found = module.hours(macs, given)
+    per_hour = module.IMAGES / 3600
+    assert found["free phase, half precision"] == pytest.approx(per_hour * 10 * 50e-6 / 100)  # 0.5 us against 0.25
+    assert found["free phase, float32"] == pytest.approx(per_hour * 2 * 1e-6)
+    assert found["gradients and homeostatic loss"] == pytest.approx(per_hour * 3600e6 / 1e12)
+    assert found["total"] == pytest.approx(sum(value for name, value in found.items() if name != "total"))
+
+
+@pytest.mark.slow
+def test_kernels_are_counted(tmp_path, capsys):
+    module = load("eqprop_kernels")
+    report = module.main(["--channels", "2", "3", "4", "4", "--output", str(tmp_path / "r.json")])
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(report))
+    counts = {name: part["total"] for name, part in report["kernels"].items()}
+    assert counts["free"] <= 114 and counts["exact response"] <= 115 and counts["homeostatic loss, a step"] <= 543
+    assert "| free | 1" in capsys.readouterr().out
+    with module.KernelCounter() as counter:
+        x = torch.ones(2, 3)
+        x.view(3, 2).T[0].add_(1)  # views are none
+    assert dict(counter.counts) == {"ones": 1, "add_": 1}
+
+
+@pytest.mark.slow
+def test_bfloat16_leaves_a_linear_response_and_no_small_nudge(tmp_path):
+    words = ["--seeds", "1", "--steps", "0", "--samples", "4", "--output", str(tmp_path / "r.json")]
+    (run,) = load("eqprop_precision").main(words)["runs"]
+    for number_format in ("bfloat16 autocast", "bfloat16 states"):
+        assert run["exact response"][number_format]["cosine_recurrent"] > 0.99
+        assert run["N = 2, beta 0.1"][number_format]["cosine_recurrent"] < 0.95
+    assert run["exact response"]["TF32"]["distance"] < 1e-3

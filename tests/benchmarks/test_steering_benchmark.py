@@ -67,8 +67,37 @@ def test_best_of_is_the_mean_over_all_subsets(summary):
         brute = np.mean([values[max(subset, key=lambda i: rewards[i])] for subset in subsets])
         assert summary.best_of(n, rewards, values) == pytest.approx(brute)
     assert summary.best_of(1, rewards, values) == pytest.approx(values.mean())
-    with pytest.raises(ValueError, match="pool of 6"):
+    with pytest.raises(ValueError, match="from 1 to 6, the size of the pool, got n=7"):
         summary.best_of(7, rewards, values)
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None])
+def test_a_picture_without_a_reward_is_never_chosen(summary, missing):
+    """Over all subsets: it takes its place in them, as it was paid for, and another one is chosen."""
+    rewards, judge = [missing, 0.3, missing, 0.9, 0.1], [1.0, 0.25, 1.0, 0.5, 0.0]
+    for n in (1, 2, 3, 5):
+        chosen = []
+        for subset in itertools.combinations(range(5), n):
+            scored = [i for i in subset if i not in (0, 2)]
+            if scored:
+                chosen.append(judge[max(scored, key=lambda i: rewards[i])])
+        assert summary.best_of(n, rewards, judge) == pytest.approx(np.mean(chosen))
+    cell = {"rewards": rewards, "judge": judge, "prompt": "a", "seed": 0}
+    found = summary.pool_values(cell, 1)
+    assert [found[name] for name in ("reward_mean", "reward_best")] == pytest.approx([1.3 / 3] * 2)
+    assert found["judge_mean"] == pytest.approx(np.mean(judge)), "the judge has seen them all"
+    steered = {"rewards": [missing, 2.0], "judge": [1.0, 0.5], "weights": [0.0, 1.0], "best": 1, "unique_roots": 1}
+    assert summary.fk_values(steered)["reward_mean"] == 2.0
+
+
+def test_a_pool_without_a_reward_is_left_out(summary):
+    cells = [
+        {"rewards": [1.0, None], "judge": [1.0, 0.0], "prompt": "a", "seed": 0},
+        {"rewards": [None, float("nan")], "judge": [1.0, 1.0], "prompt": "b", "seed": 0},
+    ]
+    assert set(summary.values_of_pools(cells, 2)) == {("a", 0)} and len(summary.with_rewards(cells)) == 1
+    with pytest.raises(ValueError, match="expected a reward of at least one of 2 samples, got none"):
+        summary.best_of(1, cells[1]["rewards"], cells[1]["judge"])
 
 
 def test_differences_are_clustered_by_prompt(summary):
@@ -108,7 +137,7 @@ def test_cells_resume_and_summarize(cells, summary, tables, tmp_path):
     (row,) = figures["rows"]
     assert row["fk - best_of_n, equal denoiser calls"]["reward_best"]["prompts"] == 4
     assert row["held-out pairs: fk - best_of_n, equal denoiser calls"]["judge"]["prompts"] == 2
-    assert row["resamplings"] > 0
+    assert row["resamplings"] > 0 and figures["pools_without_a_reward"] == 0
     json.dumps(figures, allow_nan=False)
     from rich.console import Console
 

@@ -19,7 +19,7 @@ DEFAULTS = [
     (e.Convolution, {"kernel_size": 3, "padding": 1, "stride": 1, "pool": 2, "pooling": "softmax"} | LINK),
     (e.Residual, {"scale": 1.0, "reciprocal": True}),
     (e.ClippedReLU, {"ceiling": 1.0}),
-    (e.Execution, {"channels_last": False, "compile": False, "free_precision": "full"}),
+    (e.Execution, {"channels_last": False, "compile": False, "free_precision": "full", "response_precision": "full"}),
     (
         e.Relaxation,
         {

@@ -26,7 +26,8 @@ from fklit.eqprop.network.graph import Layer
 from fklit.eqprop.network.residual import Residual
 from fklit.eqprop.presets import LoopNet
 from fklit.eqprop.relaxation.fields import NetworkField
-from fklit.eqprop.relaxation.relax import iterate, relax
+from fklit.eqprop.relaxation.iteration import iterate
+from fklit.eqprop.relaxation.relax import relax
 from fklit.eqprop.relaxation.settings import Relaxation
 
 

@@ -9,7 +9,7 @@ from fklit.eqprop.network.linearized import LinearizedRecurrence
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, fill_layers
 from fklit.eqprop.relaxation.fields import NetworkField
-from fklit.eqprop.relaxation.relax import iterate
+from fklit.eqprop.relaxation.iteration import iterate
 from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
 

@@ -7,8 +7,7 @@ the Jacobian of a tied network symmetric.
 
 from typing import ClassVar
 
-import torch
-
+from fklit.eqprop.learning.linear_response import relax_response
 from fklit.eqprop.learning.phases import (
     Arithmetic,
     check_arithmetic,
@@ -19,7 +18,6 @@ from fklit.eqprop.learning.phases import (
 )
 from fklit.eqprop.learning.responses import Estimator, Force, Response, check_beta, collect, constant_force
 from fklit.eqprop.network.recurrent import RecurrentNetwork
-from fklit.eqprop.relaxation.fields import ResponseField
 from fklit.eqprop.relaxation.relax import relax
 from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
@@ -164,6 +162,7 @@ class _Linear(Estimator):
     """
 
     linearizes = True
+    low_precision = True
     transposed: ClassVar[bool]
 
     def __init__(self, *, relaxation: Relaxation | None = None) -> None:
@@ -172,9 +171,7 @@ class _Linear(Estimator):
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """The fixed point of the linear iteration."""
         constant = constant_force(network, equilibrium, force)
-        field = ResponseField(network, equilibrium.state, equilibrium.drive, constant, transposed=self.transposed)
-        start = tuple(torch.zeros_like(part) for part in equilibrium.state)
-        result = relax(field, start, self.relaxation)
+        result = relax_response(network, equilibrium, constant, self.relaxation, transposed=self.transposed)
         return collect(result.state, (result,), len(equilibrium.x))
 
 

@@ -11,7 +11,8 @@ from fklit.eqprop.learning.responses import Force, Response, collect
 from fklit.eqprop.network.recurrent import RecurrentNetwork
 from fklit.eqprop.network.state import State, join_complex, per_row, repeat_rows, split_complex
 from fklit.eqprop.relaxation.fields import CorrectedField, NetworkField
-from fklit.eqprop.relaxation.relax import Field, relax
+from fklit.eqprop.relaxation.iteration import Field
+from fklit.eqprop.relaxation.relax import relax
 from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
 

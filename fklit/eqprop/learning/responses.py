@@ -45,10 +45,12 @@ class Estimator(ABC):
         relaxation: Of the phases that it runs.
         linearizes: Whether it takes derivatives at the free state. They say nothing about a sample that has not reached
             its fixed point: the linear iteration there may have no fixed point at all, and its response no bound.
+        low_precision: Whether `Execution.response_precision` may be a low one.
     """
 
     needs_holomorphic: ClassVar[bool] = False
     linearizes: ClassVar[bool] = False
+    low_precision: ClassVar[bool] = False
 
     relaxation: Relaxation
 
@@ -79,8 +81,15 @@ class Estimator(ABC):
         """Refuse networks that this estimator cannot be used with.
 
         Raises:
-            ValueError: If it has complex phases and an activation or a pooling is not holomorphic.
+            ValueError: If it has complex phases and an activation or a pooling is not holomorphic, or the network's
+                execution asks for a response in a low precision and this is no linear one.
         """
+        asked = network.execution.response_precision
+        if asked != "full" and not self.low_precision:
+            raise ValueError(
+                f"expected ExactResponse or RecurrentBackprop for execution.response_precision={asked!r}, got "
+                f"{type(self).__name__}, whose small differences of states do not survive it; give 'full'."
+            )
         if self.needs_holomorphic and not network.holomorphic:
             raise ValueError(
                 f"expected holomorphic activations and pooling for the complex phases of {type(self).__name__}, got "

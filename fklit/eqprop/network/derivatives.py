@@ -7,7 +7,6 @@ activities' rows, copy after copy. They can be differentiated with respect to th
 """
 
 from abc import ABC, abstractmethod
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -129,17 +128,11 @@ class ConvolutionDerivative(LinkDerivative):
         self.pooling: Pooling = SoftmaxPooling() if pooling is None else pooling
         self.forward_weight = forward_weight.to(pre.dtype)
         self.backward_weight = (forward_weight if backward_weight is None else backward_weight).to(pre.dtype)
+        self._forward_pool = self._pool_at(self.forward_weight)
+        self._backward_pool = self._forward_pool if self.tied else self._pool_at(self.backward_weight)
 
     def _pool_at(self, weight: Tensor) -> PoolDerivative | None:
         return self.pooling.derivative(self._convolve(self.pre, weight), self.pool) if self.pool > 1 else None
-
-    @cached_property
-    def _forward_pool(self) -> PoolDerivative | None:
-        return self._pool_at(self.forward_weight)
-
-    @cached_property
-    def _backward_pool(self) -> PoolDerivative | None:
-        return self._forward_pool if self.tied else self._pool_at(self.backward_weight)
 
     def _convolve(self, image: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(image, weight, padding=self.padding, stride=self.stride)

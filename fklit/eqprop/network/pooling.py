@@ -5,84 +5,74 @@ The transpose at z maps a cotangent c of the output to `c p_i (1 + z_i - out)`. 
 output, so a bias may be added after pooling.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from fklit.eqprop.network.state import halves
 
-# The windows are kept as size^2 tensors of their first, second, ... members, copied out of the image once: all further
-# arithmetic then runs over dense memory, which is several times faster than along a short last axis, and the memory
-# format (channels first or last) stays as it is.
+# The members of all windows are copied out of the image once, as one tensor of their first, second, ... members: all
+# further arithmetic then runs over dense memory, which is several times faster than along a short last axis, and needs
+# one kernel for all members. It keeps to the order of the image's memory, channels first or last, which is the order
+# that everything below has, up to `_as_image`.
 
 
-def _members(z: Tensor, size: int) -> list[Tensor]:
-    """The first, second, ... member of every window, `(n, c, h/size, w/size)` each."""
-    return [z[:, :, i::size, j::size].clone() for i in range(size) for j in range(size)]
+def _channels_last(z: Tensor) -> bool:
+    return z.is_contiguous(memory_format=torch.channels_last) and not z.is_contiguous()
 
 
-def _assemble(members: Sequence[Tensor], size: int) -> Tensor:
+def _in_memory(z: Tensor, last: bool) -> Tensor:
+    """A view whose axes are in the order of the memory: `(n, h, w, c)` if channels are last."""
+    return z.permute(0, 2, 3, 1) if last else z
+
+
+def _as_image(z: Tensor, last: bool) -> Tensor:
+    """The inverse of `_in_memory`."""
+    return z.permute(0, 3, 1, 2) if last else z
+
+
+def _members(z: Tensor, size: int, last: bool) -> Tensor:
+    """The first, second, ... member of every window: `(size^2, n, c, h/size, w/size)`, or `(..., c)` at the end."""
+    dense = _in_memory(z, last)
+    n, *sides = dense.shape
+    if last:
+        h, w, c = sides
+        windows = dense.view(n, h // size, size, w // size, size, c).permute(2, 4, 0, 1, 3, 5)
+    else:
+        c, h, w = sides
+        windows = dense.view(n, c, h // size, size, w // size, size).permute(3, 5, 0, 1, 2, 4)
+    return windows.contiguous().flatten(0, 1)
+
+
+def _assemble(members: Tensor, size: int, last: bool) -> Tensor:
     """The inverse of `_members`."""
-    first = members[0]
-    n, c, h, w = first.shape
-    last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
-    out = torch.empty(
-        (n, c, h * size, w * size),
-        dtype=first.dtype,
-        device=first.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
-    for k, member in enumerate(members):
-        i, j = divmod(k, size)
-        out[:, :, i::size, j::size] = member
-    return out
+    windows = members.view(size, size, *members.shape[1:])
+    if last:
+        _, n, h, w, c = members.shape
+        return _as_image(windows.permute(2, 3, 0, 4, 1, 5).reshape(n, h * size, w * size, c), last)
+    _, n, c, h, w = members.shape
+    return windows.permute(2, 3, 4, 0, 5, 1).reshape(n, c, h * size, w * size)
 
 
-def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    total = left[0] * right[0]
-    for a, b in zip(left[1:], right[1:], strict=True):
-        total = torch.addcmul(total, a, b)
-    return total
+def _softmax(members: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax p of the members and the pooled value, for real or complex members."""
+    if members.is_complex():
+        # the softmax does not depend on what is subtracted, so that the largest real value is a constant
+        exponentials = torch.exp(members - members.real.detach().amax(0))
+        p = exponentials / exponentials.sum(0)
+    else:
+        p = torch.softmax(members, 0)
+    return p, (p * members).sum(0)
 
 
-def _sum(members: Sequence[Tensor]) -> Tensor:
-    total = members[0] + members[1]
-    for member in members[2:]:
-        total = total + member
-    return total
-
-
-def _largest(members: Sequence[Tensor]) -> Tensor:
-    """Largest real value, as a constant: the softmax does not depend on what is subtracted."""
-    largest = members[0].detach()
-    for member in members[1:]:
-        largest = torch.maximum(largest, member.detach())
-    return largest
-
-
-def _exponentials(members: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """`exp(z)` of the members, its sum, and the pooled value, for real or complex members."""
-    largest = _largest([member.real for member in members] if members[0].is_complex() else members)
-    exponentials = [torch.exp(member - largest) for member in members]
-    total = _sum(exponentials)
-    return exponentials, total, _sum_of_products(exponentials, members) / total
-
-
-def _exponentials_split(
-    real: Sequence[Tensor], imaginary: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """Real and imaginary parts of `exp(z)` of the members, of 1 over its sum, and of the pooled value."""
-    largest = _largest(real)
-    sizes = [torch.exp(member - largest) for member in real]
-    p = [size * torch.cos(angle) for size, angle in zip(sizes, imaginary, strict=True)]
-    q = [size * torch.sin(angle) for size, angle in zip(sizes, imaginary, strict=True)]
-    sum_p, sum_q = _sum(p), _sum(q)
-    square = sum_p * sum_p + sum_q * sum_q
-    c, d = sum_p / square, -sum_q / square
-    top_p = _sum_of_products(p, real) - _sum_of_products(q, imaginary)
-    top_q = _sum_of_products(p, imaginary) + _sum_of_products(q, real)
-    return p, q, c, d, top_p * c - top_q * d, top_p * d + top_q * c
+def _split_softmax(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Real and imaginary parts of the softmax p of complex members and of the pooled value."""
+    sizes = torch.exp(real - real.detach().amax(0))
+    a, b = sizes * torch.cos(imaginary), sizes * torch.sin(imaginary)
+    total_a, total_b = a.sum(0), b.sum(0)
+    square = total_a * total_a + total_b * total_b
+    c, d = total_a / square, -total_b / square  # 1 over the sum
+    p, q = a * c - b * d, a * d + b * c
+    return p, q, (p * real - q * imaginary).sum(0), (p * imaginary + q * real).sum(0)
 
 
 def softmax_pool(z: Tensor, size: int, *, split: bool = False) -> Tensor:
@@ -93,10 +83,11 @@ def softmax_pool(z: Tensor, size: int, *, split: bool = False) -> Tensor:
         size: Side of the window, at least 2; must divide h and w.
         split: Whether z holds such halves.
     """
+    last = _channels_last(z)
     if not split:
-        return _exponentials(_members(z, size))[2]
-    real, imaginary = (_members(half, size) for half in halves(z))
-    return torch.cat(_exponentials_split(real, imaginary)[4:])
+        return _as_image(_softmax(_members(z, size, last))[1], last)
+    real, imaginary = (_members(half, size, last) for half in halves(z))
+    return torch.cat([_as_image(part, last) for part in _split_softmax(real, imaginary)[2:]])
 
 
 def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bool = False) -> Tensor:
@@ -104,30 +95,30 @@ def softmax_pool_transpose(z: Tensor, cotangent: Tensor, size: int, *, split: bo
 
     For complex values it is the transpose, not the adjoint: nothing is conjugated.
     """
+    last = _channels_last(z)
     if not split:
-        members = _members(z, size)
-        exponentials, total, out = _exponentials(members)
-        scaled, shift = cotangent / total, 1 - out
-        return _assemble([scaled * e * (shift + member) for e, member in zip(exponentials, members, strict=True)], size)
-    real, imaginary = (_members(half, size) for half in halves(z))
-    p, q, c, d, out_real, out_imaginary = _exponentials_split(real, imaginary)
-    a, b = halves(cotangent)
-    a, b = a * c - b * d, a * d + b * c  # cotangent / sum
-    shift = 1 - out_real
-    real_part, imaginary_part = [], []
-    for x, y, e, f in zip(real, imaginary, p, q, strict=True):
-        g, h = e * a - f * b, e * b + f * a
-        x, y = shift + x, y - out_imaginary
-        real_part.append(g * x - h * y)
-        imaginary_part.append(g * y + h * x)
-    return torch.cat([_assemble(real_part, size), _assemble(imaginary_part, size)])
+        members = _members(z, size, last)
+        p, out = _softmax(members)
+        scaled = _in_memory(cotangent, last) * p
+        return _assemble(torch.addcmul(scaled, scaled, members - out), size, last)
+    real, imaginary = (_members(half, size, last) for half in halves(z))
+    p, q, out_real, out_imaginary = _split_softmax(real, imaginary)
+    a, b = (_in_memory(half, last) for half in halves(cotangent))
+    a, b = p * a - q * b, q * a + p * b  # p times the cotangent
+    x, y = 1 + (real - out_real), imaginary - out_imaginary
+    return torch.cat([_assemble(part, size, last) for part in (a * x - b * y, a * y + b * x)])
 
 
 def _times(factor: Tensor, direction: Tensor) -> Tensor:
-    """Product of a factor with each copy of the batch in a direction of a multiple of its rows."""
-    if len(direction) == len(factor):
+    """Product of factors `(..., n, *shape)` with each copy of the batch in a direction `(..., copies * n, *shape)`.
+
+    The last four axes are those of images; either may have one more in front of them.
+    """
+    rows = factor.shape[-4]
+    if direction.shape[-4] == rows:
         return factor * direction
-    return (factor * direction.view(-1, *factor.shape)).flatten(0, 1)
+    copies = direction.view(*direction.shape[:-4], -1, rows, *direction.shape[-3:])
+    return (factor.unsqueeze(-5) * copies).flatten(-5, -4)
 
 
 class SoftmaxPoolDerivative:
@@ -139,20 +130,19 @@ class SoftmaxPoolDerivative:
     """
 
     def __init__(self, z: Tensor, size: int) -> None:
-        members = _members(z, size)
-        exponentials, total, out = _exponentials(members)
-        self.size = size
-        self._weights = [e / total for e in exponentials]
-        self._shifts = [1 + member - out for member in members]
-        self._slopes = [p * shift for p, shift in zip(self._weights, self._shifts, strict=True)]
+        self.size, self._last = size, _channels_last(z)
+        members = _members(z, size, self._last)
+        self._weights, out = _softmax(members)
+        self._shifts = 1 + (members - out)
+        self._slopes = self._weights * self._shifts
 
     def jvp(self, v: Tensor) -> Tensor:
         """Derivative of the pooled values along v, shaped as z."""
-        return self._sum(self._slopes, _members(v, self.size))
+        return _as_image(_times(self._slopes, _members(v, self.size, self._last)).sum(0), self._last)
 
     def vjp(self, u: Tensor) -> Tensor:
         """Its transpose: from u, shaped as the pooled values, to the shape of z."""
-        return _assemble([_times(slope, u) for slope in self._slopes], self.size)
+        return _assemble(_times(self._slopes, _in_memory(u, self._last)), self.size, self._last)
 
     def curvature_jvp(self, v: Tensor, cotangent: Tensor) -> Tensor:
         """Derivative of `vjp(cotangent)` with respect to z, along v: a symmetric map of v.
@@ -161,13 +151,7 @@ class SoftmaxPoolDerivative:
             v: Shaped as z.
             cotangent: Shaped as the pooled values, one for each row of z.
         """
-        members = _members(v, self.size)
-        mean, along = self._sum(self._weights, members), self._sum(self._slopes, members)
-        parts = [
-            _times(cotangent * p, _times(shift, member - mean) + member - along)
-            for p, shift, member in zip(self._weights, self._shifts, members, strict=True)
-        ]
-        return _assemble(parts, self.size)
-
-    def _sum(self, factors: Sequence[Tensor], members: Sequence[Tensor]) -> Tensor:
-        return _sum([_times(factor, member) for factor, member in zip(factors, members, strict=True)])
+        members = _members(v, self.size, self._last)
+        mean, along = _times(self._weights, members).sum(0), _times(self._slopes, members).sum(0)
+        inner = _times(self._shifts, members - mean) + (members - along)
+        return _assemble(_times(_in_memory(cotangent, self._last) * self._weights, inner), self.size, self._last)

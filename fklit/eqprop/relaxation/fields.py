@@ -1,7 +1,6 @@
 """The maps that are relaxed: the network itself (free or nudged), its linear response, the corrected nudged phase."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
 import torch
@@ -41,20 +40,6 @@ def new_activities(
     return [network.activate(i, total, split=split) for i, total in zip(layers, totals, strict=True)]
 
 
-@cache
-def _compiled() -> Callable[..., list[Tensor]]:
-    compiled: Callable[..., list[Tensor]] = torch.compile(new_activities)
-    return compiled
-
-
-def _compiled_activities(
-    network: RecurrentNetwork, given: Sequence[Tensor], state: State, layers: tuple[int, ...], split: bool
-) -> list[Tensor]:
-    for part in (*given, *state):
-        torch._dynamo.maybe_mark_dynamic(part, 0)  # samples leave the batch: one graph for all its sizes
-    return _compiled()(network, given, state, layers, split)
-
-
 class NetworkField:
     """`s <- act(H(s) + drive [+ beta dL/ds])`.
 
@@ -70,7 +55,7 @@ class NetworkField:
     ) -> None:
         self.network, self.drive, self.split, self.force = network, drive, split, force
         self.parts = 2 if split else 1
-        self.colors = network.colors
+        self.colors, self.execution = network.colors, network.execution
 
     def update(self, state: State, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """New activities of some layers."""
@@ -79,9 +64,7 @@ class NetworkField:
         if self.force is not None and self.network.output in chosen:
             k = chosen.index(self.network.output)
             given[k] = given[k] + self.force(state[self.network.output])
-        compiled = self.network.execution.compile and not torch.is_grad_enabled()
-        run = _compiled_activities if compiled else new_activities
-        return dict(zip(chosen, run(self.network, given, state, chosen, self.split), strict=True))
+        return dict(zip(chosen, new_activities(self.network, given, state, chosen, self.split), strict=True))
 
     def select(self, samples: Tensor) -> Self:
         """The same for some samples."""
@@ -110,7 +93,7 @@ class ResponseField:
         self, network: RecurrentNetwork, state: State, drive: State, force: State, *, transposed: bool
     ) -> None:
         self.network, self.state, self.drive, self.force, self.transposed = network, state, drive, force, transposed
-        self.colors = network.colors
+        self.colors, self.execution = network.colors, network.execution
         self.slopes = network.slopes(state, drive)
         self._linear = LinearizedRecurrence(network, state)
 
@@ -151,7 +134,7 @@ class CorrectedField:
         self, network: RecurrentNetwork, state: State, drive: State, *, force: OutputForce | None = None
     ) -> None:
         self.network, self.state, self.drive, self.force = network, state, drive, force
-        self.colors = network.colors
+        self.colors, self.execution = network.colors, network.execution
         self._base = network.total_input(drive, state)
         self._linear = LinearizedRecurrence(network, state)
 

@@ -12,6 +12,18 @@ from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
+def coarse(relaxation: Relaxation, *, tolerance: float) -> Relaxation:
+    """Of the iterations in a low precision: half of them, and no acceleration, which lives of small differences."""
+    iterations = (relaxation.max_iterations + 1) // 2
+    return replace(relaxation, anderson_window=0, anderson_damping=1.0, tolerance=tolerance, max_iterations=iterations)
+
+
+def unless_diverged(result: RelaxationResult, start: State) -> State:
+    """What a low precision reached, in the number format of the start, which it is for samples that diverged."""
+    pairs = zip(result.state, start, strict=True)
+    return tuple(torch.where(per_row(result.diverged, old), old, new.to(old.dtype)) for new, old in pairs)
+
+
 def relax_free(network: RecurrentNetwork, drive: State, start: State, relaxation: Relaxation) -> RelaxationResult:
     """Relax without a nudge.
 
@@ -29,20 +41,9 @@ def relax_free(network: RecurrentNetwork, drive: State, start: State, relaxation
     if low == "full":
         return relax(field, start, relaxation, detect_period_two=True)
     dtype = torch.bfloat16 if low == "bfloat16" else torch.float16
-    # Activities are of order one, so changes of two units in the last place are rounding. Differences of residuals, of
-    # which an acceleration lives, are rounding long before.
-    coarse_relaxation = replace(
-        relaxation,
-        anderson_window=0,
-        anderson_damping=1.0,
-        tolerance=max(relaxation.tolerance, 2 * torch.finfo(dtype).eps),
-        max_iterations=(relaxation.max_iterations + 1) // 2,
-    )
+    # Activities are of order one, so changes of two units in the last place are rounding.
+    coarse_relaxation = coarse(relaxation, tolerance=max(relaxation.tolerance, 2 * torch.finfo(dtype).eps))
     coarse_field = NetworkField(network, tuple(part.to(dtype) for part in drive))
-    coarse = relax(coarse_field, tuple(part.to(dtype) for part in start), coarse_relaxation)
-    state = tuple(
-        torch.where(per_row(coarse.diverged, old), old, new.to(old.dtype))
-        for new, old in zip(coarse.state, start, strict=True)
-    )
-    fine = relax(field, state, relaxation, detect_period_two=True)
-    return replace(fine, iterations=fine.iterations + coarse.iterations)
+    first = relax(coarse_field, tuple(part.to(dtype) for part in start), coarse_relaxation)
+    fine = relax(field, unless_diverged(first, start), relaxation, detect_period_two=True)
+    return replace(fine, iterations=fine.iterations + first.iterations)

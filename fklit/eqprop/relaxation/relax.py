@@ -4,72 +4,19 @@ The trajectory of a sample does not depend on the batch: it stops at its own fir
 converge are counted and told apart (period two, diverged); nothing is replaced silently.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from fklit.eqprop.network.state import State, halves, per_row, pick_rows
+from fklit.eqprop.network.state import State, per_row, pick_rows
 from fklit.eqprop.relaxation.anderson import Anderson
+from fklit.eqprop.relaxation.compiled import advance_of, going_on
+from fklit.eqprop.relaxation.iteration import Field, change_of, iterate
 from fklit.eqprop.relaxation.precision import full_precision
 from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
-
-
-class Field(Protocol):
-    """What is relaxed: a map whose fixed point is wanted."""
-
-    @property
-    def parts(self) -> int:
-        """Rows of a state for each sample: 1, or 2 if the state is split into real and imaginary half."""
-        ...
-
-    @property
-    def colors(self) -> Sequence[Sequence[int]]:
-        """Layers that may be updated together, in the order of a sequential iteration."""
-        ...
-
-    def update(self, state: State, layers: Sequence[int]) -> Mapping[int, Tensor]:
-        """New activities of some layers."""
-        ...
-
-    def select(self, samples: Tensor) -> Self:
-        """The same map for some of the samples only."""
-        ...
-
-
-def iterate(field: Field, state: State, relaxation: Relaxation) -> State:
-    """Update every layer once. Differentiable if the field is."""
-    colors = field.colors
-    if relaxation.order == "synchronous":
-        colors = [[layer for color in colors for layer in color]]
-    current = list(state)
-    for color in colors:
-        for layer, value in field.update(tuple(current), color).items():
-            if relaxation.rate < 1:
-                value = torch.lerp(current[layer], value, relaxation.rate)
-            current[layer] = value
-    return tuple(current)
-
-
-def _largest(sizes: Sequence[Tensor]) -> Tensor:
-    """Largest entry of each row over all layers; NaN if one is NaN."""
-    return torch.stack([size.amax(tuple(range(1, size.dim()))) for size in sizes]).amax(0)
-
-
-def _moduli(state: Sequence[Tensor], parts: int) -> list[Tensor]:
-    return [torch.hypot(*halves(part)) if parts == 2 else part.abs() for part in state]
-
-
-def _imaginary(state: Sequence[Tensor], parts: int) -> list[Tensor]:
-    return [halves(part)[1].abs() if parts == 2 else part.imag.abs() for part in state]
-
-
-def _change(new: State, old: State, parts: int, imaginary: bool = False) -> Tensor:
-    differences = [a - b for a, b in zip(new, old, strict=True)]
-    return _largest((_imaginary if imaginary else _moduli)(differences, parts))
 
 
 def _with_parts(samples: Tensor, parts: int, total: int) -> Tensor:
@@ -123,6 +70,8 @@ def relax(
     total = len(start[0]) // parts
     device = start[0].device
     check_every = relaxation.check_every or (1 if device.type == "cpu" else 5)
+    how = field.execution.compile
+    advance = advance_of(how)
     final, whole = tuple(part.clone() for part in start), _Progress.start(total, start[0])
     period_two = torch.zeros_like(whole.converged)
 
@@ -140,11 +89,7 @@ def relax(
         progress.write(whole, samples)
 
     for iteration in range(1, relaxation.max_iterations + 1):
-        proposal = iterate(field, point, relaxation)
-        change = _change(proposal, point, parts, imaginary)
-        if relaxation.rate < 1:
-            change = change / relaxation.rate
-        inside = _largest(_moduli(proposal, parts)) <= relaxation.bound  # False for NaN
+        proposal, change, inside = advance(field, point, relaxation, imaginary)
         commit = active & inside
         refused = None if memory is None else memory.refuse(point, proposal, inside)
         if refused is not None:
@@ -172,18 +117,18 @@ def relax(
                 if left == 0:
                     samples = samples[:0]
                     break
-                chosen = active.nonzero().squeeze(1)
+                chosen = going_on(active, left, how)
                 rows = _with_parts(chosen, parts, len(samples))
                 state, point = pick_rows(state, rows), pick_rows(point, rows)
                 if memory is not None:
                     memory.select(chosen)
                 field, samples, progress = field.select(chosen), samples[chosen], progress.select(chosen)
-                active = torch.ones_like(progress.converged)
+                active = active[chosen]
     if len(samples):
         keep()
         if detect_period_two:
             once = iterate(field, state, relaxation)
             twice = iterate(field, once, relaxation)
-            single, double = _change(once, state, parts), _change(twice, state, parts)
+            single, double = change_of(once, state, parts), change_of(twice, state, parts)
             period_two[samples] = active & (double <= torch.clamp(0.01 * single, min=relaxation.tolerance))
     return RelaxationResult(final, whole.iterations, whole.residual, whole.converged, whole.diverged, period_two)

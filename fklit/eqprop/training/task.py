@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -147,6 +148,16 @@ class EqPropTask(LightningModule):
         extra = self.homeostasis(network, equilibrium, sample_ids=ids, step=self.global_step)
         self.log_dict({"train/homeostasis": extra.detach(), "train/homeostasis_weight": weight})
         return loss + weight * extra
+
+    def on_fit_start(self) -> None:
+        """Says that a mixed precision does not reach the dynamics."""
+        precision = self.trainer.precision
+        if precision in ("16-mixed", "bf16-mixed"):
+            rank_zero_warn(
+                f"expected precision '32-true' for equilibrium propagation, got {precision!r}, under which the "
+                "dynamics run in float32 all the same, as the response to a finite nudge does not survive less; give "
+                "'32-true', and execution.free_precision and execution.response_precision of the network for speed."
+            )
 
     def on_after_backward(self) -> None:
         """Logs residuals and convergence of the nudged phases, and the share of samples that were dropped."""

@@ -26,6 +26,7 @@ class Affine:
     """`s <- M s + b`, one matrix and one vector a sample; counts its evaluations."""
 
     parts = 1
+    execution = Execution()
     colors = ((0,),)
 
     def __init__(self, matrix, offset, counted=None):
@@ -145,7 +146,7 @@ def test_repelling_fixed_points_are_not_found():
     """`s <- s + s - s^3` moves away from 0 and towards 1 (slope -1 there, damped to 0): a start near 0 ends at 1."""
 
     class Double:
-        parts, colors = 1, ((0,),)
+        parts, colors, execution = 1, ((0,),), Execution()
 
         def update(self, state, layers):
             (s,) = state
@@ -252,7 +253,7 @@ def test_policies_and_divergence_are_as_before():
     """A sample that diverges, one that is cut off, and one that is not a number stay in their places."""
 
     class Scalar:
-        parts, colors = 1, ((0,),)
+        parts, colors, execution = 1, ((0,),), Execution()
 
         def __init__(self, factors):
             self.factors = factors

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from equilibria import convnet, images, mlp, relative
 
-from fklit.eqprop.learning.estimators import Cauchy, Symmetric
+from fklit.eqprop.learning import linear_response
+from fklit.eqprop.learning.estimators import Cauchy, CorrectedNudge, ExactResponse, RecurrentBackprop, Symmetric
 from fklit.eqprop.learning.nudges import CrossEntropyNudge
 from fklit.eqprop.network.execution import Execution
 from fklit.eqprop.relaxation import fields, free_phase
@@ -83,35 +84,65 @@ def test_channels_last(estimator, live):
     assert relative(step(last, live=live), step(plain, live=live)) < 1e-4
 
 
-def compare_compiled(kind):
-    fields._compiled.cache_clear()
-    plain = make(kind, estimator=Cauchy(4, 0.2))
-    compiled = make(kind, Execution(compile=True), estimator=Cauchy(4, 0.2))
-    for samples in (6, 3):
-        assert relative(step(compiled, samples), step(plain, samples)) < 1e-4
-    assert relative(step(compiled, 6, live=True), step(plain, 6, live=True)) < 1e-4
-    torch._dynamo.reset()
-    fields._compiled.cache_clear()
-
-
-@pytest.mark.slow
+@pytest.mark.parametrize("live", [False, True], ids=["constant", "live"])
+@pytest.mark.parametrize("estimator", [ExactResponse, RecurrentBackprop])
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
-def test_compiled_iterations_are_traced_without_breaks(kind, monkeypatch):
-    """All but the code generation, which takes minutes."""
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: compiler(f, backend="eager", fullgraph=True))
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        compare_compiled(kind)
+def test_a_response_that_starts_in_low_precision_ends_where_the_full_one_does(kind, estimator, live):
+    estimator = estimator(relaxation=Relaxation(max_iterations=200, tolerance=1e-6))
+    full = make(kind, estimator=estimator)
+    mixed = make(kind, Execution(response_precision="bfloat16"), estimator=estimator)
+    assert relative(step(mixed, live=live), step(full, live=live)) < 1e-4
 
 
-@pytest.mark.slow
-def test_compiled_iterations():
-    compare_compiled("mlp")
+def test_a_response_in_low_precision_saves_iterations_whatever_the_size_of_the_force():
+    """The response is linear: a thousand times the force takes the same iterations to a thousand times the response."""
+    network = make("conv", estimator=ExactResponse())
+    x, _ = images(6, network.input_shape, dtype=torch.float32)
+    equilibrium = network.free_equilibrium(x)
+    force = tuple(torch.randn_like(part) for part in equilibrium.state)
+    counts = {}
+    for low in ("full", "bfloat16"):
+        network.execution = Execution(response_precision=low)
+        for size in (1.0, 1000.0):
+            asked = []
+
+            def recording(field, start, relaxation, asked=asked):
+                result = relax(field, start, relaxation)
+                asked.append((start[0].dtype, int(result.iterations.sum())))
+                return result
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(linear_response, "relax", recording)
+                how = Relaxation(max_iterations=200, tolerance=1e-5 * size)
+                forces = tuple(size * part for part in force)
+                result = linear_response.relax_response(network, equilibrium, forces, how, transposed=False)
+            assert result.converged.all() and int(result.iterations.sum()) == sum(count for _, count in asked)
+            counts[low, size] = asked
+        assert counts[low, 1.0][0] == counts[low, 1000.0][0]
+    assert counts["bfloat16", 1.0][0][0] == torch.bfloat16
+    assert counts["bfloat16", 1.0][1][1] < 0.8 * counts["full", 1.0][0][1]
+
+
+def test_a_finite_nudge_in_low_precision_is_refused():
+    low = Execution(response_precision="bfloat16")
+    for estimator in (Symmetric(0.1), CorrectedNudge(0.1)):
+        with pytest.raises(
+            ValueError, match=r"expected ExactResponse or RecurrentBackprop for execution\.response_pre"
+        ):
+            make("mlp", low, estimator=estimator)
+    network = make("mlp", low, estimator=ExactResponse())
+    network.estimator = Symmetric(0.1)
+    with pytest.raises(ValueError, match="got Symmetric, whose small differences of states do not survive it"):
+        step(network)
 
 
 def test_refused():
     with pytest.raises(ValueError, match="expected free_precision 'full', 'bfloat16' or 'float16', got 'int8'"):
         Execution(free_precision="int8")
+    with pytest.raises(
+        ValueError, match="expected response_precision 'full' or 'bfloat16', got response_precision='flo"
+    ):
+        Execution(response_precision="float16")
 
 
 @pytest.mark.parametrize(("low", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])

@@ -6,10 +6,12 @@ from equilibria import convnet, images, mlp, relative
 
 from fklit.eqprop.equilibrium_network import EquilibriumNetwork
 from fklit.eqprop.network.connections import Dense
+from fklit.eqprop.network.execution import Execution
 from fklit.eqprop.network.graph import Layer, color
 from fklit.eqprop.presets import LoopNet
 from fklit.eqprop.relaxation.fields import NetworkField
-from fklit.eqprop.relaxation.relax import iterate, relax
+from fklit.eqprop.relaxation.iteration import iterate
+from fklit.eqprop.relaxation.relax import relax
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
@@ -17,6 +19,7 @@ class Scalar:
     """`s <- factor s` for one number a sample."""
 
     parts = 1
+    execution = Execution()
     colors = ((0,),)
 
     def __init__(self, factors):
@@ -212,6 +215,7 @@ class Spiral:
     """`s <- factor s` for a split complex number a sample."""
 
     parts = 2
+    execution = Execution()
     colors = ((0,),)
 
     def __init__(self, factors):
@@ -248,7 +252,7 @@ def test_the_imaginary_residual_ignores_real_parts(split):
     """A real part that keeps changing does not keep a sample from converging if only the imaginary part counts."""
 
     class Drift:
-        parts = 2 if split else 1
+        parts, execution = 2 if split else 1, Execution()
         colors = ((0,),)
 
         def update(self, state, layers):
