@@ -27,7 +27,13 @@ def _verify_text_parts(data_dir: Path) -> Iterator[Finding]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 when everything is as it should be, 1 otherwise."""
-    verifiers = {**VERIFIERS, "emoji": verify_art, "moses": verify_moses, "text": verify_text, "text-parts": _verify_text_parts}
+    verifiers = {
+        **VERIFIERS,
+        "emoji": verify_art,
+        "moses": verify_moses,
+        "text": verify_text,
+        "text-parts": _verify_text_parts,
+    }
     parser = argparse.ArgumentParser(prog="python -m fklit.data", description="Fetch, check and convert data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("fetch", help="get data of others, at pinned versions with pinned checksums")

@@ -22,8 +22,8 @@ class TextExpert:
     Args:
         denoising: Predicts; experts of one target share the vocabulary and exclude the same tokens.
         path: A `fklit.correctors.MaskedPath` with the same mask.
-        given: (P,) int64, tokens in front of every text that this expert sees and the path does not have: its condition.
-            None for none.
+        given: (P,) int64, tokens in front of every text, which this expert sees and the path does not have: its
+            condition. None for none.
 
     Raises:
         ValueError: The masks differ, or a given token is the mask.

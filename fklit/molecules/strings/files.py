@@ -48,8 +48,8 @@ def write_molecules(
 ) -> dict[str, Any]:
     """Encode molecules, measure them, and write a data set for `MoleculeDataModule`.
 
-    Properties take 2 ms a molecule. They are kept in pieces of 5,000 in the folder `pieces`, so that a stopped call goes
-    on where it was, and a larger set takes over what it has in common with a smaller one in front.
+    Properties take 2 ms a molecule. They are kept in pieces of 5,000 in the folder `pieces`, so that a stopped call
+    goes on where it was, and a larger set takes over what it has in common with a smaller one in front.
 
     Args:
         train: SMILES to train on.

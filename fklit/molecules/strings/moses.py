@@ -1,8 +1,8 @@
 """The molecules of MOSES (Polykovskiy et al. 2020, arXiv:1811.12823) out of the wheel of its package on PyPI.
 
-`python -m fklit.data fetch moses` downloads the wheel of `molsets` (52 MB, MIT license) and reads its tables; nothing of
-it is installed or imported. It encodes a fixed random choice of molecules as SELFIES and measures them by RDKit, 2 ms of
-a core each: ten minutes for the default, which goes on where it was stopped.
+`python -m fklit.data fetch moses` downloads the wheel of `molsets` (52 MB, MIT license) and reads its tables; nothing
+of it is installed or imported. It encodes a fixed random choice of molecules as SELFIES and measures them by RDKit,
+2 ms of a core each: ten minutes for the default, which goes on where it was stopped.
 """
 
 import gzip
@@ -28,9 +28,7 @@ TABLES = {"train": "moses/dataset/data/train.csv.gz", "held_out": "moses/dataset
 MOLECULES, HELD_OUT = 300_000, 10_000
 
 
-def fetch_moses(
-    data_dir: str | Path = "data/moses", *, molecules: int = MOLECULES, held_out: int = HELD_OUT
-) -> None:
+def fetch_moses(data_dir: str | Path = "data/moses", *, molecules: int = MOLECULES, held_out: int = HELD_OUT) -> None:
     """Fetch the wheel, unless it is there, and write the data set that `MoleculeDataModule` reads.
 
     Args:

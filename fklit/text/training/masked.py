@@ -35,9 +35,9 @@ class MaskedDiffusionTask(LightningModule):
         compile: Compile the layers with `torch.compile`, which pays on a GPU after a minute.
         export_dir: Folder of the model, written at the end of `fit`; None for none.
 
-    Batches are those of `fklit.text.TextDataModule`, or have `given` positions beside (`TextBatch`), which are conditions:
-    they are never masked, and the bound is a token that is not given. Logs `train/loss`, `val/nelbo` (both nats a token) and
-    `val/bits_per_character`.
+    Batches are those of `fklit.text.TextDataModule`; they may have `given` positions (see `TextBatch`), which are never
+    masked: the bound is then that of the other tokens. Logs `train/loss`, `val/nelbo` (both nats a token that is not
+    given) and `val/bits_per_character`.
 
     Raises:
         ValueError: A number is out of its range, or (in `setup`) the tokenizer does not fit.
