@@ -71,4 +71,4 @@ class TextExpert:
         whole = torch.cat([torch.cat([front, tokens], dim=2) for front in fronts])
         model = AncestralModel(self.denoising, whole[:, 0], num_steps=1, schedule=LogLinearSchedule())
         found = model.log_probs(TextState(whole, self.denoising.predict(whole))).clamp(min=_NEVER)
-        return [*found[:, :, len(self.given) :].split(groups)]
+        return [*torch.split(found[:, :, len(self.given) :], groups)]

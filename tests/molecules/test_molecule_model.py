@@ -63,8 +63,8 @@ def test_mistakes_are_said_in_one_line(model):
         MoleculeModel(model.denoiser, model.tokenizer, sampling=TextSampling(length=9))
 
 
-def network_folder(folder):
-    tokenizer = build_tokenizer(["[C]", "[N]", "[O]"], Conditions(EDGES), max_symbols=6)
+def network_folder(folder, *, max_symbols=6):
+    tokenizer = build_tokenizer(["[C]", "[N]", "[O]"], Conditions(EDGES), max_symbols=max_symbols)
     tokenizer.save_pretrained(folder / "tokenizer")
     torch.manual_seed(0)
     settings = TransformerSettings(vocab_size=32, width=16, layers=1, heads=2, dropout=0.0)
@@ -102,17 +102,17 @@ def test_predict_writes_a_report_with_drawings(tmp_path, monkeypatch):
     pytest.importorskip("rdkit")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])
-    folder = network_folder(tmp_path)
+    folder = network_folder(tmp_path, max_symbols=2)
     reward = {"class_path": "QED"}
     source = {"class_path": "fklit.molecules.MoleculeSource", "init_args": {"path": str(folder), "num_steps": 8}}
-    model = {"source": source, "reward": reward, "reward_scale": 5.0, "num_particles": 3}
+    model = {"source": source, "reward": reward, "reward_scale": 5.0, "num_particles": 8}
     config = {
         "trainer": {
             "accelerator": "cpu",
             "logger": False,
             "callbacks": [
                 {"class_path": "SampleWriter", "init_args": {"output_dir": "out"}},
-                {"class_path": "ReportCallback", "init_args": {}},
+                {"class_path": "Report", "init_args": {"title": "molecules"}},
             ],
         },
         "model": {"class_path": "SteeringTask", "init_args": model},
@@ -131,6 +131,8 @@ def test_predict_writes_a_report_with_drawings(tmp_path, monkeypatch):
     assert any(address.startswith("data:image/svg+xml") for address in page.addresses)
 
 
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_debug_training_runs_as_it_is(tmp_path, monkeypatch):
     """`fklit fit --config configs/debug/molecules.yaml` on a data set of 150 molecules."""
     pytest.importorskip("rdkit")

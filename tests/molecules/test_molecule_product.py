@@ -44,13 +44,14 @@ def test_the_weighted_product_is_the_law_and_the_evidence_its_sum(conditions, ex
     result = sample_product(model, conditions, exponents, **settings)
     mass = truth(model, conditions, exponents)
     wanted = mass / mass.sum()
-    assert float((found_law(model, result) - wanted).abs().sum() / 2) < 0.06
+    gap = float((found_law(model, result) - wanted).abs().sum() / 2)
+    assert gap < 0.08
     evidence = float(result.log_z.exp().mean())
     assert evidence == pytest.approx(float(mass.sum()), rel=0.08)
     heuristic = sample_product(model, conditions, exponents, corrected=False, **settings)
     assert (heuristic.log_weights == heuristic.log_weights[0, 0]).all()
-    if conditions == ["qed=high"]:
-        assert float((found_law(model, heuristic) - wanted).abs().sum() / 2) > 0.1
+    if len(conditions) == 3:
+        assert float((found_law(model, heuristic) - wanted).abs().sum() / 2) > 2 * gap
 
 
 def test_all_conditions_are_asked_in_one_call():

@@ -45,11 +45,9 @@ def fetch_moses(data_dir: str | Path = "data/moses", *, molecules: int = MOLECUL
     rdkit_module("Chem", owner="fetch moses")
     root = Path(data_dir)
     archive = fetch_wheel(WHEEL, root)
-    chosen = [
-        choose(read_table(archive, TABLES["train"]), molecules, name="molecules"),
-        choose(read_table(archive, TABLES["held_out"]), held_out, name="held_out"),
-    ]
-    summary = write_molecules(*chosen, root)
+    train = choose(read_table(archive, TABLES["train"]), molecules, name="molecules")
+    validation = choose(read_table(archive, TABLES["held_out"]), held_out, name="held_out")
+    summary = write_molecules(train, validation, root)
     print(f"{SUMMARY}: {', '.join(f'{split} {summary[split]}' for split in TABLES)}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ def sample_product(
             f"expected an exponent for each of {len(conditions)} conditions, got {len(given)}; give one each."
         )
     denoising = model.denoising(temperature=temperature, max_batch=max_batch)
-    experts = [model.expert(condition, denoising=denoising) for condition in conditions]
+    experts: list[Any] = [model.expert(condition, denoising=denoising) for condition in conditions]
     found = simulate_masked(
         Target.product(experts, given),
         num_particles=num_particles,
