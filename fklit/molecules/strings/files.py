@@ -59,7 +59,7 @@ def write_molecules(
         max_symbols: Most symbols of a molecule; longer ones are left out, and counted.
 
     Returns:
-        The summary, as `molecules.json` has it: numbers of molecules, how many were left out, edges and versions.
+        The summary that `molecules.json` has, with numbers of molecules, how many were left out, edges and versions.
 
     Raises:
         ValueError: A text is no molecule, or an argument is out of its range.
