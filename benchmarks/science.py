@@ -1,15 +1,24 @@
-"""Correctors for science: temperature annealing of clusters, beside exact answers and beside plain simulation.
+"""Correctors for science: temperature annealing of clusters, and two objectives at once for molecules.
 
     python benchmarks/science.py --only lj            # three networks; resumes where it stopped
     python benchmarks/science.py --only lj --quick    # five particles and twenty training steps, to see that it runs
+    python benchmarks/science.py --only molecules     # ten runs of each arm; needs the trained model and data/moses
 
 lj    Lennard-Jones clusters of 13 particles, trained at temperature 2 by configs/correctors/lj13_hot.yaml and annealed
       to 1.5 and 1.0, and two systems whose scores are exact: a harmonic cluster, and four particles around rhombi and
       squares. Arms: heuristic, corrected (Euler), corrected by Heun's steps with churn, corrected and polished by MALA
       at the exact energy, plain parallel tempering, the network at its own temperature, and the floor.
 
-Each cell (system, arm, network or seed) is one line of JSON under --output and is not computed again. Figures: energy
-W1 and W2, W2 of pair distances, mean energy, least ESS of the run as a share of the particles, seconds.
+      Figures: energy W1 and W2, W2 of pair distances, mean energy, least ESS of the run as a share of the particles,
+      seconds.
+
+molecules  The model of configs/assets/molecules.yaml and two of its conditions. Arms: no condition, each one, both in
+      one prompt, their product and their geometric average without and with weights, best of n at equal calls of the
+      denoiser, FK steering by QED and ease of synthesis. Figures: share in the range of both conditions, valid,
+      unique, novel, internal diversity, hypervolume of the two rewards, calls; means over runs with 95 % bootstrap
+      intervals.
+
+Each cell (system, arm, network or seed) is one line of JSON under --output and is not computed again.
 """
 
 import argparse
@@ -26,6 +35,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from science_clusters import Cell, cells
+from science_molecules import add_arguments, cells_file
+from science_molecules import cells as molecule_cells
+from science_molecules import show as show_molecules
+from science_molecules import summarize as summarize_molecules
 
 Figures = dict[str, Any]
 
@@ -91,7 +104,7 @@ def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["lj"], default=["lj"])
+    parser.add_argument("--only", nargs="+", choices=["lj", "molecules"], default=["lj"])
     parser.add_argument("--quick", action="store_true", help="five particles, twenty training steps")
     parser.add_argument("--networks", type=int, default=3, help="networks, and seeds of the exact systems")
     parser.add_argument("--train-steps", type=int, help="of a network; the configuration's if not given")
@@ -99,34 +112,45 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--systems", nargs="+", help="only those whose names start so, e.g. 'lj13 T=1.5'")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/science"))
+    add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
         given.networks, given.particles, given.steps = 1, 40, 30
+        given.runs, given.molecules, given.molecule_steps, given.group = 2, 8, 6, 4
     return given
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Compute what is missing, print the table, write the JSON."""
+    """Compute what is missing, print the tables, write the JSON; parts that were not asked for stay in it."""
     given = parse(words)
     torch.set_num_threads(1)
     name = "quick" if given.quick else "science"
     given.output.mkdir(parents=True, exist_ok=True)
     console = Console(width=170)
-    work = [
-        cell
-        for cell in cells(given)
-        if given.systems is None or any(cell.system.startswith(start) for start in given.systems)
-    ]
-    summary, rows = summarize(run_cells(work, given.output / f"{name}.lj.cells.jsonl", console))
-    show(rows, console)
-    found = {
-        "summary": {"lj": summary},
-        "rows": {"lj": rows},
-        "settings": {key: str(value) for key, value in vars(given).items() if key != "output"},
-        "hardware": {"system": platform.platform(), "cores": os.cpu_count()},
-        "versions": {package: version(package) for package in ("fklit", "torch", "lightning")},
-    }
     target = given.output / f"{name}.json"
+    found = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    for part in given.only:
+        if part == "lj":
+            work = [
+                cell
+                for cell in cells(given)
+                if given.systems is None or any(cell.system.startswith(start) for start in given.systems)
+            ]
+            summary, rows = summarize(run_cells(work, given.output / f"{name}.lj.cells.jsonl", console))
+            show(rows, console)
+        else:
+            work = list(molecule_cells(given))
+            summary, rows = summarize_molecules(run_cells(work, cells_file(given, name), console))
+            show_molecules(rows, console)
+        known = {
+            "summary": summary,
+            "rows": rows,
+            "settings": {key: str(value) for key, value in vars(given).items() if key != "output"},
+            "hardware": {"system": platform.platform(), "cores": os.cpu_count(), "device": given.device},
+            "versions": {package: version(package) for package in ("fklit", "torch", "lightning")},
+        }
+        for key, value in known.items():
+            found.setdefault(key, {})[part] = value
     part = target.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1), encoding="utf-8")
     os.replace(part, target)

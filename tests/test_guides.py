@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run
 from tiny_flow import make
+from tiny_molecules import table_model
 from tiny_proteins import chain_features, tiny_proteina
 from tiny_text_pipelines import tiny_diffusion_gemma, tiny_llada2
 
@@ -44,6 +45,10 @@ def test_examples_run(guide, tmp_path, monkeypatch):
         monkeypatch.setattr(fklit.text.TextPipelineSource, "build", lambda source: made[source.kind]())
     if guide == "proteins.md":
         known = {"pipeline": tiny_proteina(), "features": chain_features(1)}
+    if guide == "molecules.md":
+        pytest.importorskip("rdkit")
+        pytest.importorskip("selfies")
+        known = {"model": table_model()}
     for number, example in enumerate(EXAMPLES[guide], 1):
         exec(compile(example, f"{guide}, example {number}", "exec"), {"__name__": "guide", **known})
     if guide == "report.md":

@@ -24,8 +24,9 @@ ALLOWED = {
     "pictures": set(),
     "pieces": set(),
     "renamed": set(),
+    "wheels": set(),
     "checks": {"feynman_kac"},
-    "rewards": {"assets", "checks", "feynman_kac", "renamed"},
+    "rewards": {"assets", "checks", "feynman_kac", "renamed", "wheels"},
     "metrics": {"assets", "checks", "renamed", "rewards"},
     "pipelines": {"assets", "checks", "feynman_kac", "fingerprint", "pictures", "pieces"},
     "analytic": {"checks", "feynman_kac", "pipelines"},
@@ -68,7 +69,8 @@ ALLOWED = {
         *("pieces", "sampling"),
     },
     "molecules": {
-        *("analytic", "atomic", "checks", "correctors", "feynman_kac", "hyperparameters", "metrics"),
+        *("analytic", "assets", "atomic", "checks", "correctors", "data", "feynman_kac", "fingerprint"),
+        *("hyperparameters", "metrics", "rewards", "sampling", "text", "wheels"),
     },
     "report": {"__init__", "atomic", "checks", "feynman_kac", "pictures", "renamed"},
     "callbacks": {

@@ -7,7 +7,7 @@ for tokens and finite states. Skreta et al. 2025, arXiv 2503.02819.
 
 from typing import TYPE_CHECKING, NoReturn
 
-from fklit.correctors.discrete import MaskedCorrector, MaskedExpert, MaskedPath
+from fklit.correctors.discrete import JointExpert, MaskedCorrector, MaskedExpert, MaskedPath, simulate_masked
 from fklit.correctors.guidance.api import correct
 from fklit.correctors.guidance.prompt_divergence import PromptDivergence, prompt_divergence
 from fklit.correctors.guidance.prompts import ComposedPrompt
@@ -105,6 +105,7 @@ __all__ = [
     "InitialGaussian",
     "Interval",
     "ItoCheck",
+    "JointExpert",
     "KernelWeight",
     "LinearFlow",
     "LinearSigma",
@@ -143,6 +144,7 @@ __all__ = [
     "prompt_divergence",
     "reference_check",
     "simulate",
+    "simulate_masked",
     "step_bias",
     "to_denoised",
     "to_score",

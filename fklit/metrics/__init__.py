@@ -14,7 +14,9 @@ from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
 from fklit.metrics.feature_distance import FeatureDistance
 from fklit.metrics.fid import CLIPFID
 from fklit.metrics.geneval import TAGS, FoundObject, Tag, Verdict, judge_objects, relations
+from fklit.metrics.hypervolume import hypervolume
 from fklit.metrics.kid import CLIPKID
+from fklit.metrics.molecules import MoleculeObjectives, MoleculeQuality, internal_diversity
 from fklit.metrics.paired_mean import Gain, PairedMean
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.prompt_metric import PromptMetric
@@ -45,6 +47,8 @@ __all__ = [
     "Gain",
     "Judge",
     "MeanCLIPScore",
+    "MoleculeObjectives",
+    "MoleculeQuality",
     "PairedMean",
     "PromptMean",
     "PromptMetric",
@@ -59,6 +63,8 @@ __all__ = [
     "UniqueRoots",
     "Verdict",
     "distinct_n",
+    "hypervolume",
+    "internal_diversity",
     "judge_objects",
     "pairwise_distance",
     "relations",

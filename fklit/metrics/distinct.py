@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fklit.checks import check_count
 from fklit.metrics.prompt_metric import OnNan
-from fklit.metrics.text_table import Samples, TextTable
+from fklit.metrics.text_store import Samples
+from fklit.metrics.text_table import TextTable
 
 
 def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fklit.checks import check_count
 from fklit.metrics.prompt_metric import OnNan
-from fklit.metrics.text_table import Samples, TextTable
+from fklit.metrics.text_store import Samples
+from fklit.metrics.text_table import TextTable
 
 
 def self_bleu_score(texts: Sequence[Sequence[str]], *, n_gram: int = 4, smooth: bool = False) -> float:

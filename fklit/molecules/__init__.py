@@ -1,4 +1,4 @@
-"""Molecules and clusters of particles, for correctors."""
+"""Molecules as strings of SELFIES, and clusters of particles, for steering and correctors."""
 
 from fklit.molecules.clusters import (
     ClusterComparison,
@@ -20,6 +20,14 @@ from fklit.molecules.clusters import (
     quench,
     radial_distribution,
 )
+from fklit.molecules.strings.conditions import Conditions
+from fklit.molecules.strings.data import MoleculeDataModule
+from fklit.molecules.strings.drawing import draw_molecule
+from fklit.molecules.strings.files import read_molecules, write_molecules
+from fklit.molecules.strings.model import MoleculeModel
+from fklit.molecules.strings.product import MoleculeResult, sample_product
+from fklit.molecules.strings.source import MoleculeSource
+from fklit.molecules.strings.vocabulary import MoleculeVocabulary
 
 __all__ = [
     "ClusterComparison",
@@ -27,17 +35,27 @@ __all__ = [
     "ClusterDenoiser",
     "ClusterEnergy",
     "ClusterReference",
+    "Conditions",
     "HarmonicCluster",
     "LangevinPolish",
     "LennardJones",
     "MeanFreeSpace",
+    "MoleculeDataModule",
+    "MoleculeModel",
+    "MoleculeResult",
+    "MoleculeSource",
+    "MoleculeVocabulary",
     "Quenched",
     "TemperedSamples",
     "cluster_distances",
+    "draw_molecule",
     "mean_free_basis",
     "occupation",
     "occupation_distance",
     "parallel_tempering",
     "quench",
     "radial_distribution",
+    "read_molecules",
+    "sample_product",
+    "write_molecules",
 ]

@@ -1,5 +1,6 @@
 """Texts of a prompt: the file that holds them, and their tokens colored by the step that unmasked them."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -40,10 +41,13 @@ class TextSample:
     Attributes:
         text: The text.
         pieces: Its tokens.
+        drawing: Address of a picture of what the text stands for, such as a molecule, with the picture in it; None for
+            none.
     """
 
     text: str
     pieces: Sequence[Piece]
+    drawing: str | None = None
 
     @property
     def colored(self) -> bool:
@@ -60,7 +64,7 @@ def write_texts(
         folder: Of the prompt.
         record: `record(b)` of the result.
         texts: K texts.
-        details: What else is known of each, for example `pieces` and `unmasked_at`; None for nothing.
+        details: What else is known of each, such as `pieces`, `unmasked_at` and a `drawing` (SVG); None for nothing.
 
     Returns:
         The SHA-256 of the file, by which damage shows.
@@ -106,12 +110,14 @@ def read_texts(record: PromptRecord) -> list[TextSample]:
 
 
 def _sample(line: Mapping[str, Any], num_steps: int) -> TextSample:
-    words, steps = line.get("pieces"), line.get("unmasked_at")
+    words, steps, svg = line.get("pieces"), line.get("unmasked_at"), line.get("drawing")
+    # As an image, so that nothing in it can run.
+    image = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" if isinstance(svg, str) else None
     if not isinstance(words, list) or not isinstance(steps, list):
-        return TextSample(str(line["text"]), [Piece(str(line["text"]), None, "")])
+        return TextSample(str(line["text"]), [Piece(str(line["text"]), None, "")], image)
     pieces = [
         Piece(word, None if step < 0 else step / max(num_steps - 1, 1), "given" if step < 0 else f"step {step}")
         for word, step in zip(words, steps, strict=True)
         if word
     ]
-    return TextSample(str(line["text"]), pieces)
+    return TextSample(str(line["text"]), pieces, image)

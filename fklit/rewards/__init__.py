@@ -23,6 +23,7 @@ from fklit.rewards.image_reward import ImageReward
 from fklit.rewards.language_model_likelihood import LanguageModelLikelihood
 from fklit.rewards.latent_image_reward import LatentImageReward
 from fklit.rewards.latent_reward import LatentReward
+from fklit.rewards.molecules import QED, LogP, MoleculeReward, Similarity, SyntheticAccessibility
 from fklit.rewards.pick_score import PickScore
 from fklit.rewards.product import Product
 from fklit.rewards.profanity import ProfanityScore
@@ -37,6 +38,7 @@ from fklit.rewards.vqa_score import VQAScore
 from fklit.rewards.word_sentiment import AFINNSentiment, VADERSentiment
 
 __all__ = [
+    "QED",
     "AFINNSentiment",
     "AestheticScore",
     "CLIPScore",
@@ -55,7 +57,9 @@ __all__ = [
     "LanguageModelLikelihood",
     "LatentImageReward",
     "LatentReward",
+    "LogP",
     "Min",
+    "MoleculeReward",
     "PickScore",
     "Product",
     "ProfanityScore",
@@ -65,8 +69,10 @@ __all__ = [
     "RewardServer",
     "RewardServiceWarning",
     "SafetyPenalty",
+    "Similarity",
     "SoftTIFA",
     "Standardized",
+    "SyntheticAccessibility",
     "TextClassifier",
     "TextReward",
     "UnknownWordsWarning",

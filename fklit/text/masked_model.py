@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from jaxtyping import Int64
@@ -53,6 +53,9 @@ class MaskedTextModel:
     Raises:
         ValueError: The tokenizer has no mask, or more tokens than the network.
     """
+
+    steered: ClassVar[type[SteeredText]] = SteeredText
+    """What a run steers; subclasses whose tokens stand for something else than words have their own."""
 
     def __init__(
         self,
@@ -215,7 +218,7 @@ class MaskedTextModel:
             temperature=sampling.temperature,
             max_batch=settings.max_batch,
         )
-        return SteeredText(
+        return self.steered(
             denoising,
             self.encode(prompts, sampling.length),
             tokenizer=self.tokenizer,

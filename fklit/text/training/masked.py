@@ -35,8 +35,9 @@ class MaskedDiffusionTask(LightningModule):
         compile: Compile the layers with `torch.compile`, which pays on a GPU after a minute.
         export_dir: Folder of the model, written at the end of `fit`; None for none.
 
-    Batches are those of `fklit.text.TextDataModule`. Logs `train/loss`, `val/nelbo` (both nats a token) and
-    `val/bits_per_character`.
+    Batches are those of `fklit.text.TextDataModule`; they may have `given` positions (see `TextBatch`), which are never
+    masked: the bound is then that of the other tokens. Logs `train/loss`, `val/nelbo` (both nats a token that is not
+    given) and `val/bits_per_character`.
 
     Raises:
         ValueError: A number is out of its range, or (in `setup`) the tokenizer does not fit.
@@ -107,24 +108,27 @@ class MaskedDiffusionTask(LightningModule):
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         """One step; logs `train/loss`."""
         assert self.mask is not None
-        tokens = batch["tokens"]
+        tokens, given = batch["tokens"], batch.get("given")
         times = self.smallest_time + (1 - self.smallest_time) * stratified_times(len(tokens))
-        nelbo = nelbo_at_times(self.logits, tokens, times, self.schedule, mask=self.mask)
-        loss = nelbo.mean() / tokens.shape[1] * (1 - self.smallest_time)
+        nelbo = nelbo_at_times(self.logits, tokens, times, self.schedule, mask=self.mask, given=given)
+        length = tokens.shape[1] if given is None else (~given).sum(dim=1).float().mean()
+        loss = nelbo.mean() / length * (1 - self.smallest_time)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
         """Adds to `val/nelbo`, with the same masks at every validation."""
         assert self.mask is not None
-        tokens = batch["tokens"]
-        number, length = tokens.shape
+        tokens, given = batch["tokens"], batch.get("given")
+        number = len(tokens)
+        length = torch.full((number,), tokens.shape[1], device=self.device)
+        if given is not None:
+            length = (~given).sum(dim=1)
         generator = torch.Generator(self.device).manual_seed(batch_idx)
         # Every number of masked tokens equally often, so that the mean over a batch hardly varies.
-        counts = torch.arange(number, device=self.device) * length // number + 1
-        counts = counts[torch.randperm(number, device=self.device, generator=generator)]
-        nelbo = nelbo_at_counts(self.logits, tokens, counts, mask=self.mask, generator=generator)
-        size = number * length
+        counts = torch.randperm(number, device=self.device, generator=generator) * length // number + 1
+        nelbo = nelbo_at_counts(self.logits, tokens, counts, mask=self.mask, given=given, generator=generator)
+        size = int(length.sum())
         self.log("val/nelbo", nelbo.sum() / size, batch_size=size, prog_bar=True, sync_dist=True)
         characters = int(batch["characters"].sum())
         bits = nelbo.sum() / characters / math.log(2)

@@ -1,0 +1,98 @@
+"""Products and powers of conditions against the sum over all 64 molecules of three symbols."""
+
+import pytest
+import torch
+from tiny_molecules import table_model
+
+from fklit.correctors import MaskedPath, Target, simulate_masked
+from fklit.feynman_kac import normalize
+from fklit.molecules import sample_product
+from fklit.text import TextExpert
+
+pytest.importorskip("selfies")
+
+
+def truth(model, conditions, exponents):
+    """Unnormalized mass of each state."""
+    mass = torch.ones(64, dtype=torch.float64)
+    for condition, exponent in zip(conditions, exponents, strict=True):
+        mass *= model.denoiser.law(model.vocabulary.condition(condition).tolist()) ** exponent
+    return mass
+
+
+def found_law(model, result):
+    """Weighted shares of the states, groups by their evidence."""
+    places = (result.samples[..., None, :] == model.denoiser.states).all(dim=-1).double().argmax(dim=-1)
+    law = torch.zeros(64, dtype=torch.float64)
+    shares = normalize(result.log_weights) * torch.softmax(result.log_z, dim=0)[:, None]
+    return law.scatter_add(0, places.flatten(), shares.flatten())
+
+
+@pytest.mark.parametrize(
+    ("conditions", "exponents"),
+    [
+        (["qed=high", "sa=low"], [0.8, 0.5]),
+        (["qed=high", "sa=low", ""], [1.0, 1.0, -1.0]),
+        (["qed=high"], [1.4]),
+        (["qed=high sa=low", ""], [0.5, 0.3]),
+    ],
+    ids=["product", "independent", "annealed", "hot"],
+)
+def test_the_weighted_product_is_the_law_and_the_evidence_its_sum(conditions, exponents):
+    model = table_model()
+    settings = {"num_particles": 3000, "num_steps": 40, "num_groups": 2, "ess_threshold": 0.9}
+    result = sample_product(model, conditions, exponents, **settings)
+    mass = truth(model, conditions, exponents)
+    wanted = mass / mass.sum()
+    gap = float((found_law(model, result) - wanted).abs().sum() / 2)
+    assert gap < 0.08
+    evidence = float(result.log_z.exp().mean())
+    assert evidence == pytest.approx(float(mass.sum()), rel=0.08)
+    heuristic = sample_product(model, conditions, exponents, corrected=False, **settings)
+    assert (heuristic.log_weights == heuristic.log_weights[0, 0]).all()
+    if len(conditions) == 3:
+        assert float((found_law(model, heuristic) - wanted).abs().sum() / 2) > 2 * gap
+
+
+def test_all_conditions_are_asked_in_one_call():
+    model = table_model()
+    result = sample_product(model, ["qed=high", "sa=low", ""], [1.0, 1.0, -1.0], num_particles=6, num_steps=10)
+    assert model.denoiser.calls <= 10
+    assert 3 <= result.budget.denoiser_calls <= 3 * 6 * 10
+    separate = table_model()
+    experts = [separate.expert(condition) for condition in ("qed=high", "sa=low", "")]
+    other = simulate_masked(Target.product(experts, [1.0, 1.0, -1.0]), num_particles=6, num_steps=10, ess_threshold=0.5)
+    assert separate.denoiser.calls > model.denoiser.calls
+    assert torch.equal(other.samples, result.samples) and torch.equal(other.log_weights, result.log_weights)
+
+
+def test_one_condition_of_exponent_1_is_the_model_itself():
+    model = table_model()
+    result = sample_product(model, ["qed=low"], num_particles=50, num_steps=20)
+    torch.testing.assert_close(result.log_z, torch.zeros(1, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert len(result.smiles[0]) == 50 and len(result.sample_smiles(3)[0]) == 3
+    assert all(text in result.smiles[0] for text in result.sample_smiles(3)[0])
+    again = sample_product(model, ["qed=low"], num_particles=50, num_steps=20, max_batch=4)
+    assert torch.equal(again.samples, result.samples)
+
+
+def test_groups_do_not_depend_on_their_neighbors():
+    model = table_model()
+    both = sample_product(model, ["qed=low", "sa=low"], num_particles=5, num_groups=2, num_steps=8)
+    alone = sample_product(model, ["qed=low", "sa=low"], num_particles=5, num_groups=1, num_steps=8)
+    assert torch.equal(both.samples[:1], alone.samples) and both.smiles[:1] == alone.smiles
+
+
+def test_mistakes_are_said_in_one_line():
+    model = table_model()
+    for conditions in ("qed=high", []):
+        with pytest.raises(ValueError, match="expected a list of conditions"):
+            sample_product(model, conditions)
+    with pytest.raises(ValueError, match="expected an exponent for each of 2 conditions, got 1"):
+        sample_product(model, ["", ""], [1.0])
+    with pytest.raises(ValueError, match="expected exponents of positive sum"):
+        sample_product(model, ["", ""], [1.0, -1.0])
+    with pytest.raises(ValueError, match="expected conditions such as qed=high"):
+        sample_product(model, ["size=big"])
+    with pytest.raises(ValueError, match="expected given tokens other than the mask"):
+        TextExpert(model.denoising(), MaskedPath(mask=model.mask, length=3), given=torch.tensor([model.mask]))
