@@ -12,7 +12,8 @@ def soft_mean(rewards: Float64[Tensor, "B K N"], scale: float) -> Float64[Tensor
     the draws are of that law. Of one draw it is the reward itself, bit for bit.
 
     Args:
-        rewards: Of N draws; NaN and `+inf` make the value NaN, a draw of `-inf` counts as `exp(-inf) = 0`.
+        rewards: Of N draws; NaN makes the value NaN, as does `+inf` (at scale 0 `+inf`); a draw of `-inf` counts as
+            `exp(-inf) = 0`, and makes the mean at scale 0 `-inf`.
         scale: At least 0.
     """
     if scale == 0:

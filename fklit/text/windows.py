@@ -157,15 +157,23 @@ class TextDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Shuffled batches; the incomplete last one is omitted."""
         assert self.train_set is not None
-        order = torch.Generator().manual_seed(self.seed)
-        return DataLoader(
-            self.train_set, self.batch_size, shuffle=True, drop_last=True, generator=order, collate_fn=_as_is
-        )
+        return shuffled_batches(self.train_set, self.batch_size, seed=self.seed)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
         """The validation windows, each once, in order."""
         assert self.val_set is not None
-        return DataLoader(self.val_set, self.batch_size, collate_fn=_as_is)
+        return ordered_batches(self.val_set, self.batch_size)
+
+
+def shuffled_batches(data: Dataset[TextBatch], batch_size: int, *, seed: int) -> DataLoader[TextBatch]:
+    """Batches of a set that gives whole batches by `__getitems__`, in a new order every epoch; no incomplete one."""
+    order = torch.Generator().manual_seed(seed)
+    return DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=order, collate_fn=_as_is)
+
+
+def ordered_batches(data: Dataset[TextBatch], batch_size: int) -> DataLoader[TextBatch]:
+    """Batches of such a set, each item once, in order."""
+    return DataLoader(data, batch_size, collate_fn=_as_is)
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,7 +1,6 @@
 """Molecules with their conditions for training of a masked diffusion model."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -11,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fklit.molecules.strings.files import TOKENIZER, read_molecules
 from fklit.molecules.strings.vocabulary import MoleculeVocabulary
-from fklit.text.windows import TextBatch
+from fklit.text.windows import TextBatch, ordered_batches, shuffled_batches
 
 
 def keep_some(number: int, properties: int, *, generator: torch.Generator) -> Bool[Tensor, "n p"]:
@@ -124,16 +123,9 @@ class MoleculeDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Shuffled batches; the incomplete last one is omitted."""
         assert self.train_set is not None
-        order = torch.Generator().manual_seed(self.seed)
-        return DataLoader(
-            self.train_set, self.batch_size, shuffle=True, drop_last=True, generator=order, collate_fn=_as_is
-        )
+        return shuffled_batches(self.train_set, self.batch_size, seed=self.seed)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
         """The held-out molecules, each once, in order."""
         assert self.val_set is not None
-        return DataLoader(self.val_set, self.batch_size, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+        return ordered_batches(self.val_set, self.batch_size)
