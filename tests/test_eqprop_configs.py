@@ -98,7 +98,7 @@ def test_the_fast_twin_of_imagenet32(tmp_path, monkeypatch):
     modes = []
     monkeypatch.setattr(torch, "compile", lambda function, mode=None: modes.append(mode) or function)
     compiled._compiled.cache_clear()
-    cli, found = fit("eqprop/imagenet32_fast", *place, *NARROW, *SHORT, "--trainer.limit_train_batches", "1")
+    cli, found = fit("eqprop/imagenet32_fast", *place, *NARROW, *SHORT, "--trainer.limit_train_batches", "0.125")
     compiled._compiled.cache_clear()
     assert modes == ["reduce-overhead"] and cli.trainer.global_step == 1 and found["train/homeostasis_weight"] == 10
 

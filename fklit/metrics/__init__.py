@@ -14,10 +14,10 @@ from fklit.metrics.diversity import CLIPDiversity, pairwise_distance
 from fklit.metrics.feature_distance import FeatureDistance
 from fklit.metrics.fid import CLIPFID
 from fklit.metrics.geneval import TAGS, FoundObject, Tag, Verdict, judge_objects, relations
-from fklit.metrics.hypervolume import hypervolume
 from fklit.metrics.kid import CLIPKID
 from fklit.metrics.molecules import MoleculeObjectives, MoleculeQuality, internal_diversity
 from fklit.metrics.paired_mean import Gain, PairedMean
+from fklit.metrics.pareto import hypervolume
 from fklit.metrics.prompt_mean import PromptMean
 from fklit.metrics.prompt_metric import PromptMetric
 from fklit.metrics.prompt_table import PromptTable

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fklit.metrics.hypervolume import hypervolume
+from fklit.metrics.pareto import hypervolume
 from fklit.metrics.text_store import Samples, TextStore
 from fklit.rewards.base import Reward
 from fklit.rewards.molecule_properties import canonical_smiles, fingerprints, parse_smiles, rdkit_module
