@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fklit.text.attention import attention
 from fklit.text.rotary import rotate
 
 Activation = Literal["squared_relu", "gelu"]
@@ -109,6 +110,6 @@ class TransformerBlock(nn.Module):
         number, length, width = x.shape
         split = self.attn_qkv(x).view(number, length, 3, self.heads, width // self.heads)
         queries, keys, values = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(queries, cos, sin), rotate(keys, cos, sin), values)
+        mixed = attention(rotate(queries, cos, sin), rotate(keys, cos, sin), values)
         out: Tensor = self.attn_out(mixed.transpose(1, 2).reshape(number, length, width))
         return out
