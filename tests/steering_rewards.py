@@ -32,6 +32,11 @@ def count_a_until_killed(texts, prompts):
     return [float(text.count("a")) for text in texts]
 
 
+def count_carbon_until_killed(smiles, prompts):
+    """The same of carbon atoms."""
+    return count_a_until_killed([text.upper().replace("C", "a") for text in smiles], prompts)
+
+
 class TwiceAsLikely(TiltedProposal):
     """A proposal that takes one token twice as often, by class path."""
 

@@ -29,6 +29,7 @@ SHORT = {
     "--model.source.dtype float32 --model.reward.model_name fklit:emoji_reward --model.pipeline_kwargs.height 16 "
     "--model.pipeline_kwargs.width 16",
     "configs/steering/text.yaml": "--model.source.sampling.num_steps 8 --model.num_particles 2 --data.limit 2",
+    "configs/steering/molecules.yaml": "--model.source.num_steps 8 --model.num_particles 2",
     "configs/correctors/emoji.yaml": "--model.pipeline_kwargs.num_inference_steps 6 --data.limit 2",
     "configs/correctors/gmm40.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",
     "configs/correctors/mixtures.yaml": "--model.num_particles 200 --model.num_steps 20 --data.num_groups 1",

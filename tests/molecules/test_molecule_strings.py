@@ -39,7 +39,8 @@ def test_terciles_are_values_that_occur_and_levels_follow():
 
 def test_prompts():
     conditions = Conditions(EDGES)
-    assert conditions.parse("sa=low, qed=high") == ["high", "low"] and conditions.parse("") == ["any", "any"]
+    assert conditions.parse("sa=low, qed=high") == ["high", "low"]
+    assert conditions.parse("") == conditions.parse("any") == ["any", "any"]
     assert conditions.tokens[:4] == ["<qed=low>", "<qed=mid>", "<qed=high>", "<qed=any>"]
     for prompt in ("qed", "qed=most", "size=low", "=low"):
         with pytest.raises(ValueError, match=r"such as qed=high .* got '.*' in '.*'; fix the prompt"):

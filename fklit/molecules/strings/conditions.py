@@ -18,7 +18,8 @@ ANY = "any"
 class Conditions:
     """Which properties condition a model, and where their terciles end.
 
-    A prompt such as "qed=high sa=low" names levels; properties that it does not name are "any".
+    A prompt such as "qed=high sa=low" names levels; properties that it does not name are "any". The prompt "any", or an
+    empty one, names none.
 
     Attributes:
         edges: By property, in the order of their tokens: the largest value of "low" and that of "mid".
@@ -72,13 +73,14 @@ class Conditions:
         """Level of each property that a prompt asks for, "any" where it does not.
 
         Args:
-            prompt: Such as "qed=high sa=low", or empty.
+            prompt: Such as "qed=high sa=low", or "any".
 
         Raises:
             ValueError: It names a property or a level that does not exist, or one property twice.
         """
         found: dict[str, str] = {}
-        for part in prompt.replace(",", " ").split():
+        parts = prompt.replace(",", " ").split()
+        for part in [] if parts == [ANY] else parts:
             name, sign, level = part.partition("=")
             if not sign or name not in self.edges or level not in (*LEVELS, ANY):
                 raise ValueError(
