@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from science_clusters import ROOT, Cell
+from torch import Tensor
 
 from fklit import steer
 from fklit.cli import main as fklit_command
@@ -25,7 +26,17 @@ from fklit.rewards import QED, SyntheticAccessibility, WeightedSum
 from fklit.rewards.molecule_properties import measure
 from fklit.sampling.describe import settings_hash
 
-COLUMNS = ("met", "valid", "unique", "novel", "internal_diversity", "hypervolume", "min_ess", "calls")
+COLUMNS = (
+    "met",
+    "drug_like_and_easy",
+    "valid",
+    "unique",
+    "novel",
+    "internal_diversity",
+    "hypervolume",
+    "min_ess",
+    "calls",
+)
 Run = Callable[[int], tuple[list[str], dict[str, Any]]]
 
 
@@ -48,8 +59,9 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
         "weighted product": partial(product, given, model, three, exponents["guided"], True),
         "heuristic average": partial(product, given, model, two, exponents["mean"], False),
         "weighted average": partial(product, given, model, two, exponents["mean"], True),
-        "best of n": partial(best_of, given, model, 3),
+        "best of n": partial(best_of, given, model, first, 3),
         "FK steering": partial(steered, given, model),
+        "best of n by the rewards": partial(best_of, given, model, "", 3),
     }
     for seed in range(given.runs):
         for name, run in arms.items():
@@ -59,7 +71,7 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
 def cells_file(given: argparse.Namespace, name: str) -> Path:
     """Where the cells of this model and these settings are."""
     shared = {"model": fingerprint(given.molecules_model), "train": fingerprint(given.molecules_train)}
-    for key in ("conditions", "molecules", "molecule_steps", "group", "reward_scale"):
+    for key in ("conditions", "molecules", "molecule_steps", "group", "reward_scale", "autocast"):
         shared[key] = getattr(given, key)
     return given.output / f"{name}.molecules.{settings_hash(shared)[:12]}.cells.jsonl"
 
@@ -83,15 +95,23 @@ def product(
     return result.sample_smiles(given.molecules, seed=seed)[0], costs(result)
 
 
-def best_of(given: argparse.Namespace, model: MoleculeModel, n: int, seed: int) -> tuple[list[str], dict[str, Any]]:
-    """N times as many molecules under the first condition, as many calls as n experts; the best by both rewards stay.
+def best_of(
+    given: argparse.Namespace, model: MoleculeModel, prompt: str, n: int, seed: int
+) -> tuple[list[str], dict[str, Any]]:
+    """N times as many molecules under a prompt, as many calls as n experts; of each n neighbors the best stays.
 
-    Of each n neighbors the best is kept, so that what remains is as varied as n draws a molecule allow.
+    Under a condition it is one that is in the ranges of most conditions, which is what the table counts; without one it
+    is the best by the rewards that steer.
     """
     some = {**settings(given, seed), "num_particles": n * given.molecules}
-    result = sample_product(model, [given.conditions[0]], corrected=False, **some)
-    made, rewards = result.smiles[0], objective()(result.smiles[0], [""] * n * given.molecules)
-    chosen = rewards.view(given.molecules, n).argmax(dim=1).tolist()
+    result = sample_product(model, [prompt], corrected=False, **some)
+    made = result.smiles[0]
+    if prompt:
+        rows, conditions = properties(model, made), model.vocabulary.conditions
+        scores = sum(conditions.met(one, rows).double() for one in given.conditions)
+    else:
+        scores = objective()(made, [""] * n * given.molecules)
+    chosen = torch.as_tensor(scores).view(given.molecules, n).argmax(dim=1).tolist()
     return [made[row * n + best] for row, best in enumerate(chosen)], costs(result)
 
 
@@ -132,17 +152,35 @@ def costs(result: MoleculeResult) -> dict[str, Any]:
     return {"calls": result.budget.denoiser_calls, "seconds": result.budget.seconds, "min_ess": share}
 
 
+def autocast(given: argparse.Namespace) -> torch.autocast:
+    """The precision of the network."""
+    precision = getattr(torch, given.autocast or "bfloat16")
+    return torch.autocast(torch.device(given.device).type, precision, enabled=given.autocast is not None)
+
+
 def objective() -> WeightedSum:
     """QED and ease of synthesis, each divided by its standard deviation over MOSES, about 0.1 and 0.05."""
     return WeightedSum([QED(), SyntheticAccessibility()], [1.0, 2.0])
 
 
+def properties(model: MoleculeModel, made: list[str]) -> Tensor:
+    """The conditioned properties of each molecule, (n, p); NaN of what is none."""
+    names = model.vocabulary.conditions.names
+    measured = [measure(text, names) for text in made]
+    return torch.tensor([[math.nan] * len(names) if row is None else row for row in measured])
+
+
 def figures(given: argparse.Namespace, model: MoleculeModel, run: Run, seed: int) -> dict[str, Any]:
-    """What a run made, measured; `met` is the share in the range of both conditions."""
-    made, found = run(seed)
+    """What a run made, measured.
+
+    `met` is the share in the range of both conditions, `drug_like_and_easy` that in the best thirds of both rewards.
+    """
+    with autocast(given):
+        made, found = run(seed)
     conditions = model.vocabulary.conditions
-    measured = [measure(text, conditions.names) for text in made]
-    rows = torch.tensor([[math.nan] * len(conditions.names) if row is None else row for row in measured])
+    rows = properties(model, made)
+    if {"qed", "sa"} <= set(conditions.names):
+        found["drug_like_and_easy"] = float(conditions.met("qed=high sa=low", rows).double().mean())
     for name, prompt in (("met", " ".join(given.conditions)), *((one, one) for one in given.conditions)):
         found[name] = float(conditions.met(prompt, rows).double().mean())
     quality = MoleculeQuality(str(given.molecules_train))
@@ -170,14 +208,17 @@ def summarize(found: dict[tuple[str, str], list[dict[str, Any]]]) -> tuple[dict[
     """Differences of the share that meets both, runs of one seed paired, and a row for each arm."""
     by_arm = {arm: figures for (_, arm), figures in found.items()}
 
-    def less(other: str) -> list[float]:
-        pairs = zip(by_arm["weighted product"], by_arm[other], strict=True)
-        return bootstrap([one["met"] - two["met"] for one, two in pairs])
+    def less(arm: str, other: str, figure: str) -> list[float]:
+        pairs = zip(by_arm[arm], by_arm[other], strict=True)
+        return bootstrap([one[figure] - two[figure] for one, two in pairs])
 
-    summary = {"product_less_heuristic": less("heuristic product"), "product_less_best_of_n": less("best of n")}
-    summary["steering_less_best_of_n"] = bootstrap(
-        [one["met"] - two["met"] for one, two in zip(by_arm["FK steering"], by_arm["best of n"], strict=True)]
-    )
+    summary = {
+        "product_less_heuristic": less("weighted product", "heuristic product", "met"),
+        "product_less_best_of_n": less("weighted product", "best of n", "met"),
+    }
+    if "drug_like_and_easy" in by_arm["FK steering"][0]:
+        arms = ("FK steering", "best of n by the rewards")
+        summary["steering_less_best_of_n"] = less(*arms, "drug_like_and_easy")
     rows = []
     for arm, runs in by_arm.items():
         # A run without two molecules has no diversity: such runs have no part in that mean, and are counted.
@@ -234,4 +275,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--group", type=int, default=32, help="molecules of one steered group, of three times as many")
     group.add_argument("--reward-scale", type=float, default=20.0)
     group.add_argument("--rows", type=int, default=256, help="rows that the network gets at once")
+    group.add_argument("--autocast", choices=("bfloat16", "float16"), help="precision of the network; default float32")
     group.add_argument("--device", default="cpu")

@@ -61,7 +61,7 @@ def test_the_molecules_run_and_resume(modules, tmp_path, monkeypatch):
     found = modules[0].main(words)
     (cells,) = (tmp_path / "out").glob("quick.molecules.*.cells.jsonl")
     lines = cells.read_text().splitlines()
-    assert len(lines) == 2 * 10
+    assert len(lines) == 2 * 11
     assert found["summary"]["lj"] == {"kept": 1}
     summary = found["summary"]["molecules"]
     for name in ("product_less_heuristic", "product_less_best_of_n"):
