@@ -56,7 +56,7 @@ class MoleculeModel(MaskedTextModel):
     result = fklit.steer(model, ["qed=high"], reward=QED(), reward_scale=20.0, num_particles=16)
     ```
 
-    A prompt names levels of properties ("low", "mid", "high": terciles of the training molecules), or is "any" or empty. Samples
+    A prompt names levels of properties ("low", "mid", "high": terciles of the training molecules), or is "any". Samples
     are SMILES; tokens that make no molecule (a symbol after the end, or no atom) give an empty one.
 
     Args:

@@ -1,6 +1,7 @@
 """Training of a masked diffusion model on windows of tokens."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from fklit.hyperparameters import save_hyperparameters
 from fklit.learning_rate import with_warmup_cosine
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
-from fklit.text.folder import save_folder
+from fklit.text.folder import load_folder, save_folder
 from fklit.text.nelbo import nelbo_at_counts, nelbo_at_times, stratified_times
 from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.training.optimizer import MuonWithAdamW, split_parameters
@@ -34,13 +35,17 @@ class MaskedDiffusionTask(LightningModule):
         smallest_time: Training times are in (this, 1]; what little the interval below adds is left out.
         compile: Compile the layers with `torch.compile`, which pays on a GPU after a minute.
         export_dir: Folder of the model, written at the end of `fit`; None for none.
+        start_from: An exported folder, or the name of a model that ships, whose weights `fit` starts from, such as
+            "fklit:text_diffusion" for a training on a text of your own; None for random weights. A checkpoint that is
+            given (`--ckpt_path`) has the last word.
 
     Batches are those of `fklit.text.TextDataModule`; they may have `given` positions (see `TextBatch`), which are never
     masked: the bound is then that of the other tokens. Logs `train/loss`, `val/nelbo` (both nats a token that is not
     given) and `val/bits_per_character`.
 
     Raises:
-        ValueError: A number is out of its range, or (in `setup`) the tokenizer does not fit.
+        ValueError: A number is out of its range, or (in `setup`) the tokenizer or `start_from` does not fit.
+        FileNotFoundError: There is no model in `start_from` (in `setup`).
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class MaskedDiffusionTask(LightningModule):
         smallest_time: float = 1e-3,
         compile: bool = False,
         export_dir: str | None = None,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
@@ -75,6 +81,7 @@ class MaskedDiffusionTask(LightningModule):
         self.learning_rate, self.adamw_learning_rate = learning_rate, adamw_learning_rate
         self.weight_decay, self.warmup_steps = weight_decay, warmup_steps
         self.smallest_time, self.compile_layers, self.export_dir = smallest_time, compile, export_dir
+        self.start_from = start_from
         self.network = DiffusionTransformer(network or TransformerSettings())
         self.mask: int | None = None
         self._layers: Any = self.network.hidden
@@ -91,6 +98,24 @@ class MaskedDiffusionTask(LightningModule):
                 f"and mask {tokenizer.mask_token!r} in {self.tokenizer}; set network.vocab_size or give another folder."
             )
         self.mask = int(tokenizer.mask_token_id)
+        if stage == "fit" and self.start_from is not None:
+            self._start(self.start_from, tokenizer)
+
+    def _start(self, folder: str, tokenizer: Any) -> None:
+        """Takes over the weights of a folder."""
+        network, known = load_folder(folder)
+        mine = self.network.settings
+        if replace(network.settings, dropout=mine.dropout) != mine:
+            raise ValueError(
+                f"expected the model in {folder} to have the network's settings {mine}, got {network.settings}; set "
+                "`network` to those, or leave `start_from` out."
+            )
+        if known.get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                f"expected the model in {folder} to have the tokens of {self.tokenizer}, got others; set `tokenizer` "
+                "to that folder, or leave `start_from` out."
+            )
+        self.network.load_state_dict(network.state_dict())
 
     def on_fit_start(self) -> None:
         """Compiles the layers if that was asked for."""

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fklit.text import MaskedDiffusionTask, TextDataModule, TransformerSettings, load_folder
+from fklit.text import MaskedDiffusionTask, TextDataModule, TransformerSettings, load_folder, save_folder
 from fklit.text.training.causal import CausalLanguageModelTask
 from fklit.text.training.export import main as export
 from fklit.text.words import build_tokenizer, build_vocabulary
@@ -119,6 +119,32 @@ def test_a_killed_training_goes_on_and_checkpoints_hold_the_average(data, tmp_pa
     export(["masked", str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "folder")])
     network, _ = load_folder(tmp_path / "folder")
     assert network.settings.width == 16
+
+
+def test_training_starts_from_a_folder(data, tmp_path):
+    torch.manual_seed(1)
+    first = masked(data)
+    save_folder(first.network, data / "tokenizer", tmp_path / "first", dtype=torch.float32)
+    torch.manual_seed(2)
+    second = masked(data, start_from=str(tmp_path / "first"))
+    second.setup("validate")
+    assert not torch.equal(second.network.embedding.weight, first.network.embedding.weight)
+    second.setup("fit")
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value), name
+
+
+def test_a_start_that_does_not_fit_is_refused(data, tmp_path):
+    save_folder(masked(data).network, data / "tokenizer", tmp_path / "first")
+    wider = TransformerSettings(vocab_size=12, width=32, layers=1, heads=2)
+    with pytest.raises(ValueError, match=r"expected the model in .* to have the network's settings"):
+        MaskedDiffusionTask(str(data / "tokenizer"), wider, start_from=str(tmp_path / "first")).setup("fit")
+    build_tokenizer(build_vocabulary(["e f g h."], 9)).save_pretrained(tmp_path / "other")
+    save_folder(masked(data).network, tmp_path / "other", tmp_path / "second")
+    with pytest.raises(ValueError, match="to have the tokens of"):
+        masked(data, start_from=str(tmp_path / "second")).setup("fit")
+    with pytest.raises(FileNotFoundError, match="expected a masked model in"):
+        masked(data, start_from=str(tmp_path / "nothing")).setup("fit")
 
 
 def test_validation_repeats_exactly(data, tmp_path):
