@@ -17,7 +17,7 @@ from rich.table import Table
 from science_clusters import ROOT, Cell
 from torch import Tensor
 
-from fklit import steer
+from fklit import assets, steer
 from fklit.cli import main as fklit_command
 from fklit.fingerprint import fingerprint
 from fklit.metrics import MoleculeObjectives, MoleculeQuality, text_batch
@@ -70,7 +70,8 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
 
 def cells_file(given: argparse.Namespace, name: str) -> Path:
     """Where the cells of this model and these settings are."""
-    shared = {"model": fingerprint(given.molecules_model), "train": fingerprint(given.molecules_train)}
+    folder = assets.shipped(str(given.molecules_model)) or Path(given.molecules_model)
+    shared = {"model": fingerprint(folder), "train": fingerprint(given.molecules_train)}
     for key in ("conditions", "molecules", "molecule_steps", "group", "reward_scale", "autocast"):
         shared[key] = getattr(given, key)
     return given.output / f"{name}.molecules.{settings_hash(shared)[:12]}.cells.jsonl"
@@ -266,7 +267,7 @@ def train_quickly(given: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the molecules add to the command line."""
     group = parser.add_argument_group("molecules")
-    group.add_argument("--molecules-model", type=Path, default=Path("outputs/assets/molecules/molecules"))
+    group.add_argument("--molecules-model", default="fklit:molecules", help="shipped name or exported folder")
     group.add_argument("--molecules-train", type=Path, default=Path("data/moses/train.smi"))
     group.add_argument("--conditions", nargs=2, default=["qed=high", "sa=low"], help="the two objectives")
     group.add_argument("--runs", type=int, default=10, help="seeds of each arm")

@@ -51,7 +51,7 @@ class MoleculeModel(MaskedTextModel):
     """Masked diffusion over SELFIES under conditions: a denoiser with the tokenizer of its molecules.
 
     ```python
-    model = MoleculeModel.from_folder("outputs/assets/molecules/molecules")
+    model = MoleculeModel.from_folder("fklit:molecules")
     model.sample("qed=high sa=low", 10)  # SMILES
     result = fklit.steer(model, ["qed=high"], reward=QED(), reward_scale=20.0, num_particles=16)
     ```

@@ -18,7 +18,7 @@ class MoleculeSource(ModelSource):
     ```yaml
     source:
       class_path: fklit.molecules.MoleculeSource
-      init_args: {path: outputs/assets/molecules/molecules}
+      init_args: {path: 'fklit:molecules'}
     ```
 
     Args:
