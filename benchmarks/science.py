@@ -1,6 +1,6 @@
 """Correctors for science: temperature annealing of clusters, and two objectives at once for molecules.
 
-    python benchmarks/science.py --only lj            # three networks; resumes where it stopped
+    python benchmarks/science.py --only lj            # three networks, nine runs; resumes where it stopped
     python benchmarks/science.py --only lj --quick    # five particles and twenty training steps, to see that it runs
     python benchmarks/science.py --only molecules     # ten runs of each arm; needs the trained model and data/moses
 
@@ -106,7 +106,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["lj", "molecules"], default=["lj"])
     parser.add_argument("--quick", action="store_true", help="five particles, twenty training steps")
-    parser.add_argument("--networks", type=int, default=3, help="networks, and seeds of the exact systems")
+    parser.add_argument("--networks", type=int, default=3, help="networks of 13 particles")
+    parser.add_argument("--samplings", type=int, default=3, help="runs of each network; the exact systems have as many")
     parser.add_argument("--train-steps", type=int, help="of a network; the configuration's if not given")
     parser.add_argument("--particles", type=int, default=400)
     parser.add_argument("--steps", type=int, default=250)
@@ -115,7 +116,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
-        given.networks, given.particles, given.steps = 1, 40, 30
+        given.networks, given.samplings, given.particles, given.steps = 1, 1, 40, 30
         given.runs, given.molecules, given.molecule_steps, given.group = 2, 8, 6, 4
     return given
 

@@ -47,8 +47,8 @@ class Cell:
 
 
 def cells(given: argparse.Namespace) -> Iterator[Cell]:
-    """All cells: every arm has its first seed before any has its second."""
-    for seed in range(given.networks):
+    """All cells: every arm has its first seed before any has its second; each network samples more than once."""
+    for seed in range(given.networks * given.samplings):
         yield from exact_cells(given, seed)
         yield from learned_cells(given, seed)
 
@@ -108,15 +108,16 @@ def exact_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
 
 
 def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
-    """Lennard-Jones clusters, with a network of their own for each seed."""
+    """Lennard-Jones clusters, the seeds by one network after the other."""
     system = LennardJones(5) if given.quick else LennardJones()
     temperatures = (1.5,) if given.quick else (1.5, 1.0)
     reference = reference_of(given, system)
     name = f"lj{system.num_particles}"
-    expert = TrainedExpert(str(given.output / f"{name}-network-{seed}"), PATH, max_batch=64)
+    network = seed % given.networks
+    expert = TrainedExpert(str(given.output / f"{name}-network-{network}"), PATH, max_batch=64)
 
     def run(beta: float, temperature: float, **settings: Any) -> dict[str, Any]:
-        train(given, seed)
+        train(given, network)
         truth = reference.at(temperature)
         return sampled(expert, beta, lambda x: compared(system, x, truth), given, seed, **settings)
 
