@@ -65,6 +65,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
     from inspect import signature
 
     from fklit.data import PromptDataModule
+    from fklit.molecules import MoleculeSource
     from fklit.pipelines.source import PipelineSource
     from fklit.steering.task import SteeringTask
     from fklit.text import MaskedTextSource, TextPipelineSource
@@ -83,7 +84,7 @@ def test_production_files_hide_no_default_and_explain_themselves(path):
         "revision",
         "variant",
     }
-    named = (kind for kind in (MaskedTextSource, TextPipelineSource) if kind.__name__ in text)
+    named = (kind for kind in (MaskedTextSource, TextPipelineSource, MoleculeSource) if kind.__name__ in text)
     source = next(named, PipelineSource)
     for kind in (SteeringTask, source, PromptDataModule):
         for name in signature(kind).parameters:
