@@ -23,5 +23,6 @@ def attention(
     """
     if queries.requires_grad and queries.device.type == "cpu" and queries.shape[-2] <= _SHORT:
         scores = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2))
-        return torch.matmul(scores.float().softmax(dim=-1).to(values.dtype), values)
+        precise = torch.promote_types(scores.dtype, torch.float32)  # at least float32; float64 stays
+        return torch.matmul(scores.softmax(dim=-1, dtype=precise).to(values.dtype), values)
     return F.scaled_dot_product_attention(queries, keys, values)

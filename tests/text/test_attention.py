@@ -13,6 +13,7 @@ def test_is_the_formula(length, grad):
     q, k, v = (torch.randn(2, 3, length, 8, dtype=torch.float64).requires_grad_(grad) for _ in range(3))
     weights = torch.einsum("nhid,nhjd->nhij", q, k).div(8**0.5).softmax(dim=-1)
     expected = torch.einsum("nhij,nhjd->nhid", weights, v)
+    torch.testing.assert_close(attention(q, k, v), expected, rtol=1e-12, atol=1e-12)  # double precision stays
     single = [part.detach().float().requires_grad_(grad) for part in (q, k, v)]
     found = attention(*single)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
