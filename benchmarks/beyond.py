@@ -35,18 +35,19 @@ SIDE = ("", "max", "calibrated", "twisted", "three scores", "early stop", "linea
 
 
 def make_plan(given: argparse.Namespace) -> Plan:
-    """The plan that the command line asks for: all methods at the first K, plain and the chosen one at the others."""
+    """The plan that the command line asks for: all methods at some K, plain and the chosen one at the others."""
     arms = [Arm("unsteered", given.pool)]
     for k in given.particles:
-        wanted = given.methods if k == given.particles[0] else [m for m in given.methods if m in ("", given.method)]
+        wanted = given.methods if k in given.side else [m for m in given.methods if m in ("", given.method)]
         arms += [Arm(name or "difference", k, 1.0, given.scale, method=name) for name in wanted]
     # The plain arm is that of `benchmarks/steering.py`, whose cells count.
     arms = [Arm("fk", arm.k, 1.0, arm.scale) if arm.name == "difference" else arm for arm in arms]
-    seeds = range(100, 100 + given.seeds) if given.tune else range(given.seeds)
+    first = 100 if given.tune else given.first_seed
+    seeds = tuple(range(first, first + given.seeds))
     prompts = compositional_prompts(given.prompts, "tune" if given.tune else "test")
     return Plan(
-        tuple(arms), tuple(prompts), tuple(seeds), given.steps, 1.0, given.pipeline, given.reward, given.judge,
-        given.device, given.rows,
+        tuple(arms), tuple(prompts), seeds, given.steps, 1.0, given.pipeline, given.reward, given.judge,
+        given.device, given.rows, given.autocast,
     )  # fmt: skip
 
 
@@ -84,6 +85,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=None, help="5; 3 with --tune")
     parser.add_argument("--particles", type=int, nargs="+", default=None, help="4 8; 4 with --tune")
+    parser.add_argument("--side", type=int, nargs="+", default=None, help="values of K of all methods; the first K")
+    parser.add_argument("--first-seed", type=int, default=0, help="others than those of a run that decided something")
+    parser.add_argument("--name", default="beyond", help="of the file")
     parser.add_argument("--scale", type=float, default=SCALE)
     parser.add_argument("--rounds", type=int, default=8, help="of the stopwatch")
     add_arguments(parser)
@@ -94,6 +98,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         given.methods = [name for name in given.methods if name != "calibrated"]  # which is of 30 steps
     given.seeds = given.seeds or (3 if given.tune else 5)
     given.particles = given.particles or ([4] if given.tune else [4, 8])
+    given.side = given.side or given.particles[:1]
     given.methods = list(dict.fromkeys([given.method, *given.methods]))
     return given
 
@@ -115,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     found["operations_at_full_size"] = full_size
     ending = "_tune" if given.tune else "_quick" if given.quick else ""
     show(found, console)
-    write(found, given.output / f"beyond{ending}.json", given, plan, console)
+    write(found, given.output / f"{given.name}{ending}.json", given, plan, console)
     return found
 
 

@@ -70,6 +70,7 @@ def make_plan(given: argparse.Namespace) -> Plan:
         given.judge,
         given.device,
         given.rows,
+        given.autocast,
     )
 
 

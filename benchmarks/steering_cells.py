@@ -4,10 +4,12 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from steering_methods import method_settings
 
 from fklit import assets, steer
@@ -49,11 +51,14 @@ class Plan:
     judge: str
     device: str = "cpu"
     rows: int = 48  # every call of every arm has about as many samples, so that seconds compare
+    autocast: str | None = None  # precision of all networks but the judge; float32 if None
 
     @property
     def digest(self) -> str:
         """Hash of the settings that all cells share; arms, prompts and seeds are told apart by the cells themselves."""
-        return settings_hash({"steps": self.steps, "guidance": self.guidance, **fingerprints(self)})[:12]
+        precision = {} if self.autocast is None else {"autocast": self.autocast}
+        shared = {"steps": self.steps, "guidance": self.guidance, **precision}
+        return settings_hash(shared | fingerprints(self))[:12]
 
     def units(self) -> list[tuple[int, tuple[int, ...]]]:
         """Seeds and groups of prompts, the grain at which work is shared: all arms of a unit run after one another."""
@@ -124,6 +129,18 @@ def run_cells(plan: Plan, folder: Path, *, models: tuple[Any, Any, Any], shard: 
 
 def steered(plan: Plan, arm: Arm, seed: int, batch: list[int], pipeline: Any, reward: Any) -> Any:
     """Sample a few of the plan's prompts as an arm does."""
+    with autocast(plan):
+        return _steered(plan, arm, seed, batch, pipeline, reward)
+
+
+def autocast(plan: Plan) -> AbstractContextManager[Any]:
+    """The precision of the plan."""
+    if plan.autocast is None:
+        return nullcontext()
+    return torch.autocast(torch.device(plan.device).type, getattr(torch, plan.autocast))
+
+
+def _steered(plan: Plan, arm: Arm, seed: int, batch: list[int], pipeline: Any, reward: Any) -> Any:
     prompts = [plan.prompts[i] for i in batch]
     start, stop, every = arm.schedule
     usual = {

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", default="fklit:emoji_reward", help="shipped name or folder")
     parser.add_argument("--judge", default="fklit:emoji_judge")
     parser.add_argument("--device", default="cpu", help="cuda, cpu, ...; one process is enough for a GPU")
+    parser.add_argument("--autocast", choices=("bfloat16", "float16"), help="precision of all networks but the judge")
     parser.add_argument("--rows", type=int, default=48, help="samples in a call; some thousand on a GPU")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/steering"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
