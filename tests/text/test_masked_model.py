@@ -154,14 +154,19 @@ def test_results_have_texts_records_and_costs():
     assert record["reward_schedule"].startswith("Schedule") and record["num_steps"] == 3
 
 
-def test_without_a_scale_samples_are_those_of_the_model():
-    made = model()
-    result = fklit.steer(made, ["", "a"], reward=count_a, reward_scale=0.0, num_particles=4, seed=5)
-    plain = fklit.steer(
-        made, ["", "a"], reward=count_a, reward_scale=0.0, num_particles=4, seed=5, potential="terminal"
-    )  # fmt: skip
+@pytest.mark.parametrize("given", [{}, {"reward_schedule": fklit.Schedule(start=0.0, every=1)}, {"potential": "terminal"}])
+def test_without_a_scale_samples_are_those_of_the_model(given):
+    made, prompts = model(), ["", "a"]
+    result = fklit.steer(made, prompts, reward=count_a, reward_scale=0.0, num_particles=4, seed=5, **given)
     assert not result.resampled.any() and (result.log_z == 0).all()
-    assert plain.items == made.sample(["", "a"], 4, seed=5)
+    assert result.items == made.sample(prompts, 4, seed=5)
+    # Nor does one particle know when rewards look, or particles whose rewards are equal.
+    one = fklit.steer(made, prompts, reward=count_a, reward_scale=9.0, num_particles=1, seed=5, **given)
+    assert one.items == made.sample(prompts, 1, seed=5)
+    even = fklit.steer(
+        made, prompts, reward=lambda texts: [2.0] * len(texts), reward_scale=9.0, num_particles=4, seed=5, **given
+    )  # fmt: skip
+    assert even.items == result.items
 
 
 def test_prompts_do_not_depend_on_their_neighbors():
