@@ -17,7 +17,7 @@ FETCHERS = {
     "emoji": (fetch, "data/emoji", "emoji art is"),
     "moses": (fetch_moses, "data/moses", "molecules and tokenizer are"),
     "text": (fetch_text, "data/text", "texts and tokenizer are"),
-    "text-parts": (fetch_text_parts, "data/parts", "the language model is"),
+    "text-parts": (fetch_text_parts, "data/parts", "language model and tagger are"),
 }
 
 

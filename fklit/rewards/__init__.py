@@ -16,6 +16,7 @@ from fklit.rewards.consistency import InconsistentRewardWarning
 from fklit.rewards.frames import Frames
 from fklit.rewards.function import Function
 from fklit.rewards.grammar import GrammarScore
+from fklit.rewards.grammar_tagger import GrammarTagger
 from fklit.rewards.hps import HPSv2
 from fklit.rewards.http_client import RewardServiceWarning
 from fklit.rewards.http_score import HTTPReward
@@ -47,6 +48,7 @@ __all__ = [
     "Frames",
     "Function",
     "GrammarScore",
+    "GrammarTagger",
     "HPSv2",
     "HTTPReward",
     "ImageClassifier",

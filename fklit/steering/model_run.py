@@ -44,8 +44,11 @@ class _State:
 class _Rewarded:
     """The model with the rewards' log potentials, for the engine."""
 
-    def __init__(self, model: SteeringModel, settings: SteeringSettings, scorer: SampleScorer, num_groups: int) -> None:
-        self.model, self.scorer, self.settings = model, scorer, settings
+    def __init__(
+        self, model: SteeringModel, settings: SteeringSettings, scorer: SampleScorer, clean: Generators
+    ) -> None:
+        # Clean samples have a stream of their own (`clean`): what the model draws must not depend on when rewards look.
+        self.model, self.scorer, self.settings, self.clean = model, scorer, settings, clean
         self.num_steps = model.num_steps
         self.scale = chosen_scale(scorer.reward, settings.reward_scale)
         potential = get_potential(settings.potential)
@@ -85,7 +88,6 @@ class _Rewarded:
 
     def initial(self, num_groups: int, num_particles: int, generator: Generators) -> _State:
         path = RewardPath(self.potential, num_groups, num_particles, steps=self.steps)
-        self._generator = generator
         self.reward_path, self.predictions = [], []  # of the last sweep
         scores = ParticleScores(torch.zeros(num_groups, num_particles, dtype=torch.float64))
         return _State(self.model.initial(num_groups, num_particles, generator), path, scores)
@@ -94,7 +96,7 @@ class _Rewarded:
         inner, log_potential = self.model.step(state.inner, t, log_weights, generator)
         state, log_potential = replace(state, inner=inner), log_potential.cpu()
         if t + 1 in self.steps:
-            state, more = self.score(state, t + 1, log_weights.cpu() + log_potential, generator)
+            state, more = self.score(state, t + 1, log_weights.cpu() + log_potential)
             log_potential = log_potential + more
         if t == self.num_steps - 1:
             made, _ = self.model.finished(state.inner)
@@ -103,12 +105,10 @@ class _Rewarded:
             log_potential = log_potential + state.path.terminal(rewards, self.scale)
         return state, log_potential
 
-    def score(
-        self, state: _State, step: int, log_weights: Tensor, generator: Generators
-    ) -> tuple[_State, Float64[Tensor, "B K"]]:
+    def score(self, state: _State, step: int, log_weights: Tensor) -> tuple[_State, Float64[Tensor, "B K"]]:
         """Score the clean samples that a state predicts; return the state and the log potential."""
         began = time.perf_counter()
-        inner, samples = self.model.clean_samples(state.inner, generator)
+        inner, samples = self.model.clean_samples(state.inner, self.clean)
         found = self.scorer(samples, where=f"at step {step} of {self.num_steps}")
         rewards, texts = soft_mean(found.reshape(*state.path.shape, -1), self.scale), None
         if self.settings.previews and isinstance(samples[0], str):
@@ -139,7 +139,7 @@ class _RewardedFromStart(_Rewarded):
     def initial_log_weights(self, state: _State) -> Tensor:
         # What the model keeps of the predictions is asked for again by step 0: a state is not replaced here.
         weights = torch.zeros(state.path.shape, dtype=torch.float64)
-        _, log_potential = self.score(state, 0, weights, self._generator)
+        _, log_potential = self.score(state, 0, weights)
         return log_potential
 
 
@@ -184,8 +184,9 @@ def steer_model(
     reward.load()
     known = check_metadata(metadata, texts)
     scorer = SampleScorer(reward, texts, known, max_batch=settings.max_batch, on_nan=settings.on_nan)
-    plan = _Rewarded(model, settings, scorer, len(texts))
-    rewarded = _RewardedFromStart(model, settings, scorer, len(texts)) if 0 in plan.steps else plan
+    clean = group_generators(settings.seed, indices, stream="clean")
+    plan = _Rewarded(model, settings, scorer, clean)
+    rewarded = _RewardedFromStart(model, settings, scorer, clean) if 0 in plan.steps else plan
     result = particle_gibbs(
         rewarded,
         num_sweeps=settings.num_sweeps,

@@ -50,6 +50,10 @@ class SteeringModel(Protocol):
     def clean_samples(self, state: Any, generator: Generators) -> tuple[Any, Any]:
         """Clean samples that a state predicts.
 
+        Args:
+            state: After some step.
+            generator: One a group, of a stream that is independent of that of the steps.
+
         Returns:
             The state, with what of the predictions the next step uses again, and B * K * N samples as a reward takes
             them: the N draws of a particle side by side, the K particles of a group side by side.

@@ -58,6 +58,8 @@ class Denoising:
         denoiser: What predicts; it may be stochastic in nothing.
         mask: Id of the mask, which is never predicted.
         never: Ids of other tokens that are not to be predicted.
+        vocab_size: Tokens that there are: further logits, which some networks have as padding, are never predicted;
+            None for as many as there are logits.
         temperature: Of the predictions, above 0: the model that is sampled has the law of `logits / temperature`.
         max_batch: Rows that the denoiser gets at once, in chunks filled up to exactly this size; None for all at once.
 
@@ -74,6 +76,7 @@ class Denoising:
         *,
         mask: int,
         never: tuple[int, ...] = (),
+        vocab_size: int | None = None,
         temperature: float = 1.0,
         max_batch: int | None = None,
     ) -> None:
@@ -82,7 +85,7 @@ class Denoising:
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"expected max_batch of at least 1, got {max_batch}; give None for no limit.")
         self.denoiser, self.mask, self.never = denoiser, mask, tuple(never)
-        self.temperature, self.max_batch = temperature, max_batch
+        self.vocab_size, self.temperature, self.max_batch = vocab_size, temperature, max_batch
         self.calls = 0
 
     @torch.no_grad()
@@ -113,7 +116,14 @@ class Denoising:
                 f"expected logits of {int(needed.sum())} positions from the denoiser, got {tuple(logits.shape)}; "
                 "return those of tokens[at]."
             )
+        if self.vocab_size is not None and logits.shape[1] < self.vocab_size:
+            raise ValueError(
+                f"expected logits of the tokenizer's {self.vocab_size} tokens from the denoiser, got "
+                f"{logits.shape[1]}; give the tokenizer that it was trained with."
+            )
         logits = logits.to(torch.float64) / self.temperature
+        if self.vocab_size is not None:
+            logits[:, self.vocab_size :] = -torch.inf
         logits[:, [self.mask, *self.never]] = -torch.inf
         found = torch.log_softmax(logits, dim=1)
         if bool(found.isnan().any()):

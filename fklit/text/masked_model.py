@@ -18,6 +18,7 @@ from fklit.text.nelbo import MaskedDenoiser
 from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.proposals import TokenProposal
 from fklit.text.published import load_published
+from fklit.text.reading import readable
 from fklit.text.steered_text import SteeredText, TextSampling
 from fklit.text.twisted import StepProposal
 
@@ -51,7 +52,7 @@ class MaskedTextModel:
         device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
 
     Raises:
-        ValueError: The tokenizer has no mask, or more tokens than the network.
+        ValueError: The tokenizer has no mask, more tokens than the network, or none of a name in `never`.
     """
 
     steered: ClassVar[type[SteeredText]] = SteeredText
@@ -72,11 +73,16 @@ class MaskedTextModel:
             raise ValueError(
                 f"expected a tokenizer with a mask, got {type(tokenizer).__name__} without; set mask_token."
             )
-        size = denoiser.settings.vocab_size if isinstance(denoiser, DiffusionTransformer) else len(tokenizer)
-        if len(tokenizer) > size:
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values())
+        size = self.vocab_size
+        if isinstance(denoiser, DiffusionTransformer):
+            size = denoiser.settings.vocab_size
+        elif isinstance(denoiser, MaskedLanguageModel):
+            size = denoiser.vocab_size
+        if self.vocab_size > size:
             raise ValueError(
-                f"expected a tokenizer of at most the network's {size} tokens, got {len(tokenizer)}; give the one that "
-                "the network was trained with."
+                f"expected a tokenizer of at most the network's {size} tokens, got {self.vocab_size}; give the one "
+                "that the network was trained with."
             )
         if isinstance(denoiser, nn.Module):
             denoiser.eval().requires_grad_(False)
@@ -88,8 +94,17 @@ class MaskedTextModel:
         self.schedule: NoiseSchedule = schedule or LogLinearSchedule()
         self.proposal = proposal
         self.mask = int(tokenizer.mask_token_id)
-        excluded = tokenizer.all_special_ids if never is None else tokenizer.convert_tokens_to_ids(list(never))
+        excluded = tokenizer.all_special_ids if never is None else self._ids(never)
         self.never = tuple(sorted({int(number) for number in excluded} - {self.mask}))
+
+    def _ids(self, words: Sequence[str]) -> list[int]:
+        known = self.tokenizer.get_vocab()
+        unknown = [word for word in words if word not in known]
+        if unknown:
+            raise ValueError(
+                f"expected never as tokens that the tokenizer has, got {', '.join(map(repr, unknown))}; omit them."
+            )
+        return [known[word] for word in words]
 
     @property
     def device(self) -> torch.device:
@@ -126,12 +141,14 @@ class MaskedTextModel:
             **given: Further arguments of the class.
 
         Raises:
+            OSError: There is no such model or tokenizer.
             ValueError: The files are of another model, or the tokenizer is of another size.
         """
         from transformers import AutoTokenizer
 
         network = load_published(source, revision=revision)
-        words = AutoTokenizer.from_pretrained(tokenizer)
+        with readable("a tokenizer", tokenizer):
+            words = AutoTokenizer.from_pretrained(tokenizer)
         if words.mask_token is None:
             words.add_special_tokens({"mask_token": "[MASK]"})
         if len(words) != network.settings.vocab_size:
@@ -151,12 +168,18 @@ class MaskedTextModel:
             source: Folder or id on the Hugging Face hub.
             revision: On the hub; None for the newest.
             **given: Further arguments of the class.
+
+        Raises:
+            OSError: There is no such model.
+            ValueError: Its tokenizer has no mask, or more tokens than the model.
         """
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        with readable("a tokenizer", source):
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         before, after = frame(tokenizer)
-        model = AutoModelForMaskedLM.from_pretrained(source, revision=revision)
+        with readable("a masked language model", source):
+            model = AutoModelForMaskedLM.from_pretrained(source, revision=revision)
         return cls(MaskedLanguageModel(model, before=before, after=after), tokenizer, **given)
 
     def _special(self) -> list[str]:
@@ -199,6 +222,9 @@ class MaskedTextModel:
     def _unknown(self, prompt: str, ids: list[int]) -> list[str]:
         if self.tokenizer.unk_token_id not in ids:
             return []
+        if not self.tokenizer.is_fast:  # it does not tell where in the text its tokens are
+            known = self.tokenizer.get_vocab()
+            return [word for word in self.tokenizer.tokenize(prompt) if word not in known]
         where = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
         found = zip(ids, where, strict=True)
         return [prompt[first:last] for number, (first, last) in found if number == self.tokenizer.unk_token_id]
@@ -215,6 +241,7 @@ class MaskedTextModel:
             self.denoiser,
             mask=self.mask,
             never=self.never,
+            vocab_size=self.vocab_size,
             temperature=sampling.temperature,
             max_batch=settings.max_batch,
         )

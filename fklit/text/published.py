@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
+from fklit.text.reading import readable
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 # Beginnings of names, published and ours.
@@ -80,6 +81,7 @@ def load_published(source: str, *, revision: str | None = None) -> DiffusionTran
 
     Raises:
         FileNotFoundError: The folder lacks a file.
+        OSError: A file cannot be read, or there is no such model on the hub.
         ValueError: The files are of another model.
     """
     from safetensors.torch import load_file
@@ -87,7 +89,9 @@ def load_published(source: str, *, revision: str | None = None) -> DiffusionTran
     config, weights = (_file(source, name, revision) for name in (_CONFIG, _WEIGHTS))
     network = DiffusionTransformer(published_settings(json.loads(config.read_text(encoding="utf-8"))))
     state: dict[str, Tensor] = {}
-    for name, value in load_file(weights).items():
+    with readable("weights", source):
+        found = load_file(weights)
+    for name, value in found.items():
         if (ours := our_name(name)) is not None:
             state[ours] = value.float()
     expected = network.state_dict()
@@ -113,4 +117,5 @@ def _file(source: str, name: str, revision: str | None) -> Path:
         return folder / name
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, name, revision=revision))
+    with readable(name, source):
+        return Path(hf_hub_download(source, name, revision=revision))

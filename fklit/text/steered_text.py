@@ -35,8 +35,8 @@ class TextSampling:
         for name, value in (("length", self.length), ("num_steps", self.num_steps), ("num_draws", self.num_draws)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"expected {name} as an integer of at least 1, got {value!r}; give one.")
-        if not self.temperature > 0:
-            raise ValueError(f"expected temperature above 0, got {self.temperature}; give a number such as 0.8.")
+        if not isinstance(self.temperature, int | float) or not self.temperature > 0:
+            raise ValueError(f"expected temperature above 0, got {self.temperature!r}; give a number such as 0.8.")
 
     def changed(self, given: Mapping[str, Any] | None) -> Self:
         """These with others in place of some.

@@ -322,6 +322,11 @@ def test_odd_arguments_give_one_line(pipeline, given, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_without_tokens_is_refused(pipeline):
+    with pytest.raises(ValueError, match="expected a prompt of at least one token, got ''; write one"):
+        DiffusionGemmaModel(pipeline, ["a", ""], CALL)
+
+
 def test_laws_that_are_not_known_are_refused(pipeline):
     from diffusers import DiscreteDDIMScheduler
     from diffusers.configuration_utils import ConfigMixin

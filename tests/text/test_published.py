@@ -13,6 +13,7 @@ from transformers import (
     BertForMaskedLM,
     EsmConfig,
     EsmForMaskedLM,
+    EsmTokenizer,
     PreTrainedTokenizerFast,
 )
 
@@ -129,8 +130,8 @@ def test_other_models_are_refused(published):
         load_published(str(folder))
 
 
-@pytest.mark.parametrize("kind", ["bert", "esm"])
-def test_masked_language_models_of_transformers_are_denoisers(kind, tmp_path):
+def bert_words(folder, mask_token="[MASK]"):
+    """A tokenizer of 11 words in a folder."""
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdef"])}
     plain = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -139,16 +140,23 @@ def test_masked_language_models_of_transformers_are_denoisers(kind, tmp_path):
     )
     PreTrainedTokenizerFast(
         tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(tmp_path)  # fmt: skip
-    size = {"vocab_size": 11, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "intermediate_size": 16, "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
+        mask_token=mask_token,
+    ).save_pretrained(folder)  # fmt: skip
+
+
+SIZE = {"vocab_size": 11, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bert", "esm"])
+def test_masked_language_models_of_transformers_are_denoisers(kind, tmp_path):
+    bert_words(tmp_path)
     torch.manual_seed(0)
     if kind == "bert":
-        network = BertForMaskedLM(BertConfig(**size)).eval()
+        network = BertForMaskedLM(BertConfig(**SIZE)).eval()
     else:
         network = EsmForMaskedLM(
-            EsmConfig(**size, mask_token_id=4, position_embedding_type="rotary", token_dropout=False)
+            EsmConfig(**SIZE, mask_token_id=4, position_embedding_type="rotary", token_dropout=False)
         ).eval()  # fmt: skip
     network.save_pretrained(tmp_path)
     made = MaskedTextModel.from_masked_lm(str(tmp_path), sampling=TextSampling(length=6, num_steps=6))
@@ -163,3 +171,32 @@ def test_masked_language_models_of_transformers_are_denoisers(kind, tmp_path):
     result = fklit.steer(made, ["a b", ""], num_particles=3, **reward)
     assert all(text.startswith("a b") and len(text.split()) == 6 for text in result.items[0])
     assert AutoTokenizer.from_pretrained(tmp_path).mask_token_id == 4
+
+
+def test_masked_language_models_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(OSError, match=r"expected a tokenizer in '.*nothing', got OSError \(.*\); give a folder"):
+        MaskedTextModel.from_masked_lm(str(tmp_path / "nothing"))
+    bert_words(tmp_path)
+    with pytest.raises(OSError, match="expected a masked language model in"):
+        MaskedTextModel.from_masked_lm(str(tmp_path))
+    BertForMaskedLM(BertConfig(**SIZE)).save_pretrained(tmp_path)
+    made = MaskedTextModel.from_masked_lm(str(tmp_path))
+    assert len(made.sample("a")[0][0].split()) == 32
+    with pytest.raises(ValueError, match="expected texts of at most 38 tokens, which BertForMaskedLM takes beside 2"):
+        fklit.steer(made, "a", reward=len, reward_scale=1.0, pipeline_kwargs={"length": 39})
+    BertForMaskedLM(BertConfig(**SIZE | {"vocab_size": 10})).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="expected a tokenizer of at most the network's 10 tokens, got 11"):
+        MaskedTextModel.from_masked_lm(str(tmp_path))
+    bert_words(tmp_path, mask_token=None)
+    with pytest.raises(ValueError, match=r"expected a tokenizer with a mask, got .* without"):
+        MaskedTextModel.from_masked_lm(str(tmp_path))
+
+
+def test_amino_acids_that_the_tokenizer_of_esm_does_not_know_are_named(tmp_path):
+    words = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSE", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = EsmTokenizer(str(tmp_path / "vocab.txt"))  # in Python: without places in the text
+    made = MaskedTextModel(lambda tokens, at: torch.zeros(int(at.sum()), 11), tokenizer)
+    assert made.encode(["LA"], 4).tolist() == [[4, 5, 10, 10]]
+    with pytest.raises(ValueError, match="expected words that the tokenizer knows, got '7' in the prompt 'LA7'"):
+        made.encode(["LA7"], 4)

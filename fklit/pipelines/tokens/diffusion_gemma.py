@@ -90,6 +90,8 @@ class DiffusionGemmaModel(BlockTextModel):
             ids, attention, _ = pipeline._prepare_inputs(
                 prompt=prompt, messages=None, image=None, add_generation_prompt=call["add_generation_prompt"]
             )
+            if not ids.shape[1]:
+                raise ValueError(f"expected a prompt of at least one token, got {prompt!r}; write one.")
             self.prompts.append((ids.to(device), attention.to(device)))
         self.canvas = int(pipeline.model.config.canvas_length)
         self.canvases = -(-int(call["gen_length"]) // self.canvas)
