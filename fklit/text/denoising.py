@@ -104,6 +104,7 @@ class Denoising:
 
         Raises:
             ValueError: The denoiser returned another shape, or no number.
+            TypeError: The denoiser returned no tensor.
         """
         rows = at.any(dim=1).nonzero().squeeze(1)
         # Copies of one text are asked for once, with all the positions that any of them needs.
@@ -159,11 +160,20 @@ class Denoising:
     def _logits(self, texts: Tensor, at: Tensor) -> Tensor:
         self.calls += len(texts)
         if self.max_batch is None:
-            return self.denoiser(texts, at)
+            return self._asked(texts, at)
         parts = []
         for some, where in zip(torch.split(texts, self.max_batch), torch.split(at, self.max_batch), strict=True):
             # Rows are filled up with copies that nothing is asked of: kernels round by the size of the batch.
             missing = self.max_batch - len(some)
             filled = torch.cat([some, some[-1:].expand(missing, -1)])
-            parts.append(self.denoiser(filled, torch.cat([where, torch.zeros_like(where[:1]).expand(missing, -1)])))
+            parts.append(self._asked(filled, torch.cat([where, torch.zeros_like(where[:1]).expand(missing, -1)])))
         return torch.cat(parts)
+
+    def _asked(self, texts: Tensor, at: Tensor) -> Tensor:
+        logits: object = self.denoiser(texts, at)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"expected a tensor of logits from {type(self.denoiser).__name__}, got {type(logits).__name__}; return "
+                "those of tokens[at]."
+            )
+        return logits

@@ -181,6 +181,14 @@ def test_odd_denoisers_are_refused(logits, message):
         run(model, num_particles=1)
 
 
+@pytest.mark.parametrize("max_batch", [None, 4])
+def test_denoisers_without_logits_are_refused(max_batch):
+    denoising = Denoising(lambda tokens, at: None, mask=3, max_batch=max_batch)
+    model = AncestralModel(denoising, torch.full((1, 3), 3), num_steps=1, schedule=LogLinearSchedule())
+    with pytest.raises(TypeError, match="expected a tensor of logits from function, got NoneType"):
+        run(model, num_particles=1)
+
+
 def test_numbers_out_of_range_are_refused(network):
     with pytest.raises(ValueError, match="expected temperature above 0"):
         Denoising(network, mask=3, temperature=0.0)
