@@ -31,7 +31,19 @@ from steering_stopwatch import measured
 
 from fklit.emoji.prompts import compositional_prompts
 
-SIDE = ("", "max", "calibrated", "twisted", "three scores", "early stop", "linear", "svdd", "code", "sequential")
+SIDE = (
+    "",
+    "max",
+    "calibrated",
+    "twisted",
+    "three scores",
+    "early stop",
+    "linear",
+    "latent reward",
+    "svdd",
+    "code",
+    "sequential",
+)
 
 
 def make_plan(given: argparse.Namespace) -> Plan:

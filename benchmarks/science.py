@@ -141,7 +141,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
             show(rows, console)
         else:
             work = list(molecule_cells(given))
-            summary, rows = summarize_molecules(run_cells(work, cells_file(given, name), console))
+            done = run_cells(work, cells_file(given, name), console)
+            summary, rows = summarize_molecules(done, given.strengths[-1])
             show_molecules(rows, console)
         known = {
             "summary": summary,

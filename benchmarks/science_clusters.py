@@ -63,7 +63,7 @@ def sampled(
     result = simulate(Target.annealed(expert, beta), num_particles=given.particles, **settings)
     x = result.samples if polish is None else polish(result.samples, group_generators(seed, 1, stream="polish"))
     seconds = time.perf_counter() - begun
-    chosen = result.sample_index(given.particles)[0]
+    chosen = result.sample_index(given.particles, systematic=True)[0]
     share = float(result.min_ess[0]) / given.particles
     return {**distances(x[0][chosen]), "min_ess": share, "seconds": seconds}
 

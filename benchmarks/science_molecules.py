@@ -48,24 +48,30 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
     measured = partial(figures, given, model)
     first, second = given.conditions
     both = f"{first} {second}"
-    exponents = {"guided": [1.0, 1.0, -1.0], "mean": [0.5, 0.5]}
-    three, two = [first, second, ""], [first, second]
+    three, two, mean = [first, second, ""], [first, second], [0.5, 0.5]
     arms: dict[str, Run] = {
         "unconditioned": partial(plain, given, model, ""),
         first: partial(plain, given, model, first),
         second: partial(plain, given, model, second),
         "both in one prompt": partial(plain, given, model, both),
-        "heuristic product": partial(product, given, model, three, exponents["guided"], False),
-        "weighted product": partial(product, given, model, three, exponents["guided"], True),
-        "heuristic average": partial(product, given, model, two, exponents["mean"], False),
-        "weighted average": partial(product, given, model, two, exponents["mean"], True),
+        "heuristic average": partial(product, given, model, two, mean, False),
+        "weighted average": partial(product, given, model, two, mean, True),
         "best of n": partial(best_of, given, model, first, 3),
         "FK steering": partial(steered, given, model),
         "best of n by the rewards": partial(best_of, given, model, "", 3),
     }
-    for seed in range(given.runs):
+    for strength in given.strengths:
+        exponents = [strength, strength, 1 - 2 * strength]
+        for word, corrected in (("heuristic", False), ("weighted", True)):
+            arms[product_arm(word, strength)] = partial(product, given, model, three, exponents, corrected)
+    for seed in range(given.first_run, given.first_run + given.runs):
         for name, run in arms.items():
             yield Cell(" and ".join(given.conditions), name, seed, partial(measured, run, seed))
+
+
+def product_arm(word: str, strength: float) -> str:
+    """Name of an arm that samples `p(x) (p(x | first) p(x | second) / p(x)^2)^strength`."""
+    return f"{word} product" if strength == 1 else f"{word} product, strength {strength:g}"
 
 
 def cells_file(given: argparse.Namespace, name: str) -> Path:
@@ -131,7 +137,7 @@ def steered(given: argparse.Namespace, model: MoleculeModel, seed: int) -> tuple
         max_batch=given.rows,
         pipeline_kwargs={"num_steps": given.molecule_steps},
     )
-    slots = result.sample_index(given.group, seed=seed).tolist()
+    slots = result.sample_index(given.group, seed=seed, systematic=True).tolist()
     made = [result.items[b][slot] for b, chosen in enumerate(slots) for slot in chosen]
     found = {"calls": result.budget.denoiser_calls, "seconds": time.perf_counter() - begun}
     return made, found | {"min_ess": float(result.min_ess.mean()) / (3 * given.group)}
@@ -205,17 +211,24 @@ def bootstrap(values: list[float], *, draws: int = 10_000) -> list[float]:
     return [float(tensor.mean()), low, high]
 
 
-def summarize(found: dict[tuple[str, str], list[dict[str, Any]]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Differences of the share that meets both, runs of one seed paired, and a row for each arm."""
+def summarize(
+    found: dict[tuple[str, str], list[dict[str, Any]]], strength: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Differences of the share that meets both, runs of one seed paired, and a row for each arm.
+
+    The product of the headline is that of this strength.
+    """
     by_arm = {arm: figures for (_, arm), figures in found.items()}
 
     def less(arm: str, other: str, figure: str) -> list[float]:
         pairs = zip(by_arm[arm], by_arm[other], strict=True)
         return bootstrap([one[figure] - two[figure] for one, two in pairs])
 
+    weighted = product_arm("weighted", strength)
     summary = {
-        "product_less_heuristic": less("weighted product", "heuristic product", "met"),
-        "product_less_best_of_n": less("weighted product", "best of n", "met"),
+        "product_less_heuristic": less(weighted, product_arm("heuristic", strength), "met"),
+        "product_less_best_of_n": less(weighted, "best of n", "met"),
+        "strength": strength,
     }
     if "drug_like_and_easy" in by_arm["FK steering"][0]:
         arms = ("FK steering", "best of n by the rewards")
@@ -270,7 +283,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--molecules-model", default="fklit:molecules", help="shipped name or exported folder")
     group.add_argument("--molecules-train", type=Path, default=Path("data/moses/train.smi"))
     group.add_argument("--conditions", nargs=2, default=["qed=high", "sa=low"], help="the two objectives")
+    group.add_argument(
+        "--strengths", type=float, nargs="+", default=[1.0], help="of products; the last is the chosen one"
+    )
     group.add_argument("--runs", type=int, default=10, help="seeds of each arm")
+    group.add_argument("--first-run", type=int, default=0, help="others than those that chose the strength")
     group.add_argument("--molecules", type=int, default=256, help="molecules of a run")
     group.add_argument("--molecule-steps", type=int, default=64)
     group.add_argument("--group", type=int, default=32, help="molecules of one steered group, of three times as many")

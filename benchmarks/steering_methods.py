@@ -8,6 +8,7 @@ from typing import Any
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
 from fklit.pipelines.tiny_decoder import TinyDecoder
+from fklit.rewards import LatentImageReward
 from fklit.sampling.look_ahead import LookAhead
 from fklit.steering.calibration import Calibrated
 from fklit.steering.fewer_particles import FewerParticles
@@ -16,6 +17,7 @@ from fklit.steering.search import SVDD, CoDe, SequentialBestOfN
 
 CALIBRATION = Path(__file__).parents[1] / "configs" / "steering" / "emoji_calibration.json"  # of tuning prompts
 TINY = TinyDecoder("fklit:emoji_tiny_autoencoder")
+LATENT = "fklit:emoji_latent_reward"
 GOOD = math.log(0.9)  # a score that counts as good: P(the picture shows the prompt) of 0.9
 
 Settings = dict[str, Any]
@@ -55,6 +57,9 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     "tiny decoder, look-ahead": lambda k, usual: (
         usual | {"preview_decoder": TINY, "look_ahead": LookAhead(num_samples=2, num_steps=2)}
     ),
+    # Latents scored without decoding them, by a model that foresees the reward: everywhere, or in the first half.
+    "latent reward": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT)},
+    "latent reward, then decoded": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT, until=0.5)},
     # Scales that grow.
     "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},
     "geometric": lambda k, usual: usual | {"tempering": Geometric()},

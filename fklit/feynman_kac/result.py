@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -113,15 +113,21 @@ class ParticleResult(Generic[State]):
         chosen = select(self.samples, self.best_index(scores).unsqueeze(1))
         return tree_map(lambda leaf: leaf.squeeze(1) if isinstance(leaf, Tensor) else leaf, chosen)
 
-    def sample_index(self, n: int = 1, *, seed: int = 0) -> Int64[Tensor, "B n"]:
-        """Return the slots of n independent draws by weight, with replacement, (B, n)."""
+    def sample_index(self, n: int = 1, *, seed: int = 0, systematic: bool = False) -> Int64[Tensor, "B n"]:
+        """Return the slots of n draws by weight, with replacement, (B, n).
+
+        Args:
+            n: at least 1.
+            seed: of the draw; with the group's index it determines the draw.
+            systematic: whether slot k of weight w is drawn `n w` times, rounded up or down at random, which leaves as
+                few copies as the weights allow; else draws are independent of each other given the particles. Each
+                single draw has the same law either way.
+        """
         check_count("n", n)
         generators = group_generators(seed, self.group_indices, stream="selection")
         weights = self.log_weights.exp().cpu()
-        drawn = [
-            torch.multinomial(row, n, replacement=True, generator=generator)
-            for row, generator in zip(weights, generators, strict=True)
-        ]
+        draw = _systematic_draws if systematic else partial(torch.multinomial, replacement=True)
+        drawn = [draw(row, n, generator=generator) for row, generator in zip(weights, generators, strict=True)]
         return torch.stack(drawn).to(self.log_weights.device)
 
     def sample(self, n: int = 1, *, seed: int = 0) -> Any:
@@ -230,3 +236,13 @@ def json_numbers(values: Tensor) -> Any:
         return item if math.isfinite(item) else None
 
     return plain(values.tolist())
+
+
+def _systematic_draws(weights: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    """Slots (n,) at equally spaced points of the cumulative weights (K,), with one offset, in random order."""
+    edges = weights.to(torch.float64).cumsum(0)
+    points = (torch.arange(n) + torch.rand(1, dtype=torch.float64, generator=generator)) / n
+    points.clamp_(max=1 - 2**-53)  # the sum above may round to n
+    # The last edge is 1 exactly, above every point; a slot of weight 0 has the edge of the one before it.
+    slots = torch.searchsorted(edges / edges[-1], points, right=True)
+    return slots[torch.randperm(n, generator=generator)]

@@ -100,7 +100,8 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     tiny_stable_diffusion(tmp_path / "pipeline")
     models = (PipelineSource(str(tmp_path / "pipeline")).pipeline, Function(redness), _Judge())
     monkeypatch.setattr(parts.steering_methods, "TINY", FastDecoder("float32"))
-    names = [name for name in parts.steering_methods.METHODS if name != "calibrated"]
+    of_the_emoji_scenes = ("calibrated", "latent reward", "latent reward, then decoded")
+    names = [name for name in parts.steering_methods.METHODS if name not in of_the_emoji_scenes]
     cells = parts.steering_cells
     arms = (cells.Arm("unsteered", 40), *(cells.Arm(name or "fk", 2, scale=40.0, method=name) for name in names))
     prompts = tuple(draw_prompts(2, held_out=False))
@@ -134,6 +135,10 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     wanted = (12 * 1.0 + scored * (3.0 + 0.25)) / (6 * 1.0 + 3.0 + 0.25)
     assert rows["max"]["equal_seconds_model"]["a model"]["n"] == pytest.approx(wanted)
 
+    table = load("beyond_tables").methods_table(figures)
+    assert (
+        table.count("\n") == 1 + len(names) and "| **early stop** | 2 |" in table and "| svdd (a search) | 2 |" in table
+    )
     load("beyond_figure").draw(figures | {"operations_at_full_size": {"a model": unit}}, tmp_path / "beyond.png")
     assert (tmp_path / "beyond.png").stat().st_size > 10_000
     console = Console(record=True, width=170)

@@ -162,3 +162,18 @@ def test_one_draw_by_weight_unless_told_otherwise() -> None:
     assert torch.equal(result.sample_index(9), result.sample_index(9, seed=0))
     shape = (result.num_groups, result.num_particles, list(result.group_indices))
     assert shape == (1, 2, [0])
+
+
+def test_systematic_draws_leave_as_few_copies_as_weights_allow() -> None:
+    even = _run(torch.zeros(2, 50))
+    assert torch.equal(even.sample_index(50, systematic=True).sort(dim=1).values, torch.arange(50).expand(2, 50))
+    assert even.sample_index(50).unique().numel() < 50
+    weights = torch.tensor([[0.5, 0.0, 0.22, 0.28, 0.0]], dtype=torch.float64)
+    result = _run(weights.log())
+    counts = torch.zeros(5)
+    for seed in range(400):
+        drawn = result.sample_index(7, seed=seed, systematic=True)
+        found = drawn.flatten().bincount(minlength=5)
+        assert bool((found >= (7 * weights[0]).floor()).all() and (found <= (7 * weights[0]).ceil()).all())
+        counts += torch.nn.functional.one_hot(drawn[0, 2], 5)  # any single draw has the weights as its law
+    assert bool(((counts / 400 - weights[0]).abs() <= 4 * (weights[0] * (1 - weights[0]) / 400).sqrt()).all())

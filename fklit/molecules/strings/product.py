@@ -26,8 +26,8 @@ class MoleculeResult(ParticleResult[Tensor]):
     smiles: list[list[str]]
 
     def sample_smiles(self, n: int = 1, *, seed: int = 0) -> list[list[str]]:
-        """Draws by weight, with replacement: B lists of n SMILES."""
-        slots = self.sample_index(n, seed=seed).tolist()
+        """Draws by weight, B lists of n SMILES, with as few copies as the weights allow (see `sample_index`)."""
+        slots = self.sample_index(n, seed=seed, systematic=True).tolist()
         return [[row[slot] for slot in chosen] for row, chosen in zip(self.smiles, slots, strict=True)]
 
 
