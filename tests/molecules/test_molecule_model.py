@@ -116,19 +116,24 @@ def test_predict_writes_a_report_with_drawings(tmp_path, monkeypatch):
             ],
         },
         "model": {"class_path": "SteeringTask", "init_args": model},
-        "data": {"class_path": "PromptDataModule", "init_args": {"prompts": ["qed=high"]}},
+        "data": {"class_path": "PromptDataModule", "init_args": {"prompts": ["qed=high", "any"]}},
     }
     (tmp_path / "run.json").write_text(json.dumps(config))
     main(["predict", "--config", "run.json", "--trainer.enable_progress_bar", "false"])
     from fklit.report.reading import read_run
 
-    (record,) = read_run(tmp_path / "out").records.values()
-    samples = read_texts(record)
+    records = read_run(tmp_path / "out").records
+    samples = read_texts(records[0])
     drawn = [sample for sample in samples if sample.text]
     assert drawn and all(sample.drawing.startswith("data:image/svg+xml;base64,") for sample in drawn)
     assert b"<svg" in base64.b64decode(drawn[0].drawing.partition(",")[2])
     page = parse(tmp_path / "out" / "report.html")
-    assert any(address.startswith("data:image/svg+xml") for address in page.addresses)
+    # Once on the prompt's card of the index, and once for each particle in full.
+    shown = sum(address.startswith("data:image/svg+xml") for address in page.addresses)
+    chosen = [read_texts(record)[record.chosen] for record in records.values()]
+    assert shown == sum(bool(one.text) for one in chosen) + sum(
+        bool(sample.text) for record in records.values() for sample in read_texts(record)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint")
