@@ -26,7 +26,9 @@ def draw(found: dict[str, Any], target: Path) -> None:
     """
     curve = sorted((int(n), figures["judge"]) for n, figures in found["best_of_n"].items())
     panels = ["measured here", *(f"{name}, by operations" for name in found["operations_at_full_size"])]
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 4.0), sharey=True, squeeze=False)
+    legend = 0.2 * (1 + (len(found["rows"]) + 3) // 3)  # inches
+    size = (3.6 * len(panels), 3.5 + legend)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.plot(*zip(*curve, strict=True), color="k", lw=1, label="best of n")
         for number, row in enumerate(found["rows"]):
@@ -45,7 +47,7 @@ def draw(found: dict[str, Any], target: Path) -> None:
         axis.minorticks_off()
     axes[0, 0].set_ylabel("judge of the chosen sample")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.tight_layout(rect=(0, legend / size[1], 1, 1))
     figure.savefig(target, dpi=90)
     plt.close(figure)
 

@@ -144,3 +144,10 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     console = Console(record=True, width=170)
     parts.beyond.show(figures, console)
     assert "sequential" in console.export_text()
+
+
+def test_the_guide_has_the_table_of_all_methods():
+    root = FOLDER.parent
+    found = json.loads((root / "docs" / "results" / "beyond_methods.json").read_text(encoding="utf-8"))
+    table = load("beyond_tables").methods_table(found)
+    assert table in (root / "docs" / "steering.md").read_text(encoding="utf-8")
