@@ -107,8 +107,9 @@ def timed(pipeline: Any, reward: Any, prompts: Sequence[str], given: argparse.Na
     table = arms(pipeline, reward, given)
     clock = time.process_time if pipeline.device.type == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in table}
+    size = min(given.batch, len(prompts))
     for turn in track(range(given.rounds + 1), description="rounds"):  # the first one is for the caches
-        chosen = np.random.default_rng(turn).choice(len(prompts), min(given.batch, len(prompts)), replace=False)
+        chosen = np.random.default_rng(turn).choice(len(prompts), size, replace=False)
         for name in list(table)[:: 1 if turn % 2 else -1]:
             begun = clock()
             table[name]([prompts[i] for i in chosen], 1000 * turn)
@@ -118,7 +119,7 @@ def timed(pipeline: Any, reward: Any, prompts: Sequence[str], given: argparse.Na
     for name in list(table)[1:]:
         mean, error = ratio(list(zip(seconds[name], seconds["plain loop"], strict=True)))
         found[name] = {"ratio": mean, "standard_error": error}
-    return {"seconds_of_the_loop": sum(seconds["plain loop"]) / len(seconds["plain loop"]) / given.batch, **found}
+    return {"seconds_of_the_loop": sum(seconds["plain loop"]) / len(seconds["plain loop"]) / size, **found}
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
