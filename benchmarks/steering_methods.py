@@ -20,6 +20,10 @@ TINY = TinyDecoder("fklit:emoji_tiny_autoencoder")
 LATENT = "fklit:emoji_latent_reward"
 GOOD = math.log(0.9)  # a score that counts as good: P(the picture shows the prompt) of 0.9
 
+CHEAP = {"preview_decoder": TINY, "stop_scoring_above": GOOD}
+EVERY_SECOND, EVERY = Schedule(every=2), Schedule()
+KNOWN = Schedule(indices=(3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25, 27))  # of the calibration, of 30
+
 Settings = dict[str, Any]
 OF_WEIGHTS = ("potential", "reward_schedule", "ess_threshold", "tempering")
 
@@ -52,6 +56,21 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         | {"preview_decoder": TINY, "stop_scoring_above": GOOD}
         | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
     ),
+    # More scores, which a cheap decoder pays for, and resampling at each of them whatever the weights are.
+    "tiny decoder, early stop, 15 scores": lambda k, usual: usual | CHEAP | {"reward_schedule": EVERY_SECOND},
+    "tiny decoder, early stop, 15 scores, always": lambda k, usual: (
+        usual | CHEAP | {"reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
+    ),
+    "tiny decoder, early stop, all scores": lambda k, usual: usual | CHEAP | {"reward_schedule": EVERY},
+    "tiny decoder, early stop, all scores, always": lambda k, usual: (
+        usual | CHEAP | {"reward_schedule": EVERY, "ess_threshold": 1.0}
+    ),
+    "calibrated, tiny decoder, early stop": lambda k, usual: (
+        usual | CHEAP | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0}
+    ),
+    "calibrated, tiny decoder, early stop, 17 scores": lambda k, usual: (
+        usual | CHEAP | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0, "reward_schedule": KNOWN}
+    ),
     # Clean samples drawn from each particle by one more evaluation of the denoiser each, in place of its prediction.
     "look-ahead": lambda k, usual: usual | {"look_ahead": LookAhead(num_samples=2, num_steps=2)},
     "tiny decoder, look-ahead": lambda k, usual: (
@@ -70,10 +89,11 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     ),
     # Searches, which do not sample the target.
     "svdd": lambda k, usual: _search(SVDD(children=k), usual),
+    "svdd, tiny decoder": lambda k, usual: _search(SVDD(children=k), usual) | {"preview_decoder": TINY},
     "code": lambda k, usual: _search(CoDe(block=5), usual),
     "sequential": lambda k, usual: _search(SequentialBestOfN(threshold=GOOD, most=16), usual),
 }
-SEARCHES = ("svdd", "code", "sequential")
+SEARCHES = ("svdd", "svdd, tiny decoder", "code", "sequential")
 EXACT = tuple(name for name in METHODS if name not in SEARCHES)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_files import write_fashion_mnist
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -117,3 +118,58 @@ def test_bfloat16_leaves_a_linear_response_and_no_small_nudge(tmp_path):
         assert run["exact response"][number_format]["cosine_recurrent"] > 0.99
         assert run["N = 2, beta 0.1"][number_format]["cosine_recurrent"] < 0.95
     assert run["exact response"]["TF32"]["distance"] < 1e-3
+
+
+def epoch_lines(folder, cell, seed, errors):
+    """Lines as `EpochLog` writes them, for errors of some epochs."""
+    target = folder / cell / str(seed)
+    target.mkdir(parents=True)
+    keys = (
+        *("alignment/error/l1", "alignment/error/l2", "alignment/symmetry"),
+        *("alignment/gradient/links.input-l1.forward_weight", "val/unconverged"),
+    )
+    lines = [
+        {"epoch": epoch, "cpu_seconds": 1800.0, "val/top1": 1 - error / 100} | dict.fromkeys(keys, 0.25)
+        for epoch, error in errors
+    ]
+    (target / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_runs_of_the_paper_go_on_in_stages_and_are_compared_at_equal_epochs(tmp_path, capsys):
+    module = load("eqprop_paper")
+    epoch_lines(tmp_path, "n6", 0, [(1, 20.0), (2, 16.0), (2, 15.0), (3, 14.0)])  # the second ran twice
+    epoch_lines(tmp_path, "n6", 1, [(1, 22.0), (2, 17.0)])
+    todo = list(module.work(tmp_path, ["n6", "exact_90"], 4))
+    first, later = [("exact_90", 0, 2), ("n6", 2, 2)], [("n6", 0, 4), ("exact_90", 0, 4), ("n6", 1, 4), ("n6", 2, 4)]
+    assert todo == first + later  # all to 2 epochs before any to 4
+    found = module.main(["--minutes", "0", "--folder", str(tmp_path), "--output", str(tmp_path / "r.json")])
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == found
+    (row,) = found
+    assert (row["seeds"], row["epochs"], row["published_error"]) == (2, 2, 14.3)
+    assert row["figures"]["error"] == pytest.approx([16.0, 1.0]) and row["curves"]["error"] == [21.0, 16.0]
+    assert row["cpu_hours"] == 2.0 and "16.0 ± 1.0" in capsys.readouterr().out
+
+
+def test_commands_of_the_paper_are_all_of_the_issue(capsys):
+    module = load("eqprop_paper")
+    assert module.main(["--dry"]) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines)) == 5 * 3 + 6
+    assert all("--trainer.max_epochs 50" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_of_the_paper_stops_and_goes_on(tmp_path):
+    """From its checkpoint: the weights after 1 and 1 more epochs are those after 2."""
+    module = load("eqprop_paper")
+    write_fashion_mnist(tmp_path / "data", size=100)
+    asked = ["--cells", "exact_0", "--processes", "1", "--minutes", "10", "--data_dir", str(tmp_path / "data")]
+    for epochs in ("1", "2"):
+        module.main([*asked, "--epochs", epochs, "--folder", str(tmp_path / "parts")])
+    module.main([*asked, "--epochs", "2", "--folder", str(tmp_path / "whole")])
+    parts, whole = (
+        torch.load(tmp_path / n / "exact_0" / "0" / "last.ckpt", weights_only=True) for n in ("parts", "whole")
+    )
+    assert parts["epoch"] == whole["epoch"]
+    for name, weight in whole["state_dict"].items():
+        torch.testing.assert_close(parts["state_dict"][name], weight, rtol=0, atol=0)
