@@ -6,6 +6,7 @@
     python benchmarks/homeostasis.py policy          # samples that have not converged, dropped and kept
     python benchmarks/homeostasis.py fashion_mnist --data_dir DIR
     python benchmarks/homeostasis.py conv --data_dir DIR      # a small conv net on padded Fashion-MNIST
+    python benchmarks/homeostasis.py conv_forms --data_dir DIR     # five seeds of its loss, at equal epochs and seconds
 
 Every run is the command that `--dry` prints. A finished run is a line of outputs/eqprop/EXPERIMENT.jsonl and is not
 repeated, so an interrupted benchmark goes on where it stopped. Figures are those of the last epoch; no run is selected.
@@ -43,6 +44,11 @@ def estimator(name: str, **settings: Any) -> tuple[str, str]:
 def homeostasis(**settings: Any) -> tuple[str, ...]:
     """Words that change settings of the homeostatic loss."""
     return tuple(word for name, value in settings.items() for word in (f"--model.homeostasis.{name}", str(value)))
+
+
+def epochs(number: int) -> tuple[str, ...]:
+    """Words for another number of epochs than the experiment's."""
+    return ("--trainer.max_epochs", str(number), "--trainer.check_val_every_n_epoch", str(number))
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,19 @@ EXPERIMENTS = {
     ),
     "fashion_mnist": Experiment("fashion_mnist", 5, {"EP": NONE, "EP + homeostasis": ()}),
     "conv": Experiment("fashion_mnist_conv", 4, {"EP": NONE, "EP + homeostasis": ()}),
+    "conv_forms": Experiment(
+        "fashion_mnist_conv",
+        4,
+        {
+            "two_term, 5 probes": homeostasis(form="two_term", probes=5),
+            "two_term, 1 probe": homeostasis(form="two_term", probes=1),
+            "two_term, 1 probe, 6 epochs": (*homeostasis(form="two_term", probes=1), *epochs(6)),
+            "squared, 5 probes": homeostasis(form="squared", probes=5),
+            "squared, 1 probe": homeostasis(form="squared", probes=1),
+            "squared, 1 probe, 6 epochs": (*homeostasis(form="squared", probes=1), *epochs(6)),
+        },
+        seeds=5,
+    ),
 }
 
 
