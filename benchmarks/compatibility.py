@@ -43,7 +43,10 @@ class LateError(BaseException):
 
 
 def exported() -> dict[str, str]:
-    """The pipeline classes that diffusers exports, with the folder of each; of deprecated ones only `KEPT`."""
+    """The pipeline classes that diffusers exports, with the folder of each; of deprecated ones only `KEPT`.
+
+    Those of ONNX, which there are only beside an onnxruntime, have no torch modules to steer and are left out.
+    """
     from diffusers import DiffusionPipeline
 
     structure = importlib.import_module("diffusers.pipelines")._import_structure
@@ -52,7 +55,7 @@ def exported() -> dict[str, str]:
         for name in [names] if isinstance(names, str) else names:
             kind = getattr(diffusers, name, None)
             pipeline = isinstance(kind, type) and issubclass(kind, DiffusionPipeline) and kind is not DiffusionPipeline
-            if pipeline and ("deprecated" not in kind.__module__ or name in KEPT):
+            if pipeline and "Onnx" not in name and ("deprecated" not in kind.__module__ or name in KEPT):
                 found[name] = folder
     return dict(sorted(found.items()))
 

@@ -21,12 +21,15 @@ TINY = TinyDecoder("fklit:emoji_tiny_autoencoder")
 LATENT = "fklit:emoji_latent_reward"
 GOOD = math.log(0.9)  # a score that counts as good: P(the picture shows the prompt) of 0.9
 
-CHEAP = {"preview_decoder": TINY, "stop_scoring_above": GOOD}
 EVERY_SECOND, EVERY = Schedule(every=2), Schedule()
 KNOWN = Schedule(indices=(3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25, 27))  # of the calibration, of 30
 
 Settings = dict[str, Any]
 OF_WEIGHTS = ("potential", "reward_schedule", "ess_threshold", "tempering")
+
+
+def _cheap() -> Settings:
+    return {"preview_decoder": TINY, "stop_scoring_above": GOOD}
 
 
 def _search(search: Any, usual: Settings) -> Settings:
@@ -58,14 +61,14 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
     ),
     # More scores, which a cheap decoder pays for, and resampling at each of them whatever the weights are.
-    "tiny decoder, early stop, always": lambda k, usual: usual | CHEAP | {"ess_threshold": 1.0},
-    "tiny decoder, early stop, 15 scores": lambda k, usual: usual | CHEAP | {"reward_schedule": EVERY_SECOND},
+    "tiny decoder, early stop, always": lambda k, usual: usual | _cheap() | {"ess_threshold": 1.0},
+    "tiny decoder, early stop, 15 scores": lambda k, usual: usual | _cheap() | {"reward_schedule": EVERY_SECOND},
     "tiny decoder, early stop, 15 scores, always": lambda k, usual: (
-        usual | CHEAP | {"reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
+        usual | _cheap() | {"reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
     ),
-    "tiny decoder, early stop, all scores": lambda k, usual: usual | CHEAP | {"reward_schedule": EVERY},
+    "tiny decoder, early stop, all scores": lambda k, usual: usual | _cheap() | {"reward_schedule": EVERY},
     "tiny decoder, early stop, all scores, always": lambda k, usual: (
-        usual | CHEAP | {"reward_schedule": EVERY, "ess_threshold": 1.0}
+        usual | _cheap() | {"reward_schedule": EVERY, "ess_threshold": 1.0}
     ),
     "early stop, 15 scores, always": lambda k, usual: (
         usual | {"stop_scoring_above": GOOD, "reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
@@ -88,10 +91,10 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         usual | {"preview_decoder": TINY, "reward_schedule": EVERY, "ess_threshold": 1.0}
     ),
     "calibrated, tiny decoder, early stop": lambda k, usual: (
-        usual | CHEAP | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0}
+        usual | _cheap() | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0}
     ),
     "calibrated, tiny decoder, early stop, 17 scores": lambda k, usual: (
-        usual | CHEAP | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0, "reward_schedule": KNOWN}
+        usual | _cheap() | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0, "reward_schedule": KNOWN}
     ),
     # Clean samples drawn from each particle by one more evaluation of the denoiser each, in place of its prediction.
     "look-ahead": lambda k, usual: usual | {"look_ahead": LookAhead(num_samples=2, num_steps=2)},
