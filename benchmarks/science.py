@@ -6,9 +6,8 @@
 
 lj    Lennard-Jones clusters of 13 particles, trained at temperature 2 by configs/correctors/lj13_hot.yaml and annealed
       to 1.5 and 1.0, and two systems whose scores are exact: a harmonic cluster, and four particles around rhombi and
-      squares. Arms: heuristic and corrected (Euler; the learned ones with --long-steps and with --steps), corrected by
-      Heun's steps with churn (half of --steps), corrected and polished by MALA at the exact energy (--steps), plain
-      parallel tempering, the network at its own temperature, and the floor.
+      squares. Arms: heuristic, corrected (Euler), corrected by Heun's steps with churn, corrected and polished by MALA
+      at the exact energy, plain parallel tempering, the network at its own temperature, and the floor.
 
       Figures: energy W1 and W2, W2 of pair distances, mean energy, least ESS of the run as a share of the particles,
       seconds.
@@ -112,13 +111,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train-steps", type=int, help="of a network; the configuration's if not given")
     parser.add_argument("--particles", type=int, default=400)
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--long-steps", type=int, default=600, help="of learned clusters, beside --steps")
     parser.add_argument("--systems", nargs="+", help="only those whose names start so, e.g. 'lj13 T=1.5'")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/science"))
     add_arguments(parser)
     given = parser.parse_args(words)
     if given.quick:
-        given.networks, given.samplings, given.particles, given.steps, given.long_steps = 1, 1, 40, 30, 40
+        given.networks, given.samplings, given.particles, given.steps = 1, 1, 40, 30
         given.runs, given.molecules, given.molecule_steps, given.group = 2, 8, 6, 4
     return given
 

@@ -121,20 +121,14 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         truth = reference.at(temperature)
         return sampled(expert, beta, lambda x: compared(system, x, truth), given, seed, **settings)
 
-    # Euler-Maruyama's steps heat the soft modes, a learned score or not: more of them, beside the usual number
-    many, few = {"num_steps": given.long_steps}, f", {given.steps} steps"
-    yield Cell(f"{name} T={HOT:g}", "base", seed, partial(run, 1.0, HOT, **many))
-    yield Cell(f"{name} T={HOT:g}", f"base{few}", seed, partial(run, 1.0, HOT))
+    yield Cell(f"{name} T={HOT:g}", "base", seed, partial(run, 1.0, HOT))
     yield Cell(f"{name} T={HOT:g}", "floor", seed, partial(floor_of, given, reference, HOT, HOT, seed))
     for temperature in temperatures:
         label, cold = f"{name} T={temperature:g}", partial(run, HOT / temperature, temperature)
         polish = LangevinPolish(system, temperature, num_steps=500, step_size=0.05)
         fewer = {"num_steps": max(given.steps // 2, 2), "proposal": Heun(churn=0.2)}
-        heuristic = partial(cold, increment=Uncorrected(), proposal=EulerMaruyama())
-        yield Cell(label, "heuristic", seed, partial(heuristic, **many))
-        yield Cell(label, "corrected", seed, partial(cold, **many))
-        yield Cell(label, f"heuristic{few}", seed, heuristic)
-        yield Cell(label, f"corrected{few}", seed, cold)
+        yield Cell(label, "heuristic", seed, partial(cold, increment=Uncorrected(), proposal=EulerMaruyama()))
+        yield Cell(label, "corrected", seed, cold)
         yield Cell(label, "corrected, Heun", seed, partial(cold, **fewer))
         yield Cell(label, "corrected, polished", seed, partial(cold, polish=polish))
         yield Cell(label, "parallel tempering", seed, partial(tempered, given, reference, temperature, seed))
