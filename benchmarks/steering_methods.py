@@ -7,7 +7,6 @@ from typing import Any
 
 from fklit.feynman_kac.schedule import Schedule
 from fklit.feynman_kac.tempering import Adaptive, Geometric, Linear
-from fklit.pipelines.fast_decoder import FastDecoder
 from fklit.pipelines.tiny_decoder import TinyDecoder
 from fklit.rewards import LatentImageReward
 from fklit.sampling.look_ahead import LookAhead
@@ -61,7 +60,6 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         | {"reward_schedule": Schedule(indices=(0.2, 0.3, 0.4, 0.6))}
     ),
     # More scores, which a cheap decoder pays for, and resampling at each of them whatever the weights are.
-    "tiny decoder, early stop, always": lambda k, usual: usual | _cheap() | {"ess_threshold": 1.0},
     "tiny decoder, early stop, 15 scores": lambda k, usual: usual | _cheap() | {"reward_schedule": EVERY_SECOND},
     "tiny decoder, early stop, 15 scores, always": lambda k, usual: (
         usual | _cheap() | {"reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
@@ -77,18 +75,10 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
         usual | {"stop_scoring_above": GOOD, "reward_schedule": EVERY, "ess_threshold": 1.0}
     ),
     # Scores also of prompts whose particles are all good, as a search has.
-    "always": lambda k, usual: usual | {"ess_threshold": 1.0},
-    "bfloat16 decoder, always": lambda k, usual: usual | {"preview_decoder": FastDecoder(), "ess_threshold": 1.0},
-    "bfloat16 decoder, 15 scores, always": lambda k, usual: (
-        usual | {"preview_decoder": FastDecoder(), "reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
-    ),
     "15 scores, always": lambda k, usual: usual | {"reward_schedule": EVERY_SECOND, "ess_threshold": 1.0},
     "all scores, always": lambda k, usual: usual | {"reward_schedule": EVERY, "ess_threshold": 1.0},
     "tiny decoder, 15 scores, always": lambda k, usual: (
         usual | {"preview_decoder": TINY, "reward_schedule": EVERY_SECOND, "ess_threshold": 1.0}
-    ),
-    "tiny decoder, all scores, always": lambda k, usual: (
-        usual | {"preview_decoder": TINY, "reward_schedule": EVERY, "ess_threshold": 1.0}
     ),
     "calibrated, tiny decoder, early stop": lambda k, usual: (
         usual | _cheap() | {"potential": Calibrated(CALIBRATION), "ess_threshold": 1.0}
