@@ -7,8 +7,8 @@
 A run of 50 epochs takes an hour and a half of one core, with continuous time six or more. All runs are therefore taken
 to 2 epochs, then to 5, 10, 20, 35 and 50, each from its last checkpoint, so that a benchmark that was stopped has them
 all at nearly the same number. The rates are constant: 10 epochs are the beginning of 50. A folder of --folder for each
-cell and seed holds its checkpoint, and `epochs.jsonl` with a line for each epoch. `fklit` stops a run at --minutes, and
-what it did since its last epoch is lost.
+cell and seed holds its checkpoint, and `epochs.jsonl` with a line for each epoch. No run begins after --minutes, and
+none begins another epoch that would end after them.
 """
 
 import argparse
@@ -88,21 +88,19 @@ def command(cell: Cell, seed: int, data_dir: str, epochs: int) -> list[str]:
     ]
 
 
-def bookkeeping(folder: Path, minutes: float) -> list[str]:
-    """What a run writes, from where it goes on, and when it stops."""
+def bookkeeping(folder: Path, ends: float) -> list[str]:
+    """What a run writes, from where it goes on, and the Unix time at which it is to be over."""
     align = {"every_n_epochs": 1, "num_batches": 4}
     keep = {"dirpath": str(folder), "save_last": True, "save_top_k": 1, "filename": "newest"}
     callbacks = [
         {"class_path": "fklit.callbacks.AlignmentCallback", "init_args": align},
-        {"class_path": "eqprop_paper_log.EpochLog", "init_args": {"path": str(folder / "epochs.jsonl")}},
+        {"class_path": "eqprop_paper_log.EpochLog", "init_args": {"path": str(folder / "epochs.jsonl"), "ends": ends}},
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep},
     ]
-    seconds = max(int(60 * minutes), 1)
     last = folder / "last.ckpt"
     return [
         *("--trainer.callbacks", json.dumps(callbacks), "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
         *("--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(folder)),
-        *("--trainer.max_time", json.dumps({"seconds": seconds})),
         *(("--ckpt_path", str(last)) if last.is_file() else ()),
     ]
 
@@ -116,9 +114,19 @@ def work(folder: Path, names: Sequence[str], epochs: int) -> Iterator[tuple[str,
                     yield name, seed, stage
 
 
+def check_folder(given: argparse.Namespace) -> None:
+    """Refuse a folder with runs of other words after `--`, whose epochs would count as those of these."""
+    for path in sorted(given.folder.glob("*/*/words.json")):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != given.more:
+            raise SystemExit(
+                f"expected {before} after --, as in {path.parent}, got {given.more}; give another --folder."
+            )
+
+
 def run(given: argparse.Namespace) -> None:
     """Work until the time is over, a run for each process."""
-    ends = time.monotonic() + 60 * given.minutes
+    ends = time.time() + 60 * given.minutes
     todo = list(work(given.folder, given.cells, given.epochs))
     here = str(Path(__file__).resolve().parent)  # where the callback is
     paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
@@ -126,12 +134,12 @@ def run(given: argparse.Namespace) -> None:
 
     def one(entry: tuple[str, int, int]) -> None:
         name, seed, stage = entry
-        left = (ends - time.monotonic()) / 60
         folder = given.folder / name / str(seed)
-        if left < 1 or len(read_epochs(folder / "epochs.jsonl")) >= stage:
+        if time.time() >= ends or len(read_epochs(folder / "epochs.jsonl")) >= stage:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        words = [*command(CELLS[name], seed, given.data_dir, stage), *given.more, *bookkeeping(folder, left)]
+        write_json_atomically(folder / "words.json", given.more)
+        words = [*command(CELLS[name], seed, given.data_dir, stage), *given.more, *bookkeeping(folder, ends)]
         with open(folder / "fklit.log", "ab") as log:
             done = subprocess.run([sys.executable, "-m", "fklit", *words], env=environment, stdout=log, stderr=log)
         if done.returncode:
@@ -234,6 +242,7 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
             for seed in range(CELLS[name].seeds):
                 print("fklit", shlex.join(command(CELLS[name], seed, given.data_dir, given.epochs)))
         return []
+    check_folder(given)
     run(given)
     rows = summarize(given.folder, given.cells)
     show(rows, Console(width=170))

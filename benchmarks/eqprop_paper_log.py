@@ -13,13 +13,21 @@ KEPT = ("train/dropped", "train/unconverged", "val/top1", "val/loss", "val/uncon
 class EpochLog(Callback):
     """Appends to a file after each epoch: its number from 1, processor seconds, and what was logged.
 
+    It also ends a run in time, after a whole epoch: the trainer's `max_time` cuts one short, validates and saves it.
+
     Args:
         path: the file, in a folder that exists.
+        ends: Unix time; no epoch begins that would be over later if it took as long as the one before.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, ends: float) -> None:
+        self.path, self.ends = Path(path), ends
         self._begun = time.process_time()
+        self._since = time.time()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time."""
+        self._since = time.time()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line; validation of the epoch is over by now."""
@@ -29,6 +37,8 @@ class EpochLog(Callback):
         self._begun = now
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if 2 * time.time() - self._since > self.ends:
+            trainer.should_stop = True
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The one door: steering of any model that owns its steps, such as a masked diffusion over text or molecules.
+"""Steering of any model that owns its steps, such as a masked diffusion over text or molecules.
 
 `fklit.steer(model, prompts, ...)` takes any object with a method `steering_model(prompts, settings)` that returns a
 `SteeringModel`. The model knows its states and draws; rewards, potentials, schedules and results are the same as for

@@ -150,6 +150,14 @@ def test_runs_of_the_paper_go_on_in_stages_and_are_compared_at_equal_epochs(tmp_
     assert row["cpu_hours"] == 2.0 and "16.0 ± 1.0" in capsys.readouterr().out
 
 
+def test_runs_of_other_words_are_not_counted(tmp_path):
+    module = load("eqprop_paper")
+    epoch_lines(tmp_path, "n6", 0, [(1, 20.0)])
+    (tmp_path / "n6" / "0" / "words.json").write_text('["--data.num_train", "500"]')
+    with pytest.raises(SystemExit, match=r"num_train.*got \[\]; give another --folder"):
+        module.main(["--minutes", "0", "--folder", str(tmp_path)])
+
+
 def test_commands_of_the_paper_are_all_of_the_issue(capsys):
     module = load("eqprop_paper")
     assert module.main(["--dry"]) == []
@@ -160,13 +168,15 @@ def test_commands_of_the_paper_are_all_of_the_issue(capsys):
 
 @pytest.mark.slow
 def test_a_run_of_the_paper_stops_and_goes_on(tmp_path):
-    """From its checkpoint: the weights after 1 and 1 more epochs are those after 2."""
+    """Its time is over in the first epoch, which it ends; from there the weights after two are those of one call."""
     module = load("eqprop_paper")
     write_fashion_mnist(tmp_path / "data", size=100)
-    asked = ["--cells", "exact_0", "--processes", "1", "--minutes", "10", "--data_dir", str(tmp_path / "data")]
-    for epochs in ("1", "2"):
-        module.main([*asked, "--epochs", epochs, "--folder", str(tmp_path / "parts")])
-    module.main([*asked, "--epochs", "2", "--folder", str(tmp_path / "whole")])
+    asked = ["--cells", "exact_0", "--processes", "1", "--epochs", "2", "--data_dir", str(tmp_path / "data")]
+    (row,) = module.main([*asked, "--minutes", "0.01", "--folder", str(tmp_path / "parts")])
+    assert row["epochs"] == 1
+    for folder in ("parts", "whole"):
+        (row,) = module.main([*asked, "--minutes", "10", "--folder", str(tmp_path / folder)])
+        assert row["epochs"] == 2
     parts, whole = (
         torch.load(tmp_path / n / "exact_0" / "0" / "last.ckpt", weights_only=True) for n in ("parts", "whole")
     )
