@@ -149,6 +149,13 @@ def test_a_reference_is_made_once_and_feeds_training_and_comparison(tmp_path):
     train, val = (torch.cat(list(loader)) for loader in (data.train_dataloader(), data.val_dataloader()))
     both = torch.cat([train, val])
     assert train.shape == (48, 4) and val.shape == (16, 4) and both.dtype == torch.float32
+    scored = ClusterDataModule(reference, temperature=2.0, batch_size=8, val_fraction=0.25, scores=True)
+    for plain, batch in zip(data.val_dataloader(), scored.val_dataloader(), strict=True):
+        assert torch.equal(plain, batch["x"])
+        x = plain.double().requires_grad_()
+        gradient = torch.autograd.grad(-reference.system.energy(x).sum() / 2.0, x)[0]
+        torch.testing.assert_close(batch["score"], gradient.float())
+    assert set(next(iter(scored.train_dataloader()))) == {"x", "score"}
     again = ClusterReference(HarmonicCluster(SPRINGS, 2), [1.0, 2.0], **settings)
     torch.testing.assert_close(both.sort(dim=0).values, again.at(2.0).sort(dim=0).values)
     other = ClusterReference(system, [1.0, 2.0], **{**settings, "num_steps": 61})

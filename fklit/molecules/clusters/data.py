@@ -11,19 +11,25 @@ from fklit.checks import check_count, check_fraction
 from fklit.molecules.clusters.parallel_tempering import index_of
 from fklit.molecules.clusters.reference import ClusterReference
 
+Batch = Tensor | dict[str, Tensor]
 
-class _Samples(Dataset[Tensor]):
-    def __init__(self, points: Tensor) -> None:
-        self.points = points
+
+class _Samples(Dataset[Batch]):
+    def __init__(self, points: Tensor, scores: Tensor | None) -> None:
+        self.points, self.scores = points, scores
 
     def __len__(self) -> int:
         return len(self.points)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.points[index]
+    def __getitem__(self, index: int) -> Batch:
+        return self._at(index)
 
-    def __getitems__(self, indices: list[int]) -> Tensor:
-        return self.points[indices]
+    def __getitems__(self, indices: list[int]) -> Batch:
+        return self._at(indices)
+
+    def _at(self, index: int | list[int]) -> Batch:
+        points = self.points[index]
+        return points if self.scores is None else {"x": points, "score": self.scores[index]}
 
 
 def _as_is(batch: Any) -> Any:
@@ -33,6 +39,9 @@ def _as_is(batch: Any) -> Any:
 class ClusterDataModule(LightningDataModule):
     """Samples of a cluster at one temperature, batches (n, d) of mean-free coordinates, float32, for `ScoreModelTask`.
 
+    With `scores` a batch is a dictionary: the samples under "x" and, under "score", the gradients of their log density,
+    which are forces over the temperature.
+
     The last samples of every chain are held out. Nothing is turned or permuted: that is for the network.
 
     Args:
@@ -41,6 +50,7 @@ class ClusterDataModule(LightningDataModule):
         val_fraction: Held-out share, above 0.
         batch_size: Samples of a batch of one process.
         seed: Of their order.
+        scores: Whether batches have scores, for `target_score_std` of the task.
 
     Raises:
         ValueError: For numbers out of range, or a temperature that the reference does not have.
@@ -54,27 +64,34 @@ class ClusterDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         batch_size: int = 256,
         seed: int = 0,
+        scores: bool = False,
     ) -> None:
         super().__init__()
         index_of(reference.temperatures, temperature)
         if not 0 < check_fraction("val_fraction", val_fraction) < 1:
             raise ValueError(f"expected a val_fraction between 0 and 1, got {val_fraction}; hold some samples out.")
         self.reference, self.temperature, self.val_fraction = reference, temperature, val_fraction
-        self.batch_size, self.seed = check_count("batch_size", batch_size), seed
+        self.batch_size, self.seed, self.scores = check_count("batch_size", batch_size), seed, scores
 
     def prepare_data(self) -> None:
         """Makes the reference's file."""
         self.reference.make()
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """The first samples of the chains, in random order."""
         order = torch.Generator().manual_seed(self.seed)
-        data = _Samples(self._split()[0])
+        data = self._samples(self._split()[0])
         return DataLoader(data, self.batch_size, shuffle=True, generator=order, collate_fn=_as_is, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """The last ones."""
-        return DataLoader(_Samples(self._split()[1]), self.batch_size, collate_fn=_as_is)
+        return DataLoader(self._samples(self._split()[1]), self.batch_size, collate_fn=_as_is)
+
+    def _samples(self, points: Tensor) -> _Samples:
+        if not self.scores:
+            return _Samples(points, None)
+        _, gradient = self.reference.system.energy_and_gradient(points.double())
+        return _Samples(points, (-gradient / self.temperature).to(points.dtype))
 
     def _split(self) -> tuple[Tensor, Tensor]:
         points = self.reference.at(self.temperature)

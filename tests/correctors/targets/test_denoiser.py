@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fklit.analytic import GaussianMixture
 from fklit.correctors import DenoiserMLP
 from fklit.correctors.targets.denoiser import FourierFeatures
 from fklit.correctors.targets.score_model_task import ScoreModelTask
@@ -62,7 +63,8 @@ def test_levels_are_log_normal(monkeypatch):
     seen = []
     task = ScoreModelTask(DenoiserMLP(2, 8, 1), log_sigma_mean=-0.7, log_sigma_std=0.3)
     monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
-    monkeypatch.setattr(task, "loss", lambda x, log_sigma, noise: seen.append((log_sigma, noise)) or torch.zeros(()))
+    record = lambda x, log_sigma, noise, score: seen.append((log_sigma, noise)) or torch.zeros(())  # noqa: E731
+    monkeypatch.setattr(task, "loss", record)
     torch.manual_seed(0)
     task.training_step({"x": torch.zeros(20_000, 2)}, 0)
     for _ in range(2):
@@ -99,3 +101,41 @@ def test_draws_of_a_mixture_are_those_of_its_seed():
     again = MixtureDataModule([[-1.0, 0.5], [1.0, -0.5]], 0.1, seed=3, **settings)
     assert torch.equal(torch.cat(list(again.train_dataloader())), train)
     assert math.isclose(float(val.var()), float(data.law.moments()[1].mean()), rel_tol=0.5)
+
+
+def test_target_scores_of_a_gaussian_leave_no_variance():
+    """For Gaussian data of variance v the mixture of data and scores is the exact denoiser, whatever the noise was."""
+    x, sigma = vectors()
+    noise = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+    noisy = x + sigma.unsqueeze(1) * noise
+    task = ScoreModelTask(DenoiserMLP(2, 8, 1), target_score_std=0.5)
+    exact = 0.25 / (0.25 + sigma.square().unsqueeze(1)) * noisy
+    torch.testing.assert_close(task.regression_target(x, noisy, sigma, -x / 0.25), exact)
+    assert torch.equal(ScoreModelTask(DenoiserMLP(2, 8, 1)).regression_target(x, noisy, sigma, None), x)
+
+
+@pytest.mark.parametrize("std", [0.05, 0.4, 3.0])
+def test_the_mean_of_the_regression_target_is_the_exact_denoiser(std):
+    """By quadrature over the data of a mixture, where neither data nor scores alone are without variance."""
+    law = GaussianMixture([[-1.0], [0.7]], 0.09, [0.4, 0.6])
+    grid = torch.linspace(-4, 4, 8001, dtype=torch.float64).unsqueeze(1)
+    scores, density = law.score(grid), law.log_density(grid)
+    task = ScoreModelTask(DenoiserMLP(1, 8, 1), target_score_std=std)
+    for level in (0.05, 0.3, 2.0):
+        sigma = torch.full((len(grid),), level, dtype=torch.float64)
+        for point in (-1.2, 0.0, 0.9):
+            noisy = torch.full_like(grid, point)
+            posterior = (density - 0.5 * ((noisy - grid) / level).square().squeeze(1)).softmax(0)
+            mean = posterior @ task.regression_target(grid, noisy, sigma, scores)
+            torch.testing.assert_close(mean, posterior @ grid, rtol=1e-6, atol=1e-6)
+
+
+def test_scores_that_are_missing_are_asked_for():
+    task = ScoreModelTask(DenoiserMLP(2, 8, 1), target_score_std=0.5)
+    x = torch.zeros(4, 2)
+    for batch in (x, {"x": x}, {"x": x, "score": torch.zeros(4, 3)}):
+        with pytest.raises(ValueError, match=r"expected gradients of the log density, .* with target_score_std"):
+            task.training_step(batch, 0)
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="expected a positive target_score_std or None"):
+            ScoreModelTask(DenoiserMLP(2), target_score_std=wrong)
