@@ -155,6 +155,6 @@ class ScoreModelTask(LightningModule):
             scores_found = "none" if score is None else f"one of shape {tuple(score.shape)}"
             raise ValueError(
                 f"expected gradients of the log density, {tuple(x.shape)}, under 'score' of the batch with "
-                f"target_score_std, got {scores_found}; add them (ClusterDataModule does with scores=True), or pass None."
+                f"target_score_std, got {scores_found}; add them (ClusterDataModule(scores=True) does), or pass None."
             )
         return x, score
