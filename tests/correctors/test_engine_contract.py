@@ -15,6 +15,7 @@ from fklit.correctors import (
     Heun,
     Ramp,
     ReverseKernel,
+    StrangSplitting,
     Target,
     Uncorrected,
     VariancePreserving,
@@ -24,7 +25,7 @@ from fklit.feynman_kac import Schedule, group_generators, normals
 
 FIRST, SECOND, THIRD = experts()
 TARGET = Target.guided(SECOND, FIRST, 2.0)
-PROPOSALS = [EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama("ode"), Heun(0.1), ReverseKernel()]
+PROPOSALS = [EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama("ode"), Heun(0.1), ReverseKernel(), StrangSplitting()]
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=repr)

@@ -19,6 +19,7 @@ from fklit.correctors.simulation.reference_check import ReferenceCheck, referenc
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
 from fklit.correctors.simulation.step_bias import StepBias, step_bias
+from fklit.correctors.simulation.strang_splitting import StrangSplitting
 from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SimulationResult",
     "StepBias",
     "StiffTiltError",
+    "StrangSplitting",
     "Uncorrected",
     "ZetaCheck",
     "check_proper",

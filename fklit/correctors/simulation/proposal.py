@@ -5,6 +5,7 @@ proposal            step                                                        
 ==================  ==============================================================  ===============================
 EulerMaruyama       drift `-f + g^2/2 S_q + zeta^2 g^2/2 S`, noise `zeta g`         Gaussian, unless zeta = 0
                     (with a tilt split, see `tilt_step`)                            or the step is split
+StrangSplitting     the same with zeta = 1, half of the noise before the drift      none
 Heun                churn by the forward kernel, then the probability-flow ODE      none
 ReverseKernel       the locally optimal product of the experts' kernels             Gaussian
 ==================  ==============================================================  ===============================
