@@ -41,9 +41,8 @@ def test_it_runs_and_resumes(modules, tmp_path, monkeypatch):
     found = modules[0].main(words)
     cells = (tmp_path / "out" / "quick.lj.cells.jsonl").read_text().splitlines()
     assert {"lj5 T=1.5", "harmonic T=1.5", "mixture beta=2"} <= set(found["summary"]["lj"])
-    assert {"heuristic", "corrected", "corrected, Euler-Maruyama", "corrected, polished", "parallel tempering", "floor"} <= set(
-        found["summary"]["lj"]["lj5 T=1.5"]
-    )
+    arms = {"heuristic", "corrected", "corrected, Euler-Maruyama", "corrected, polished", "parallel tempering", "floor"}
+    assert arms <= set(found["summary"]["lj"]["lj5 T=1.5"])
     again = modules[0].main(words)
     assert again["summary"] == found["summary"]
     assert (tmp_path / "out" / "quick.lj.cells.jsonl").read_text().splitlines() == cells
