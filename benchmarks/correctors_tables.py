@@ -16,6 +16,7 @@ PARTS = (
     "pipelines",
     "variance",
     "gmm40",
+    "steps",
     "throughput",
     "overhead",
     "mutual_information",
@@ -48,11 +49,24 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         "gmm40": _gmm40(rows["gmm40"]),
         "summaries": _summaries(rows["summaries"]),
     }
+    if "steps" in rows:
+        found["steps"] = _steps(rows["steps"])
     if "pictures" in rows:
         found["pictures"] = _pictures(rows["pictures"])
     if "emoji" in rows:
         found["emoji"] = _emoji(rows["emoji"])
     return found
+
+
+def _steps(rows: list[Row]) -> str:
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    body = []
+    for temperature, count in dict.fromkeys((row["temperature"], row["evaluations"]) for row in rows):
+        found = [row for row in rows if (row["temperature"], row["evaluations"]) == (temperature, count)]
+        errors = [row["figures"]["energy_error"] for row in sorted(found, key=lambda row: ways.index(row["way"]))]
+        cells = [f"{100 * error['mean']:+.1f} ± {100 * error['standard_error']:.1f}" for error in errors]
+        body.append([temperature, count, *cells])
+    return _table(["temperature", "evaluations", *ways], body)
 
 
 def _mixtures(rows: list[Row]) -> str:

@@ -19,7 +19,7 @@ from fklit.correctors import (
     EulerMaruyama,
     FittedControl,
     Ramp,
-    StrangSplitting,
+    SplitNoise,
     Target,
     TrainedExpert,
     Uncorrected,
@@ -130,7 +130,7 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
     def run(beta: float, temperature: float, **settings: Any) -> dict[str, Any]:
         train(given, network)
         truth = reference.at(temperature)
-        settings = {"proposal": StrangSplitting(), **settings}
+        settings = {"proposal": SplitNoise(), **settings}
         return sampled(expert, beta, lambda x: compared(system, x, truth), given, seed, **settings)
 
     yield Cell(f"{name} T={HOT:g}", "base", seed, partial(run, 1.0, HOT))

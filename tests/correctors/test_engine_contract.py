@@ -15,7 +15,7 @@ from fklit.correctors import (
     Heun,
     Ramp,
     ReverseKernel,
-    StrangSplitting,
+    SplitNoise,
     Target,
     Uncorrected,
     VariancePreserving,
@@ -25,7 +25,7 @@ from fklit.feynman_kac import Schedule, group_generators, normals
 
 FIRST, SECOND, THIRD = experts()
 TARGET = Target.guided(SECOND, FIRST, 2.0)
-PROPOSALS = [EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama("ode"), Heun(0.1), ReverseKernel(), StrangSplitting()]
+PROPOSALS = [EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama("ode"), Heun(0.1), ReverseKernel(), SplitNoise()]
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=repr)

@@ -18,8 +18,8 @@ from fklit.correctors.simulation.rate import Rate
 from fklit.correctors.simulation.reference_check import ReferenceCheck, reference_check
 from fklit.correctors.simulation.result import SimulationResult
 from fklit.correctors.simulation.reverse_kernel import ReverseKernel
+from fklit.correctors.simulation.split_noise import SplitNoise
 from fklit.correctors.simulation.step_bias import StepBias, step_bias
-from fklit.correctors.simulation.strang_splitting import StrangSplitting
 from fklit.correctors.simulation.tilt_step import StiffTiltError
 
 __all__ = [
@@ -46,9 +46,9 @@ __all__ = [
     "ReferenceCheck",
     "ReverseKernel",
     "SimulationResult",
+    "SplitNoise",
     "StepBias",
     "StiffTiltError",
-    "StrangSplitting",
     "Uncorrected",
     "ZetaCheck",
     "check_proper",

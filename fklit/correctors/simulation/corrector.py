@@ -157,7 +157,7 @@ class Corrector:
     ) -> tuple[dict[str, Any], Tensor]:
         """Move from the t-th time of the grid to the next and weigh the step."""
         interval = self.intervals[t]
-        x, denoising_interval = self.proposal.prepare(self.target.path, state["x"], interval, generator)
+        x, denoising_interval = self.proposal.prepare(self.target, state["x"], interval, generator)
         before = self._evaluate(x, denoising_interval.t, state["log_q"])
         shift, shift_weight = None, None
         if self.control is not None:

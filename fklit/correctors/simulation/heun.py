@@ -8,7 +8,7 @@ from torch import Tensor
 from fklit.checks import check_non_negative
 from fklit.correctors.simulation.proposal import Move, Proposal
 from fklit.correctors.targets.evaluation import Evaluation
-from fklit.correctors.targets.paths.noise_path import Interval, NoisePath
+from fklit.correctors.targets.paths.noise_path import Interval
 from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.randomness import Generators, normals
 
@@ -40,8 +40,9 @@ class Heun(Proposal):
                 f"expected 0 <= lowest < highest, got lowest={self.lowest} and highest={self.highest}; they are levels."
             )
 
-    def prepare(self, path: NoisePath, x: Tensor, interval: Interval, generator: Generators) -> tuple[Tensor, Interval]:
+    def prepare(self, target: Target, x: Tensor, interval: Interval, generator: Generators) -> tuple[Tensor, Interval]:
         """Raise the noise level by the forward kernel."""
+        path = target.path
         level = path.level(interval.t)
         if self.churn == 0 or not self.lowest <= level <= self.highest:
             return x, interval

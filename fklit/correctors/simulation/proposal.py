@@ -5,7 +5,7 @@ proposal            step                                                        
 ==================  ==============================================================  ===============================
 EulerMaruyama       drift `-f + g^2/2 S_q + zeta^2 g^2/2 S`, noise `zeta g`         Gaussian, unless zeta = 0
                     (with a tilt split, see `tilt_step`)                            or the step is split
-StrangSplitting     the same with zeta = 1, half of the noise before the drift      none
+SplitNoise          the same with zeta = 1, a part of the noise before the drift    none
 Heun                churn by the forward kernel, then the probability-flow ODE      none
 ReverseKernel       the locally optimal product of the experts' kernels             Gaussian
 ==================  ==============================================================  ===============================
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fklit.correctors.targets.evaluation import Evaluation
-from fklit.correctors.targets.paths.noise_path import Interval, NoisePath
+from fklit.correctors.targets.paths.noise_path import Interval
 from fklit.correctors.targets.target import Target
 from fklit.feynman_kac.randomness import Generators
 
@@ -70,7 +70,7 @@ class Proposal(ABC):
     def check(self, target: Target, intervals: Sequence[Interval]) -> None:  # noqa: B027
         """Raise a `ProposalError` if a step is not defined for this target."""
 
-    def prepare(self, path: NoisePath, x: Tensor, interval: Interval, generator: Generators) -> tuple[Tensor, Interval]:
+    def prepare(self, target: Target, x: Tensor, interval: Interval, generator: Generators) -> tuple[Tensor, Interval]:
         """Return the samples at which the target is evaluated and the denoising interval that starts there."""
         return x, interval
 

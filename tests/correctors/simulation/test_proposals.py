@@ -106,13 +106,14 @@ def test_a_heun_step_is_that_of_karras(path):
 def test_a_churn_is_a_draw_of_the_forward_kernel():
     path = EDM(0.02, 10.0)
     interval = path.interval(0.5, 0.4)
-    x, longer = Heun(0.3).prepare(path, X, interval, generator())
+    target = Target.annealed(GaussianMixture([[0.0]], 1.0).on(path), 1.0)
+    x, longer = Heun(0.3).prepare(target, X, interval, generator())
     top = path.time_at(1.3 * path.level(0.5))
     noise = normals(generator(), X.shape, dtype=torch.float64)
     added = math.sqrt(path.sigma(top) ** 2 - path.sigma(0.5) ** 2)
     torch.testing.assert_close(x, X + added * noise)
     assert longer == path.interval(top, 0.4) and path.level(top) == pytest.approx(1.3 * path.level(0.5))
-    scaled, _ = Heun(0.3).prepare(PATH, X, INTERVAL, generator())
+    scaled, _ = Heun(0.3).prepare(Target.annealed(FIRST, 1.0), X, INTERVAL, generator())
     ratio, variance = PATH.forward(0.5, PATH.time_at(1.3 * PATH.level(0.5)))
     torch.testing.assert_close(scaled, ratio * X + math.sqrt(variance) * noise)
 
@@ -120,15 +121,16 @@ def test_a_churn_is_a_draw_of_the_forward_kernel():
 def test_where_there_is_no_churn():
     path = EDM(0.02, 10.0)
     interval, level = path.interval(0.5, 0.4), path.level(0.5)
+    target = Target.annealed(GaussianMixture([[0.0]], 1.0).on(path), 1.0)
     for heun in (Heun(0.0), Heun(0.3, lowest=1.01 * level), Heun(0.3, highest=0.99 * level)):
-        x, same = heun.prepare(path, X, interval, None)
+        x, same = heun.prepare(target, X, interval, None)
         assert x is X and same is interval
     for heun in (Heun(0.3, lowest=level), Heun(0.3, highest=level)):
-        assert heun.prepare(path, X, interval, generator())[1].t > 0.5
+        assert heun.prepare(target, X, interval, generator())[1].t > 0.5
     top = path.interval(1.0, 0.9)
-    assert Heun(0.3).prepare(path, X, top, None) == (X, top)
+    assert Heun(0.3).prepare(target, X, top, None) == (X, top)
     nearly = path.interval(0.99, 0.9)
-    assert Heun(0.9).prepare(path, X, nearly, generator())[1].t == pytest.approx(1.0)
+    assert Heun(0.9).prepare(target, X, nearly, generator())[1].t == pytest.approx(1.0)
     for wrong in ({"lowest": 1.0, "highest": 1.0}, {"lowest": -1.0}):
         with pytest.raises(ValueError, match="expected 0 <= lowest < highest"):
             Heun(**wrong)
