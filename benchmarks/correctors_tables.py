@@ -64,7 +64,7 @@ def _steps(rows: list[Row]) -> str:
     for temperature, count in dict.fromkeys((row["temperature"], row["evaluations"]) for row in rows):
         found = [row for row in rows if (row["temperature"], row["evaluations"]) == (temperature, count)]
         errors = [row["figures"]["energy_error"] for row in sorted(found, key=lambda row: ways.index(row["way"]))]
-        cells = [f"{100 * error['mean']:+.1f} ± {100 * error['standard_error']:.1f}" for error in errors]
+        cells = [f"{100 * error['mean']:+.1f} ± {100 * error['se']:.1f}" for error in errors]
         body.append([temperature, count, *cells])
     return _table(["temperature", "evaluations", *ways], body)
 

@@ -140,6 +140,8 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         polish = LangevinPolish(system, temperature, num_steps=500, step_size=0.05)
         yield Cell(label, "heuristic", seed, partial(cold, increment=Uncorrected()))
         yield Cell(label, "corrected", seed, cold)
+        control = {"control": FittedControl(isotropic=True), "ess_threshold": 0.5}
+        yield Cell(label, "corrected, control", seed, partial(cold, **control))
         if temperature == temperatures[0]:
             yield Cell(label, "corrected, Euler-Maruyama", seed, partial(cold, proposal=EulerMaruyama()))
         yield Cell(label, "corrected, polished", seed, partial(cold, polish=polish))

@@ -28,6 +28,7 @@ def simulation():
 
 @pytest.fixture(scope="module")
 def benchmark(simulation):
+    _load("correctors_steps")
     _load("correctors_pipelines")  # which finds the parts before it among the loaded modules
     return _load("correctors")
 
@@ -67,6 +68,15 @@ def test_figures_of_a_small_run(simulation):
     assert log_z == pytest.approx(0.961, abs=1e-3)
     labels, cell = next(iter(simulation.gmm40(particles=200, steps=10)))
     assert labels == {"method": "truth against truth"} and cell(0)["mode_tv"] < 0.5
+
+
+def test_figures_of_long_steps(simulation):
+    module = _load("correctors_steps")
+    cells = list(module.steps())
+    labels = [labels for labels, _ in cells]
+    assert len(cells) == 27 and labels[0] == {"temperature": "2", "evaluations": "60", "way": "Euler-Maruyama"}
+    first, second = (cells[k][1](0) for k in (0, 1))
+    assert 0.05 < first["energy_error"] < 0.3 and abs(second["energy_error"]) < 0.08
 
 
 @pytest.mark.slow

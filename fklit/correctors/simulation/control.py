@@ -71,15 +71,20 @@ class FittedControl(Control):
         pool_groups: whether all groups, which must then share one target, are fitted together. Needed for groups of few
             particles; a group's result then depends on the other groups.
         strength: factor on theta, in [0, 1].
+        isotropic: whether all coordinates share one slope and there is no offset: one feature, `d + <x, S>`. For laws
+            that do not change when coordinates turn or permute, such as clusters, whose separate slopes fit noise.
 
     References:
         Ren et al. 2025, arXiv 2509.21655 (DriftLite), whose variance-controlling guidance has Laplacians in general.
     """
 
-    def __init__(self, *, ridge: float = 1e-3, pool_groups: bool = False, strength: float = 1.0) -> None:
+    def __init__(
+        self, *, ridge: float = 1e-3, pool_groups: bool = False, strength: float = 1.0, isotropic: bool = False
+    ) -> None:
         self.ridge = check_non_negative("ridge", ridge)
         self.pool_groups = pool_groups
         self.strength = check_fraction("strength", strength)
+        self.isotropic = isotropic
 
     def coefficients(
         self,
@@ -92,7 +97,8 @@ class FittedControl(Control):
         """Return the fit."""
         x = before.x.flatten(2).to(torch.float64)
         score = before.total_score.flatten(2).to(torch.float64)
-        features = torch.cat([1 + x * score, score], dim=2)
+        slopes = 1 + x * score
+        features = slopes.sum(dim=2, keepdim=True) if self.isotropic else torch.cat([slopes, score], dim=2)
         weights = normalize(log_weights).to(x.device)
         values = increment.to(x.device)
         groups, _, dim = x.shape
@@ -116,6 +122,8 @@ class FittedControl(Control):
         eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
         theta = -torch.linalg.solve(normal + (self.ridge + 1e-9) * eye, right / scale) / scale
         theta = self.strength * theta.unsqueeze(1)
+        if self.isotropic:
+            return theta.expand(groups, 1, dim), torch.zeros_like(theta).expand(groups, 1, dim)
         return theta[..., :dim].expand(groups, 1, dim), theta[..., dim:].expand(groups, 1, dim)
 
 

@@ -142,3 +142,22 @@ def test_a_surrogate_without_precision_is_refused():
     x, log_weights = samples(1, 5)
     with pytest.raises(ValueError, match=r"got none at t=0\.5; use FittedControl"):
         GaussianControl().shift(target, target.evaluate(x, 0.5), INTERVAL, log_weights, log_weights)
+
+
+def test_an_isotropic_fit_has_one_slope():
+    """Increments that one slope explains become constant, and turned coordinates get the turned displacement."""
+    x, log_weights = samples(3, 40)
+    before = TARGET.evaluate(x, 0.5)
+    slope = torch.tensor([0.3, -0.7, 0.0], dtype=torch.float64)[:, None]
+    increment = 1.7 - slope * (2 + (before.x * before.score).sum(dim=2))
+    control = FittedControl(ridge=0.0, isotropic=True)
+    shift, weight = control.shift(TARGET, before, INTERVAL, increment, log_weights)
+    torch.testing.assert_close(shift, slope.unsqueeze(2) * x, rtol=1e-5, atol=1e-6)
+    assert weighted_std(increment + weight, log_weights).max() < 1e-5
+    law = GaussianMixture([[0.0, 0.0]], 0.9)
+    target, turn = Target.annealed(law.on(PATH), 2.0), torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    shifts = [
+        control.shift(target, target.evaluate(points, 0.5), INTERVAL, increment, log_weights)[0]
+        for points in (x, x @ turn)
+    ]
+    torch.testing.assert_close(shifts[1], shifts[0] @ turn)
