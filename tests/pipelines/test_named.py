@@ -10,7 +10,7 @@ TABLES = [value for name, value in vars(call_rows).items() if name.isupper() and
 CLASSES = [
     kind
     for name in dir(diffusers)
-    if isinstance(kind := getattr(diffusers, name), type) and issubclass(kind, diffusers.DiffusionPipeline)
+    if isinstance(kind := getattr(diffusers, name, None), type) and issubclass(kind, diffusers.DiffusionPipeline)
 ]
 
 
