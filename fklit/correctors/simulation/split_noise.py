@@ -16,7 +16,7 @@ from fklit.feynman_kac.randomness import Generators, normals
 
 @dataclass(frozen=True)
 class SplitNoise(Proposal):
-    """The step of `EulerMaruyama()` with a part of its noise before the drift: second order at one evaluation a step.
+    """The step of `EulerMaruyama()` with a part of its noise before the drift, at the same one evaluation a step.
 
     Euler-Maruyama's drift looks at the sample before the noise, so that a step of noise h leaves a variance V too wide
     by the share `h / V`: clusters and other data with stiff directions come out too hot. Here the drift sees a share
@@ -26,9 +26,9 @@ class SplitNoise(Proposal):
 
     with the scores of the level at the step's start, where the weight of `Rate` is taken too, at y'. For Gaussian data
     under one model of exponent B the error of the variance, weights included, is `1 / B - 2 theta` times `h^2 / V` a
-    step: theta is `1 / (2 B)`, which leaves none, B being the sum of the exponents at the step's start. For a single
-    model or guidance (`B = 1`) that is Strang's splitting. For B below 1/2 all noise comes first, and part of the error
-    stays; so it does where models are unlike one another.
+    step: theta is `1 / (2 B)`, which leaves none, B being the sum of the exponents at the step's start. For `B = 1`
+    that is Strang's splitting. For B below 1/2 all noise comes first, and part of the error stays; so it does in
+    products and guidance of models that are unlike one another.
 
     There is no kernel whose density is known, and tilts with a gradient are refused: take `EulerMaruyama()` for these.
 

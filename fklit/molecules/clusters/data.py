@@ -50,7 +50,7 @@ class ClusterDataModule(LightningDataModule):
         val_fraction: Held-out share, above 0.
         batch_size: Samples of a batch of one process.
         seed: Of their order.
-        scores: Whether batches have scores, for `target_score_std` of the task.
+        scores: Whether batches have scores; the task reads them with `target_score_std` only.
 
     Raises:
         ValueError: For numbers out of range, or a temperature that the reference does not have.
