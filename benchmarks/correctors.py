@@ -9,7 +9,7 @@ gmm40       the forty Gaussians of arXiv 2503.02819, section 5.2: annealing to a
             particles, 1,000 steps. W1, W2 (exact assignment of 2,000 points), total variation (200 x 200 cells),
             squared MMD, energy W1 and W2, and that of the masses of modes; lengths in the units of the data.
 variance    standard deviation over seeds of log Z, and terminal ESS / N without resampling, with and without control.
-steps       error of the mean energy of a stiff cluster at 60, 125 and 250 evaluations: Euler-Maruyama, split noise, Heun.
+steps       error of the mean energy of a stiff cluster: Euler-Maruyama, split noise and Heun at equal evaluations.
 throughput  seconds for N = 4000, 400 steps, two analytic experts.
 overhead    a corrected call of the shipped pipeline over a plain one, in seconds.
 emoji       one weighted draw from each group of K = 2, 4, 8, one plain draw, and best of K at the same denoiser calls.
