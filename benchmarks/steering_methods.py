@@ -94,6 +94,9 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     # Latents scored without decoding them, by a model that foresees the reward: everywhere, or in the first half.
     "latent reward": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT)},
     "latent reward, then decoded": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT, until=0.5)},
+    "latent reward, then tiny decoder": lambda k, usual: (
+        usual | _cheap() | {"latent_reward": LatentImageReward(LATENT, until=0.5)}
+    ),
     # Scales that grow.
     "linear": lambda k, usual: usual | {"tempering": Linear(0.2)},
     "geometric": lambda k, usual: usual | {"tempering": Geometric()},

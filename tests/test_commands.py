@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+import torch
 
-from fklit.molecules import ClusterDenoiser
+from fklit.molecules import ClusterDenoiser, MeanFreeSpace
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +40,8 @@ SHORT = {
     "configs/correctors/lj13_anneal.yaml": "--model.num_particles 8 --model.num_steps 4 --data.num_groups 1 "
     "--model.comparison.init_args.reference.init_args.num_steps 100 "
     "--model.comparison.init_args.reference.init_args.burn_in 0",
+    "configs/correctors/lj13_ladder.yaml": "--trainer.max_steps 2 --trainer.val_check_interval 2 "
+    "--trainer.limit_val_batches 1",
     "configs/eqprop/digits.yaml": "--trainer.max_epochs 1 --data.num_train 100 --data.num_test 50",
 }
 
@@ -68,6 +72,16 @@ RUNNABLE = [
 ]
 
 
+def write_clusters(folder):
+    """A group of 13 particles near a grid, as SimulationWriter writes it."""
+    grid = torch.cartesian_prod(*(torch.arange(3.0),) * 3)[:13]
+    noise = 0.05 * torch.randn(100, 13, 3, generator=torch.Generator().manual_seed(0))
+    samples = MeanFreeSpace(13, 3).to_coordinates(grid + noise)
+    folder.mkdir()
+    np.savez_compressed(folder / "00000.npz", samples=samples.numpy(), log_weights=np.full(100, -np.log(100)))
+    (folder / "00000.json").write_text("{}")
+
+
 def run(words, folder, timeout=400):
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     command = [sys.executable, "-m", "fklit", *words]
@@ -81,7 +95,9 @@ def folder(tmp_path_factory):
     (place / "configs").symlink_to(ROOT / "configs")
     tiny.tiny_stable_diffusion().save_pretrained(place / "tiny")
     # What the command before has trained, so that the pages' commands need no order.
-    ClusterDenoiser(13, width=80, depth=3, num_radial=32, data_std=1.4).save(place / "outputs/lj13/folder")
+    for name in ("folder", "folder-1.5"):
+        ClusterDenoiser(13, width=80, depth=3, num_radial=64, data_std=1.4).save(place / "outputs/lj13" / name)
+    write_clusters(place / "outputs/lj13/anneal")
     (place / "benchmark-prompts.json").write_text('[{"id": "005695-0057", "prompt": "a cat"}]')
     return place
 

@@ -1,5 +1,6 @@
 """Writes the groups that `predict` simulates."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ class SimulationWriter(FolderWriter):
 
     ```text
     output_dir/00007.npz     "samples" (K, *event) and "log_weights" (K,), "ess" (S,) and "log_weight_std" (T,)
-    output_dir/00007.json    log Z, final ESS, resamplings, cost; written last
+    output_dir/00007.json    log Z, final ESS, resamplings, cost, a hash of the task's settings; written last
     ```
 
     Args:
@@ -47,6 +48,8 @@ class SimulationWriter(FolderWriter):
     ) -> None:
         """Writes the groups of one batch."""
         folder = self.folder(trainer)
+        told = json.dumps(dict(pl_module.hparams), sort_keys=True, default=str)
+        settings = hashlib.sha256(told.encode()).hexdigest()
         for b, index in enumerate(batch["indices"]):
             arrays = {
                 "samples": prediction.samples[b],
@@ -63,5 +66,6 @@ class SimulationWriter(FolderWriter):
                 "num_steps": prediction.num_steps,
                 "denoiser_calls": prediction.budget.denoiser_calls // len(batch["indices"]),
                 "seconds": prediction.budget.seconds / len(batch["indices"]),
+                "settings": settings,
             }
             write_text_atomically(folder / f"{index:05d}.json", json.dumps(record))

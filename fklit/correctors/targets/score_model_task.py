@@ -37,9 +37,12 @@ class ScoreModelTask(LightningModule):
             stiff directions. Batches then have the gradients (n, d) under "score". None fits to the data alone.
         export_dir: Folder to write at the end of `fit`; None for none. `Denoiser.load` and
             `fklit.correctors.TrainedExpert` read it, or a checkpoint.
+        start_from: A folder that was exported, or a checkpoint, whose weights `fit` starts from; None for random ones.
+            A checkpoint that is given (`--ckpt_path`) has the last word.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or (in `setup`) the denoiser is not of the shape of `start_from`.
+        FileNotFoundError: There is no denoiser in `start_from` (in `setup`).
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ScoreModelTask(LightningModule):
         warmup_steps: int = 100,
         target_score_std: float | None = None,
         export_dir: str | None = None,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
@@ -68,7 +72,19 @@ class ScoreModelTask(LightningModule):
         self.target_score_std = target_score_std
         self.log_sigma_mean, self.log_sigma_std = log_sigma_mean, log_sigma_std
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.export_dir = export_dir
+        self.export_dir, self.start_from = export_dir, start_from
+
+    def setup(self, stage: str) -> None:
+        """Reads the weights to start from."""
+        if stage != "fit" or self.start_from is None:
+            return
+        known, mine = Denoiser.load(self.start_from), self.denoiser.description()
+        if known.description() != mine:
+            raise ValueError(
+                f"expected the denoiser in {self.start_from} to have the settings {mine}, got {known.description()}; "
+                "set `denoiser` to those, or leave `start_from` out."
+            )
+        self.denoiser.load_state_dict(known.state_dict())
 
     def loss(
         self,

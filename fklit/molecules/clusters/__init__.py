@@ -9,6 +9,8 @@ from fklit.molecules.clusters.mean_free import MeanFreeSpace, mean_free_basis
 from fklit.molecules.clusters.parallel_tempering import TemperedSamples, parallel_tempering
 from fklit.molecules.clusters.quench import Quenched, occupation, occupation_distance, quench
 from fklit.molecules.clusters.reference import ClusterReference
+from fklit.molecules.clusters.samples import ClusterSamples
+from fklit.molecules.clusters.simulated import SimulatedSamples
 
 __all__ = [
     "ClusterComparison",
@@ -16,11 +18,13 @@ __all__ = [
     "ClusterDenoiser",
     "ClusterEnergy",
     "ClusterReference",
+    "ClusterSamples",
     "HarmonicCluster",
     "LangevinPolish",
     "LennardJones",
     "MeanFreeSpace",
     "Quenched",
+    "SimulatedSamples",
     "TemperedSamples",
     "cluster_distances",
     "mean_free_basis",

@@ -1,4 +1,4 @@
-"""Reference samples of a cluster as training data."""
+"""Samples of a cluster as training data."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fklit.checks import check_count, check_fraction
 from fklit.molecules.clusters.parallel_tempering import index_of
-from fklit.molecules.clusters.reference import ClusterReference
+from fklit.molecules.clusters.samples import ClusterSamples
 
 Batch = Tensor | dict[str, Tensor]
 
@@ -42,23 +42,25 @@ class ClusterDataModule(LightningDataModule):
     With `scores` a batch is a dictionary: the samples under "x" and, under "score", the gradients of their log density,
     which are forces over the temperature.
 
-    The last samples of every chain are held out. Nothing is turned or permuted: that is for the network.
+    The last samples are held out: of every chain, or of the last groups of a simulation. Nothing is turned or permuted:
+    that is for the network.
 
     Args:
-        reference: Where the samples come from; one process makes its file before the others read it.
-        temperature: One of the reference's.
+        reference: Where the samples come from: a `ClusterReference`, whose file one process makes before the others
+            read it, or the `SimulatedSamples` of a run of a network.
+        temperature: One of theirs.
         val_fraction: Held-out share, above 0.
         batch_size: Samples of a batch of one process.
         seed: Of their order.
         scores: Whether batches have scores; the task reads them with `target_score_std` only.
 
     Raises:
-        ValueError: For numbers out of range, or a temperature that the reference does not have.
+        ValueError: For numbers out of range, or a temperature of which there are no samples.
     """
 
     def __init__(
         self,
-        reference: ClusterReference,
+        reference: ClusterSamples,
         *,
         temperature: float = 2.0,
         val_fraction: float = 0.1,
@@ -74,11 +76,11 @@ class ClusterDataModule(LightningDataModule):
         self.batch_size, self.seed, self.scores = check_count("batch_size", batch_size), seed, scores
 
     def prepare_data(self) -> None:
-        """Makes the reference's file."""
+        """Makes the samples, such as the file of a reference."""
         self.reference.make()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The first samples of the chains, in random order."""
+        """The first samples, in random order."""
         order = torch.Generator().manual_seed(self.seed)
         data = self._samples(self._split()[0])
         return DataLoader(data, self.batch_size, shuffle=True, generator=order, collate_fn=_as_is, drop_last=True)
@@ -99,6 +101,6 @@ class ClusterDataModule(LightningDataModule):
         if len(points) - held_out < self.batch_size:
             raise ValueError(
                 f"expected at least {self.batch_size} samples to train on, one batch, got {len(points) - held_out}; "
-                "lower batch_size, or take more steps or chains."
+                "lower batch_size, or take more samples (steps or chains; groups of a simulation)."
             )
         return points[:-held_out], points[-held_out:]

@@ -12,11 +12,12 @@ from fklit.atomic import make_folder, write_atomically
 from fklit.hyperparameters import describe
 from fklit.molecules.clusters.energy import ClusterEnergy
 from fklit.molecules.clusters.parallel_tempering import check_ladder, index_of, parallel_tempering
+from fklit.molecules.clusters.samples import ClusterSamples
 
 LADDER = (0.8, 0.9, 1.0, 1.2, 1.35, 1.5, 1.75, 2.0)
 
 
-class ClusterReference:
+class ClusterReference(ClusterSamples):
     """Samples of a cluster at the temperatures of a ladder, by `parallel_tempering`.
 
     They are made when they are first needed, which takes half a minute of one core for 13 Lennard-Jones particles, and
