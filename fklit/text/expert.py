@@ -10,6 +10,7 @@ from torch import Tensor
 from fklit.text.ancestral import AncestralModel, TextState
 from fklit.text.denoising import Denoising
 from fklit.text.noise_schedule import LogLinearSchedule
+from fklit.text.remembered import RememberedPredictions
 
 _NEVER = -1e30  # log probability of what cannot be
 
@@ -17,7 +18,8 @@ _NEVER = -1e30  # log probability of what cannot be
 class TextExpert:
     """What `fklit.correctors.MaskedCorrector` asks of an expert.
 
-    Experts of one `denoising` under several conditions are asked in one call.
+    Experts of one `denoising` under several conditions are asked in one call, and for the texts that have changed since
+    the step before.
 
     Args:
         denoising: Predicts; experts of one target share the vocabulary and exclude the same tokens.
@@ -38,6 +40,7 @@ class TextExpert:
         if bool((self.given == denoising.mask).any()):
             raise ValueError(f"expected given tokens other than the mask, got {self.given.tolist()}; give a condition.")
         self.denoising, self.path = denoising, path
+        self._remembered = RememberedPredictions(denoising)
 
     @property
     def shared(self) -> Any:
@@ -51,7 +54,7 @@ class TextExpert:
 
         Args:
             tokens: In which the mask marks masked positions.
-            t: The time, which the model is not told.
+            t: The time, which the model is not told; a run goes down.
         """
         return self.joint_log_probs([self], tokens, t)[0]
 
@@ -70,5 +73,5 @@ class TextExpert:
         fronts = [one.given.to(tokens.device).expand(groups, particles, -1) for one in experts]
         whole = torch.cat([torch.cat([front, tokens], dim=2) for front in fronts])
         model = AncestralModel(self.denoising, whole[:, 0], num_steps=1, schedule=LogLinearSchedule())
-        found = model.log_probs(TextState(whole, self.denoising.predict(whole))).clamp(min=_NEVER)
+        found = model.log_probs(TextState(whole, self._remembered.predict(whole, t))).clamp(min=_NEVER)
         return [*torch.split(found[:, :, len(self.given) :], groups)]
