@@ -95,6 +95,9 @@ METHODS: dict[str, Callable[[int, Settings], Settings]] = {
     "latent reward": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT)},
     "latent reward, then decoded": lambda k, usual: usual | {"latent_reward": LatentImageReward(LATENT, until=0.5)},
     "latent reward, then tiny decoder": lambda k, usual: (
+        usual | {"preview_decoder": TINY, "latent_reward": LatentImageReward(LATENT, until=0.5)}
+    ),
+    "latent reward, then tiny decoder, early stop": lambda k, usual: (
         usual | _cheap() | {"latent_reward": LatentImageReward(LATENT, until=0.5)}
     ),
     # Scales that grow.
