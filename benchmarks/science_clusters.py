@@ -134,13 +134,13 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         settings = {"proposal": SplitNoise(), **settings}
         return sampled(expert, beta, lambda x: compared(system, x, truth), given, seed, **settings)
 
-    def descended(temperature: float, **settings: Any) -> dict[str, Any]:
+    def descended(temperature: float, *, particles: int = given.particles, **settings: Any) -> dict[str, Any]:
         """As `run`, from the network of 1.5, which was trained on what the hot one was annealed to."""
         train(given, network)
         rung = TrainedExpert(str(lower_network(given, network, system.num_particles)), COLDER_END, max_batch=64)
-        truth = reference.at(temperature)
-        measure = partial(compared, system, y=truth)
-        return sampled(rung, 1.5 / temperature, measure, given, seed, proposal=SplitNoise(), **settings)
+        measure = partial(compared, system, y=reference.at(temperature))
+        many = argparse.Namespace(**{**vars(given), "particles": particles})
+        return sampled(rung, 1.5 / temperature, measure, many, seed, proposal=SplitNoise(), **settings)
 
     yield Cell(f"{name} T={HOT:g}", "base", seed, partial(run, 1.0, HOT))
     yield Cell(f"{name} T={HOT:g}", "floor", seed, partial(floor_of, given, reference, HOT, HOT, seed))
@@ -157,9 +157,11 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
         if temperature == 1.5:
             yield Cell(label, "base, ladder", seed, partial(descended, temperature))
         else:
-            yield Cell(label, "heuristic, ladder", seed, partial(descended, temperature, increment=Uncorrected()))
-            yield Cell(label, "corrected, ladder", seed, partial(descended, temperature))
-            yield Cell(label, "corrected, polished, ladder", seed, partial(descended, temperature, polish=polish))
+            descend, many = partial(descended, temperature), 4 * given.particles
+            yield Cell(label, "heuristic, ladder", seed, partial(descend, increment=Uncorrected()))
+            yield Cell(label, "corrected, ladder", seed, descend)
+            yield Cell(label, f"corrected, ladder, K = {many:,}", seed, partial(descend, particles=many))
+            yield Cell(label, "corrected, polished, ladder", seed, partial(descend, polish=polish))
         yield Cell(label, "parallel tempering", seed, partial(tempered, given, reference, temperature, seed))
         yield Cell(label, "exact hot sample", seed, partial(floor_of, given, reference, HOT, temperature, seed))
         yield Cell(label, "floor", seed, partial(floor_of, given, reference, temperature, temperature, seed))

@@ -29,7 +29,7 @@ def lower_network(given: argparse.Namespace, network: int, particles: int) -> Pa
         return Path(folder)
     configs = CONFIGS / ("debug" if given.quick else "correctors")
     energy = {"class_path": "fklit.molecules.LennardJones", "init_args": {"num_particles": particles}}
-    settings = {"system": energy, "temperature": 1.5, "num_steps": 500, "step_size": 0.05}
+    settings = {"system": energy, "temperature": 1.5, "num_steps": 500, "step_size": [0.05, 0.005]}
     polish = {"class_path": "fklit.molecules.LangevinPolish", "init_args": settings}
     words = ["predict", "--config", str(configs / "lj13_anneal.yaml"), "--trainer.accelerator", "cpu"]
     words += ["--model.init_args.target.init_args.model.init_args.checkpoint", str(above)]

@@ -98,6 +98,19 @@ def test_the_polish_keeps_the_law_and_repairs_what_is_not_of_it():
         LangevinPolish(system, 1.0, step_size=math.inf)
 
 
+def test_small_steps_in_turn_free_particles_that_are_too_close():
+    """Two particles that are much too close have a gradient that has every usual step rejected, for ever."""
+    system, generator = LennardJones(2, 1), torch.Generator().manual_seed(0)
+    close = system.space.to_coordinates(torch.tensor([[0.0], [0.65]], dtype=torch.float64)).expand(1, 200, 1).double()
+    with pytest.warns(UserWarning, match=r"200 of 200 samples were moved by none of 100 steps .*\[0\.05, 0\.005\]"):
+        stuck = LangevinPolish(system, 1.0, num_steps=100, step_size=0.05)(close, generator)
+    assert torch.equal(stuck, close)
+    freed = LangevinPolish(system, 1.0, num_steps=2000, step_size=[0.05, 0.005])(close, generator)
+    reference = LangevinPolish(system, 1.0, num_steps=2000, step_size=0.05)(2 * close, generator)
+    energies = [system.energy(x)[0] for x in (freed, reference)]
+    within(*(values.mean() for values in energies), (energies[0].var() / 100).sqrt())
+
+
 def test_quenched_clusters_are_the_known_minima():
     """Four particles have one minimum, the tetrahedron of six bonds, and seven have four (Hoare and Pal 1971)."""
     free = {"trap": 1e-9}

@@ -1,6 +1,8 @@
 """Metropolis-adjusted Langevin steps: exact for every step size, by energies and gradients alone."""
 
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,26 +76,51 @@ class LangevinPolish(Polish):
         system: The energy.
         temperature: Of the target, positive.
         num_steps: Steps.
-        step_size: Standard deviation of a step's noise, positive; the acceptance rate should be near 0.57.
+        step_size: Standard deviation of a step's noise, positive; the acceptance rate should be near 0.57. Several are
+            taken in turn: large ones move samples on, and small ones free those that have two particles too close,
+            whose huge gradient has every large step rejected.
 
     Raises:
         ValueError: For numbers that are not positive and finite.
+
+    Warns:
+        UserWarning: A sample was moved by no step, with the fix.
     """
 
     def __init__(
-        self, system: ClusterEnergy, temperature: float, *, num_steps: int = 200, step_size: float = 0.03
+        self,
+        system: ClusterEnergy,
+        temperature: float,
+        *,
+        num_steps: int = 200,
+        step_size: float | Sequence[float] = 0.03,
     ) -> None:
-        if not 0 < temperature < math.inf or not 0 < step_size < math.inf:
+        sizes = (step_size,) if isinstance(step_size, int | float) else tuple(step_size)
+        if not sizes or not all(0 < value < math.inf for value in (temperature, *sizes)):
             raise ValueError(
                 f"expected a positive temperature and step_size, got {temperature} and {step_size}; give finite ones."
             )
         self.system, self.temperature = system, temperature
         self.num_steps, self.step_size = check_count("num_steps", num_steps), step_size
+        self._sizes = sizes
 
     def __call__(self, samples: Tensor, generator: Generators) -> Tensor:
         """Return moved samples (B, K, d), in the dtype of the given ones; steps are taken in float64."""
         state = LangevinState.at(self.system, samples.double())
-        numbers = torch.tensor([[self.temperature], [self.step_size]], dtype=torch.float64, device=samples.device)
-        for _ in range(self.num_steps):
-            state, _ = mala_step(self.system, state, temperature=numbers[0], step_size=numbers[1], generator=generator)
+        device = samples.device
+        temperature = torch.tensor([self.temperature], dtype=torch.float64, device=device)
+        sizes = torch.tensor(self._sizes, dtype=torch.float64, device=device).unsqueeze(1)
+        ever = torch.zeros(samples.shape[:2], dtype=torch.bool, device=device)
+        for number in range(self.num_steps):
+            size = sizes[number % len(sizes)]
+            state, moved = mala_step(self.system, state, temperature=temperature, step_size=size, generator=generator)
+            ever |= moved
+        if not bool(ever.all()):
+            stuck = int((~ever).sum())
+            warnings.warn(
+                f"{stuck} of {ever.numel()} samples were moved by none of {self.num_steps} steps of the polish: their "
+                f"gradients are too large for step_size={self.step_size}; take small steps in turn, such as "
+                f"step_size={[*self._sizes, min(self._sizes) / 10]}.",
+                stacklevel=2,
+            )
         return state.x.to(samples.dtype)
