@@ -146,7 +146,7 @@ def learned_cells(given: argparse.Namespace, seed: int) -> Iterator[Cell]:
     yield Cell(f"{name} T={HOT:g}", "floor", seed, partial(floor_of, given, reference, HOT, HOT, seed))
     for temperature in temperatures:
         label, cold = f"{name} T={temperature:g}", partial(run, HOT / temperature, temperature)
-        polish = LangevinPolish(system, temperature, num_steps=500, step_size=0.05)
+        polish = LangevinPolish(system, temperature, num_steps=500, step_size=[0.05, 0.005])
         yield Cell(label, "heuristic", seed, partial(cold, increment=Uncorrected()))
         yield Cell(label, "corrected", seed, cold)
         control = {"control": FittedControl(isotropic=True), "ess_threshold": 0.5}

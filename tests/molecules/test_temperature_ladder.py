@@ -89,6 +89,9 @@ def test_training_starts_from_the_network_above(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.* samples were moved by none"
+)  # a network of twenty steps puts particles too close
 def test_the_debug_configurations_climb_down(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])
