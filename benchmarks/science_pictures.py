@@ -9,8 +9,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-ARMS = {"exact hot sample": "0.7", "floor": "black", "heuristic": "tab:red", "corrected": "tab:blue"}
-LABELS = {"exact hot sample": "T = 2, exact", "floor": "exact"}
+ARMS = {
+    "exact hot sample": "0.7",
+    "floor": "black",
+    "heuristic": "tab:red",
+    "corrected": "tab:blue",
+    "corrected, ladder, K = 1,600": "tab:green",
+}
+LABELS = {"exact hot sample": "T = 2, exact", "floor": "exact", "corrected, ladder, K = 1,600": "corrected, ladder"}
 
 
 def main(source: str, target: str) -> None:
