@@ -8,7 +8,7 @@ lj    Lennard-Jones clusters of 13 particles, trained at temperature 2 by config
       to 1.5 and 1.0, and two systems whose scores are exact: a harmonic cluster, and four particles around rhombi and
       squares. Arms: heuristic, corrected, corrected with a drift control, corrected with Euler-Maruyama's steps,
       corrected and polished by MALA at the exact energy, plain parallel tempering, the network at its own
-      temperature, and the floor.
+      temperature, and the floor; and, to 1.0, from networks of 1.5 that were trained on corrected samples ("ladder").
 
       Figures: energy W1 and W2, W2 of pair distances, mean energy, least ESS of the run as a share of the particles,
       seconds.

@@ -34,9 +34,8 @@ def test_where_scores_are_exact_the_corrected_sampler_beats_the_heuristic(module
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:.* samples were moved by none"
-)  # a network of twenty steps puts particles too close
+# A network of twenty steps puts particles too close.
+@pytest.mark.filterwarnings("ignore:.* samples were moved by none")
 def test_it_runs_and_resumes(modules, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])

@@ -126,9 +126,8 @@ def test_a_task_takes_a_comparison_and_a_polish():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:.* samples were moved by none"
-)  # a network of twenty steps puts particles too close
+# A network of twenty steps puts particles too close.
+@pytest.mark.filterwarnings("ignore:.* samples were moved by none")
 def test_the_debug_configurations_train_hot_and_sample_cold(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])

@@ -62,6 +62,17 @@ def test_folders_that_are_of_something_else_are_refused(tmp_path):
     write(tmp_path / "mixed", 1, torch.zeros(4, 4), torch.full((4,), 0.25, dtype=torch.float64).log(), settings="b")
     with pytest.raises(ValueError, match=r"expected groups of one run, got some of other settings in .*; empty"):
         SimulatedSamples(SYSTEM, 1.5, str(tmp_path / "mixed")).at(1.5)
+    weights = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64).log()
+    for broken, place in ((3, "dead"), (0, "alive")):  # NaN, without and with weight
+        x = torch.zeros(4, 4)
+        x[broken] = math.nan
+        write(tmp_path / place, 0, x, weights)
+    assert bool((SimulatedSamples(SYSTEM, 1.5, str(tmp_path / "dead")).at(1.5) == 0).all())
+    with pytest.raises(ValueError, match=r"expected finite coordinates of particles that have weight, got NaN"):
+        SimulatedSamples(SYSTEM, 1.5, str(tmp_path / "alive")).at(1.5)
+    write(tmp_path / "weightless", 0, torch.zeros(4, 4), torch.full((4,), math.nan, dtype=torch.float64))
+    with pytest.raises(ValueError):
+        SimulatedSamples(SYSTEM, 1.5, str(tmp_path / "weightless")).at(1.5)
     with pytest.raises(ValueError, match="rising, positive temperatures"):
         SimulatedSamples(SYSTEM, 0.0, str(tmp_path))
     with pytest.raises(ValueError, match=r"expected one of the temperatures 1\.5, got 2"):
@@ -89,10 +100,9 @@ def test_training_starts_from_the_network_above(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:.* samples were moved by none"
-)  # a network of twenty steps puts particles too close
-def test_the_debug_configurations_climb_down(tmp_path, monkeypatch):
+# A network of twenty steps puts particles too close.
+@pytest.mark.filterwarnings("ignore:.* samples were moved by none")
+def test_the_debug_configurations_go_down_the_ladder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])
     main(["fit", "--config", str(DEBUG / "lj13_hot.yaml")])

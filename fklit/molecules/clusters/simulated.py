@@ -28,8 +28,8 @@ class SimulatedSamples(ClusterSamples):
         folder: Of the `SimulationWriter`.
 
     Raises:
-        ValueError: For a temperature that is not positive; from `at`, for another one, for groups
-            of more than one run, or for particles of another system.
+        ValueError: For a temperature that is not positive; from `at`, for another one, for groups of more than
+            one run, and for particles of another system or without finite coordinates.
         FileNotFoundError: There are no groups in the folder (from `at`).
     """
 
@@ -75,4 +75,10 @@ class SimulatedSamples(ClusterSamples):
                 f"{path}; give the system of that run, or the folder of one of this system."
             )
         slots = systematic(log_weights.double().unsqueeze(0), torch.Generator().manual_seed(seed))[0]
-        return samples[slots].float()
+        drawn = samples[slots].float()
+        if not bool(drawn.isfinite().all()):
+            raise ValueError(
+                f"expected finite coordinates of particles that have weight, got NaN or infinities in {path}; look at "
+                "the network and the steps of that run."
+            )
+        return drawn
