@@ -4,13 +4,12 @@
     python benchmarks/eqprop_paper.py --minutes 60         # goes on where the last call stopped, and prints the table
     python benchmarks/eqprop_paper.py --minutes 0 --output docs/results/eqprop_paper.json     # of what there is
 
-A run of 50 epochs takes about half an hour (exact response) to an hour and a half (N = 6) of one core, as far as short
-runs tell, with continuous time six hours or more. Iterations are compiled, which saves 30 % of the time and changes
-results by rounding. All runs are taken
-to 2 epochs, then to 5, 10, 20, 35 and 50, each from its last checkpoint, so that a benchmark that was stopped has them
-all at nearly the same number. The rates are constant: 10 epochs are the beginning of 50. A folder of --folder for each
-cell and seed holds its checkpoint, and `epochs.jsonl` with a line for each epoch. No run begins after --minutes, and
-none begins another epoch that would end after them.
+A run of 50 epochs takes about half an hour (exact response) to an hour (N = 6) of one core, as far as short runs tell,
+with continuous time some hours. Iterations are compiled, which halves the time and changes results by rounding. All
+runs are taken to 2 epochs, then to 5, 10, 20, 35 and 50, each from its last checkpoint, so that a benchmark that was
+stopped has them all at nearly the same number. The rates are constant: 10 epochs are the beginning of 50. A folder of
+--folder for each cell and seed holds its checkpoint, and `epochs.jsonl` with a line for each epoch. No run begins after
+--minutes, and none begins another epoch that would end after them.
 """
 
 import argparse

@@ -10,10 +10,11 @@ class Execution:
 
     Attributes:
         channels_last: Keep images and kernels with the channels innermost, which convolutions often prefer.
-        compile: Run each iteration of every phase, with its residual, through `torch.compile`; the test of convergence
-            stays outside. `True` fuses its kernels, `"cudagraphs"` also records them (`mode="reduce-overhead"`), so
-            that a CUDA device is given one graph instead of hundreds of kernels; elsewhere it does what `True` does.
-            The first steps then take minutes, and it pays for long trainings of convolutional networks only.
+        compile: Run the iterations of every phase through `torch.compile`, five in one call, with the residuals that
+            say which samples stop at which (Anderson acceleration: one in a call). `True` fuses its kernels,
+            `"cudagraphs"` also records them (`mode="reduce-overhead"`), so that a CUDA device is given one graph
+            instead of hundreds of kernels; elsewhere it does what `True` does. The first steps then take minutes, and
+            it pays for long trainings only.
         free_precision: `"bfloat16"` or `"float16"` runs the first iterations of the free phase in that format, on
             hardware that is faster in it, until its rounding is reached or half of the free phase's `max_iterations`
             are over; `"full"` does not. Every sample then goes on in full precision until its residual there is below

@@ -4,17 +4,15 @@ The trajectory of a sample does not depend on the batch: it stops at its own fir
 converge are counted and told apart (period two, diverged); nothing is replaced silently.
 """
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
 from torch import Tensor
 
-from fklit.eqprop.network.state import State, per_row, pick_rows
+from fklit.eqprop.network.state import State, pick_rows
 from fklit.eqprop.relaxation.anderson import Anderson
-from fklit.eqprop.relaxation.compiled import advance_of, going_on
+from fklit.eqprop.relaxation.compiled import going_on, run_advance, run_several
 from fklit.eqprop.relaxation.iteration import Field, change_of, iterate
 from fklit.eqprop.relaxation.precision import full_precision
+from fklit.eqprop.relaxation.progress import Progress, settle
 from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
@@ -22,32 +20,6 @@ from fklit.eqprop.relaxation.settings import Relaxation
 def _with_parts(samples: Tensor, parts: int, total: int) -> Tensor:
     """Rows of a state that belong to some samples."""
     return torch.cat([samples + part * total for part in range(parts)]) if parts > 1 else samples
-
-
-@dataclass
-class _Progress:
-    """How some samples stand so far; the entries of `RelaxationResult`."""
-
-    iterations: Tensor
-    residual: Tensor
-    converged: Tensor
-    diverged: Tensor
-
-    @classmethod
-    def start(cls, samples: int, like: Tensor) -> Self:
-        no = torch.zeros(samples, dtype=torch.bool, device=like.device)
-        residual = torch.full((samples,), torch.inf, dtype=like.real.dtype, device=like.device)
-        return cls(torch.zeros(samples, dtype=torch.long, device=like.device), residual, no, no.clone())
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.iterations, self.residual, self.converged, self.diverged
-
-    def select(self, rows: Tensor) -> Self:
-        return type(self)(*(tensor[rows] for tensor in self.tensors()))
-
-    def write(self, whole: Self, samples: Tensor) -> None:
-        for target, tensor in zip(whole.tensors(), self.tensors(), strict=True):
-            target[samples] = tensor
 
 
 @torch.no_grad()
@@ -69,18 +41,16 @@ def relax(
     parts = field.parts
     total = len(start[0]) // parts
     device = start[0].device
-    check_every = relaxation.check_every or (1 if device.type == "cpu" else 5)
     how = field.execution.compile
-    advance = advance_of(how)
-    final, whole = tuple(part.clone() for part in start), _Progress.start(total, start[0])
+    check_every = relaxation.check_every or (1 if device.type == "cpu" and how is False else 5)
+    final, whole = tuple(part.clone() for part in start), Progress.start(total, start[0])
     period_two = torch.zeros_like(whole.converged)
 
-    # The working batch: its state, which samples it holds, which of them still change, and their progress. The next
-    # iteration starts from `point`, which is the state unless it was extrapolated.
-    state, samples = start, torch.arange(total, device=device)
+    # The working batch: its state, which samples it holds, and their progress. An accelerated iteration starts from
+    # `point`, which is the state unless it was extrapolated.
+    state, samples, progress = start, torch.arange(total, device=device), Progress(*(part.clone() for part in whole))
     point, window = start, relaxation.anderson_window
     memory = Anderson(window, relaxation.anderson_damping, parts=parts, imaginary=imaginary) if window else None
-    active, progress = torch.ones_like(whole.converged), whole.select(samples)
 
     def keep() -> None:
         rows = _with_parts(samples, parts, total)
@@ -88,47 +58,38 @@ def relax(
             target[rows] = part
         progress.write(whole, samples)
 
-    for iteration in range(1, relaxation.max_iterations + 1):
-        proposal, change, inside = advance(field, point, relaxation, imaginary)
-        commit = active & inside
-        refused = None if memory is None else memory.refuse(point, proposal, inside)
-        if refused is not None:
-            refused = refused & active
-            commit = commit & ~refused
-        check = iteration % check_every == 0 or iteration == relaxation.max_iterations
-        if check and bool(commit.all()):
-            state, progress.residual, refused = proposal, change, None
+    for done in range(0, relaxation.max_iterations, check_every):
+        count = min(check_every, relaxation.max_iterations - done)
+        if memory is None:
+            state, progress = run_several(field, state, progress, relaxation, imaginary, count)
         else:
-            mask = commit.repeat(parts)
-            state = tuple(torch.where(per_row(mask, new), new, old) for new, old in zip(proposal, state, strict=True))
-            going = commit if refused is None else commit | refused
-            unchanged = ~active if refused is None else ~active | refused
-            progress.residual = torch.where(commit, change, torch.where(unchanged, progress.residual, torch.inf))
-            progress.diverged = progress.diverged | (active & ~going)
-        progress.iterations = progress.iterations + active
-        stopped = commit & (change < relaxation.tolerance)
-        progress.converged = progress.converged | stopped
-        active = commit & ~stopped if refused is None else (commit & ~stopped) | refused
-        point = state if memory is None else memory.next_point(state, refused)
-        if check:
-            left = int(active.sum())
-            if left == 0 or 2 * left <= len(samples):  # a batch of half the size pays for the copies
-                keep()
-                if left == 0:
-                    samples = samples[:0]
-                    break
-                chosen = going_on(active, left, how)
-                rows = _with_parts(chosen, parts, len(samples))
-                state, point = pick_rows(state, rows), pick_rows(point, rows)
-                if memory is not None:
-                    memory.select(chosen)
-                field, samples, progress = field.select(chosen), samples[chosen], progress.select(chosen)
-                active = active[chosen]
+            for _ in range(count):
+                image, change, inside = run_advance(field, point, relaxation, imaginary)
+                refused = memory.refuse(point, image, inside)
+                refused = None if refused is None else refused & progress.active
+                state, progress = settle(
+                    progress, state, image, change, inside,
+                    tolerance=relaxation.tolerance, parts=parts, refused=refused,
+                )  # fmt: skip
+                point = memory.next_point(state, refused)
+        left = int(progress.active.sum())
+        if left == 0 or 2 * left <= len(samples):  # a batch of half the size pays for the copies
+            keep()
+            if left == 0:
+                samples = samples[:0]
+                break
+            chosen = going_on(progress.active, left, how)
+            rows = _with_parts(chosen, parts, len(samples))
+            state = pick_rows(state, rows)
+            if memory is not None:
+                point = pick_rows(point, rows)
+                memory.select(chosen)
+            field, samples, progress = field.select(chosen), samples[chosen], progress.select(chosen)
     if len(samples):
         keep()
         if detect_period_two:
             once = iterate(field, state, relaxation)
             twice = iterate(field, once, relaxation)
             single, double = change_of(once, state, parts), change_of(twice, state, parts)
-            period_two[samples] = active & (double <= torch.clamp(0.01 * single, min=relaxation.tolerance))
+            period_two[samples] = progress.active & (double <= torch.clamp(0.01 * single, min=relaxation.tolerance))
     return RelaxationResult(final, whole.iterations, whole.residual, whole.converged, whole.diverged, period_two)

@@ -17,8 +17,8 @@ class Relaxation:
         rate: Fraction of the way to the new value, in (0, 1]; below 1 the updates are damped.
         bound: A sample whose activities exceed it in size, or are not finite, has diverged.
         check_every: Iterations between checks of which samples have stopped, at which stopped ones leave the batch;
-            None for every iteration on a CPU and every fifth elsewhere, where a check waits for the device. Changes no
-            result.
+            None for every iteration on a CPU and every fifth elsewhere, where a check waits for the device, and for
+            compiled iterations, of which five are one call. Changes no result.
         anderson_window: Iterations that Anderson acceleration remembers for each sample, 3 to 5 usually; 0 for none.
             Samples then take fewer iterations to the same fixed points; each costs more
             (`fklit.eqprop.relaxation.anderson`).
