@@ -7,7 +7,14 @@ from fklit.text.expert import TextExpert
 from fklit.text.folder import load_folder, save_folder
 from fklit.text.masked_language_model import MaskedLanguageModel
 from fklit.text.masked_model import MaskedTextModel
-from fklit.text.nelbo import MaskedDenoiser, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
+from fklit.text.nelbo import (
+    MaskedDenoiser,
+    masked_loss,
+    nelbo_at_counts,
+    nelbo_at_times,
+    stratified_counts,
+    stratified_times,
+)
 from fklit.text.noise_schedule import CosineSchedule, LogLinearSchedule, NoiseSchedule
 from fklit.text.pipeline_source import TextPipelineSource
 from fklit.text.proposals import GradientProposal, TiltedProposal, TokenProposal
@@ -55,6 +62,7 @@ __all__ = [
     "nelbo_at_counts",
     "nelbo_at_times",
     "save_folder",
+    "stratified_counts",
     "stratified_times",
     "substitute",
     "transition_log_probs",

@@ -38,6 +38,17 @@ def stratified_times(number: int, *, generator: torch.Generator | None = None) -
     return 1 - (parts + inside) / number
 
 
+def stratified_counts(lengths: Int64[Tensor, " n"], *, generator: torch.Generator | None = None) -> Int64[Tensor, " n"]:
+    """Numbers of tokens to mask, from 1 to the length of each text, spread over these as `stratified_times` are.
+
+    Args:
+        lengths: Tokens of each text that may be masked, at least 1.
+        generator: Of the draws; torch's global one if not given.
+    """
+    times = stratified_times(len(lengths), generator=generator).to(lengths.device, torch.float32)
+    return (times * lengths).ceil().long().clamp(min=1).minimum(lengths)
+
+
 def masked_loss(
     denoiser: MaskedDenoiser, tokens: Int64[Tensor, "n l"], masked: Bool[Tensor, "n l"], *, mask: int
 ) -> Float[Tensor, "n l"]:

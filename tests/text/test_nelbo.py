@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fklit.text import CosineSchedule, LogLinearSchedule, masked_loss, nelbo_at_counts, nelbo_at_times, stratified_times
+from fklit.text import (
+    CosineSchedule,
+    LogLinearSchedule,
+    masked_loss,
+    nelbo_at_counts,
+    nelbo_at_times,
+    stratified_counts,
+    stratified_times,
+)
 
 LENGTH, VALUES = 3, 3
 MASK = VALUES
@@ -157,6 +165,19 @@ def test_stratified_times_have_one_in_each_part():
     assert times.dtype == torch.float64 and ((times > 0) & (times <= 1)).all()
     assert sorted((64 - (times * 64).ceil()).long().tolist()) == list(range(64))
     assert times.tolist() != sorted(times.tolist())
+
+
+def test_stratified_counts_are_uniform_for_each_text_and_spread_over_a_batch():
+    lengths = torch.tensor([1, 3, 4, 48])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.stack([stratified_counts(lengths, generator=generator) for _ in range(20_000)])
+    for column, length in enumerate(lengths.tolist()):
+        shares = torch.bincount(counts[:, column], minlength=length + 1) / len(counts)
+        assert shares[0] == 0 and len(shares) == length + 1
+        error = 4.5 * math.sqrt((1 / length) * (1 - 1 / length) / len(counts))
+        assert ((shares[1:] - 1 / length).abs() <= error).all()
+    same = stratified_counts(torch.full((96,), 48), generator=generator)
+    assert torch.bincount(same).tolist() == [0] + [2] * 48  # every number equally often
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counts", "times"])

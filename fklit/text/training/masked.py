@@ -13,7 +13,7 @@ from fklit.hyperparameters import save_hyperparameters
 from fklit.learning_rate import with_warmup_cosine
 from fklit.text.backbone import DiffusionTransformer, TransformerSettings
 from fklit.text.folder import load_folder, save_folder
-from fklit.text.nelbo import nelbo_at_counts, nelbo_at_times, stratified_times
+from fklit.text.nelbo import nelbo_at_counts, nelbo_at_times, stratified_counts, stratified_times
 from fklit.text.noise_schedule import LogLinearSchedule, NoiseSchedule
 from fklit.text.training.optimizer import MuonWithAdamW, split_parameters
 from fklit.text.windows import TextBatch
@@ -26,6 +26,9 @@ class MaskedDiffusionTask(LightningModule):
         tokenizer: Folder of the tokenizer of the data; its mask token is the mask.
         network: What the network is made of; `vocab_size` is that of the tokenizer.
         schedule: Noise schedule of the training times; log-linear by default.
+        masking: How many tokens of a text are masked in training: each with the probability of a time of the schedule
+            (`"times"`, as published), or a number of them, each as probable as any other (`"counts"`), whose loss has
+            the same mean whatever the schedule and half the variance on short texts.
         optimizer: `"muon"` for the matrices of the layers with AdamW for the rest, or `"adamw"` for all. Muon computes
             in bfloat16, which is slow on a CPU without instructions for it.
         learning_rate: The highest, of the matrices; a cosine takes it to zero at the end of training.
@@ -54,6 +57,7 @@ class MaskedDiffusionTask(LightningModule):
         network: TransformerSettings | None = None,
         *,
         schedule: NoiseSchedule | None = None,
+        masking: Literal["times", "counts"] = "times",
         optimizer: Literal["muon", "adamw"] = "muon",
         learning_rate: float = 0.02,
         adamw_learning_rate: float = 3e-3,
@@ -75,7 +79,12 @@ class MaskedDiffusionTask(LightningModule):
             raise ValueError(f"expected smallest_time in [0, 1), got {smallest_time}; give a small time such as 1e-3.")
         if optimizer not in ("muon", "adamw"):
             raise ValueError(f"expected optimizer as muon or adamw, got {optimizer!r}; choose one.")
+        if masking not in ("times", "counts"):
+            raise ValueError(f"expected masking as times or counts, got {masking!r}; choose one.")
+        if masking == "counts" and schedule is not None:
+            raise ValueError("expected no schedule with masking='counts', whose loss has none; leave one of them out.")
         self.tokenizer = tokenizer
+        self.masking = masking
         self.schedule = schedule or LogLinearSchedule()
         self.optimizer = optimizer
         self.learning_rate, self.adamw_learning_rate = learning_rate, adamw_learning_rate
@@ -134,10 +143,15 @@ class MaskedDiffusionTask(LightningModule):
         """One step; logs `train/loss`."""
         assert self.mask is not None
         tokens, given = batch["tokens"], batch.get("given")
-        times = self.smallest_time + (1 - self.smallest_time) * stratified_times(len(tokens))
-        nelbo = nelbo_at_times(self.logits, tokens, times, self.schedule, mask=self.mask, given=given)
-        length = tokens.shape[1] if given is None else (~given).sum(dim=1).float().mean()
-        loss = nelbo.mean() / length * (1 - self.smallest_time)
+        lengths = torch.full((len(tokens),), tokens.shape[1]) if given is None else (~given).sum(dim=1)
+        if self.masking == "counts":
+            counts = stratified_counts(lengths)
+            loss = nelbo_at_counts(self.logits, tokens, counts, mask=self.mask, given=given).mean()
+        else:
+            times = self.smallest_time + (1 - self.smallest_time) * stratified_times(len(tokens))
+            nelbo = nelbo_at_times(self.logits, tokens, times, self.schedule, mask=self.mask, given=given)
+            loss = nelbo.mean() * (1 - self.smallest_time)
+        loss = loss / lengths.float().mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

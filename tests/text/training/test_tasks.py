@@ -8,7 +8,14 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fklit.text import MaskedDiffusionTask, TextDataModule, TransformerSettings, load_folder, save_folder
+from fklit.text import (
+    LogLinearSchedule,
+    MaskedDiffusionTask,
+    TextDataModule,
+    TransformerSettings,
+    load_folder,
+    save_folder,
+)
 from fklit.text.training.causal import CausalLanguageModelTask
 from fklit.text.training.export import main as export
 from fklit.text.words import build_tokenizer, build_vocabulary
@@ -147,6 +154,36 @@ def test_a_start_that_does_not_fit_is_refused(data, tmp_path):
         masked(data, start_from=str(tmp_path / "nothing")).setup("fit")
 
 
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_both_maskings_have_one_mean_and_counts_vary_less(data, conditioned):
+    torch.manual_seed(0)
+    words = AutoTokenizer.from_pretrained(data / "tokenizer")("a b c d.", add_special_tokens=False).input_ids
+    tokens = torch.tensor(words)[torch.randint(len(words), (64, 10))]
+    batch = {"tokens": tokens, "characters": torch.full((64,), 18)}
+    if conditioned:
+        batch["given"] = (torch.arange(10) < 3).expand(64, -1)
+    means, errors = [], []
+    for masking in ("times", "counts"):
+        task = masked(data, masking=masking)
+        torch.nn.init.normal_(task.network.embedding.weight, generator=torch.Generator().manual_seed(1))
+        task.setup("validate")
+        task.log = lambda *args, **kwargs: None
+        with torch.no_grad():
+            losses = torch.stack([task.training_step(batch, 0) for _ in range(400)]).double()
+        means.append(float(losses.mean()))
+        errors.append(float(losses.std()) / len(losses) ** 0.5)
+    assert abs(means[0] - means[1]) < 4 * math.hypot(*errors)
+    assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.slow
+def test_masked_training_by_counts_learns(data, tmp_path):
+    seed_everything(0)
+    run = trainer(tmp_path, 400)
+    run.fit(masked(data, optimizer="adamw", learning_rate=1e-2, masking="counts"), module(data))
+    assert 0.05 < float(run.callback_metrics["val/nelbo"]) < 0.8
+
+
 def test_validation_repeats_exactly(data, tmp_path):
     task = masked(data)
     run = trainer(tmp_path, 1)
@@ -161,6 +198,8 @@ def test_validation_repeats_exactly(data, tmp_path):
         ({"learning_rate": 0.0}, "expected learning rates above 0"),
         ({"smallest_time": 1.0}, "expected smallest_time in"),
         ({"optimizer": "sgd"}, "expected optimizer as muon or adamw"),
+        ({"masking": "tokens"}, "expected masking as times or counts, got 'tokens'"),
+        ({"masking": "counts", "schedule": LogLinearSchedule()}, "expected no schedule with masking='counts'"),
     ],
 )
 def test_numbers_out_of_range_are_refused(data, given, message):
