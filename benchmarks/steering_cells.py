@@ -97,13 +97,20 @@ def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
 def append(path: Path, cells: Sequence[dict[str, Any]]) -> None:
     """Add lines in one write; what a crash leaves of it is a broken line, which does not count."""
     text = "".join(json.dumps(cell) + "\n" for cell in cells)
-    fresh = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    fresh = not path.exists() or _last_byte(path) in (b"", b"\n")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(descriptor, (("" if fresh else "\n") + text).encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _last_byte(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+        return file.read(1)
 
 
 def run_cells(plan: Plan, folder: Path, *, models: tuple[Any, Any, Any], shard: int = 0, shards: int = 1) -> None:

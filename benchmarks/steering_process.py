@@ -56,10 +56,11 @@ def wait(plan: Plan, folder: Path, workers: list[subprocess.Popen[bytes]], conso
         bar = progress.add_task("", total=len(wanted))
         while True:
             running = [worker for worker in workers if worker.poll() is None]
+            began = time.perf_counter()
             progress.update(bar, completed=len(wanted & set(read_cells(folder))))
             if not running:
                 break
-            time.sleep(2)
+            time.sleep(max(2, 20 * (time.perf_counter() - began)))  # to look costs the workers little
     if any(worker.returncode for worker in workers):
         raise SystemExit("A worker failed (its message is above); run the same command again to go on.")
 
