@@ -192,6 +192,7 @@ def main(given: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, default=None, help="of each variant; the experiment's own if left out")
+    parser.add_argument("--first_seed", type=int, default=0, help="for a second process beside one of smaller --seeds")
     parser.add_argument("--data_dir", default=None, help="of the data, if it is not where the configuration says")
     parser.add_argument("--output", type=Path, default=Path("outputs/eqprop"), help="folder of the records")
     parser.add_argument("--dry", action="store_true", help="print the commands and run nothing")
@@ -206,7 +207,7 @@ def main(given: Sequence[str] | None = None) -> list[dict[str, Any]]:
     known = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     records: list[dict[str, Any]] = []
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for seed in range(asked.seeds or experiment.seeds):
+    for seed in range(asked.first_seed, asked.seeds or experiment.seeds):
         for name, extra in experiment.variants.items():
             command = words(experiment, extra, seed, options)
             if asked.dry:

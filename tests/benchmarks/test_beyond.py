@@ -147,8 +147,9 @@ def test_every_method_runs_and_is_compared(parts, tmp_path, monkeypatch):
     assert "sequential" in console.export_text()
 
 
-def test_the_guide_has_the_table_of_all_methods():
+@pytest.mark.parametrize("name", ["beyond_methods", "beyond_k8"])
+def test_the_guide_has_the_tables_of_all_methods(name):
     root = FOLDER.parent
-    found = json.loads((root / "docs" / "results" / "beyond_methods.json").read_text(encoding="utf-8"))
+    found = json.loads((root / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     table = load("beyond_tables").methods_table(found)
     assert table in (root / "docs" / "steering.md").read_text(encoding="utf-8")
