@@ -60,18 +60,38 @@ def _heavy_atoms(molecule: Any) -> float:
     return float(molecule.GetNumHeavyAtoms())
 
 
+def _count(molecule: Any, number: int) -> float:
+    return float(sum(atom.GetAtomicNum() == number for atom in molecule.GetAtoms()))
+
+
+def _nitrogens(molecule: Any) -> float:
+    return _count(molecule, 7)
+
+
+def _oxygens(molecule: Any) -> float:
+    return _count(molecule, 8)
+
+
+def _tpsa(molecule: Any) -> float:
+    return float(rdkit_module("Chem.rdMolDescriptors", owner="tpsa").CalcTPSA(molecule))
+
+
 PROPERTIES: Mapping[str, Callable[[Any], float]] = {
     "qed": _qed,
     "sa": _sa,
     "logp": _logp,
     "rings": _rings,
     "heavy_atoms": _heavy_atoms,
+    "nitrogens": _nitrogens,
+    "oxygens": _oxygens,
+    "tpsa": _tpsa,
 }
 """Property of a parsed molecule by name.
 
 `qed` is the quantitative estimate of drug-likeness in [0, 1] (Bickerton et al. 2012), `sa` the synthetic accessibility
 from 1 (easy) to 10 (Ertl and Schuffenhauer 2009), `logp` Crippen's octanol-water partition coefficient (Wildman and
-Crippen 1999), then the numbers of rings and of atoms but hydrogen.
+Crippen 1999), then the numbers of rings, of atoms but hydrogen, of nitrogens and of oxygens, and `tpsa` the topological
+polar surface area in square angstroms (Ertl et al. 2000).
 """
 
 

@@ -81,3 +81,25 @@ def test_bootstrap_intervals(monkeypatch):
     assert bootstrap([0.25, 0.25, 0.25]) == [0.25, 0.25, 0.25]
     mean, low, high = bootstrap([0.0, 1.0] * 50)
     assert mean == 0.5 and low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)
+
+
+def test_weights_help_a_product_the_more_the_sharper_its_conditions(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    exact = importlib.import_module("conditions_exact")
+    sharp, soft = exact.measured(2, 3, 0.0), exact.measured(2, 3, 0.3)
+    assert sharp["target"] == pytest.approx(1.0) and sharp["heuristic"] < 0.6
+    assert 0 < soft["target"] - soft["heuristic"] < 0.01
+    rows = json.loads((ROOT / "docs" / "results" / "conditions_exact.json").read_text())
+    assert rows[4] == pytest.approx(sharp) and rows[7] == pytest.approx(soft)
+    assert exact.table(rows) in (ROOT / "docs" / "molecules.md").read_text()
+
+
+def test_the_heuristic_law_is_exact_for_one_condition(monkeypatch):
+    """Without a second condition nothing is mixed: its law is that of the expert, in any order."""
+    import torch
+
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    exact = importlib.import_module("conditions_exact")
+    base = torch.full((243,), 1 / 243, dtype=torch.float64)
+    first = exact.conditioned(base, exact.TEXTS[:, 0] == 1, 0.1)
+    torch.testing.assert_close(exact.heuristic(base, first, base), first)

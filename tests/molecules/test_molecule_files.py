@@ -109,7 +109,9 @@ def wheel(tmp_path, monkeypatch):
     path = tmp_path / "moses" / moses.WHEEL.name
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as file:
-        for name, column in ((moses.TABLES["train"], SMILES[:150]), (moses.TABLES["held_out"], SMILES[150:])):
+        # Terciles of nitrogens and oxygens need molecules with none to three of them
+        texts = ["CN" * (row % 4) + "CO" * (row // 4 % 4) + text for row, text in enumerate(SMILES)]
+        for name, column in ((moses.TABLES["train"], texts[:150]), (moses.TABLES["held_out"], texts[150:])):
             lines = ["SMILES,SPLIT", *(f"{text},x" for text in column)]
             file.writestr(name, gzip.compress("\n".join(lines).encode()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -121,6 +123,8 @@ def test_the_wheel_becomes_a_data_set(wheel, capsys):
     words = ["fetch", "moses", str(wheel.parent), "--molecules", "40", "--held_out", "8"]
     assert main(words) == 0
     small = read_molecules(wheel.parent, "train").smiles
+    properties = json.loads((wheel.parent / "molecules.json").read_text())["properties"]
+    assert properties == ["qed", "sa", "logp", "rings", "heavy_atoms", "nitrogens", "oxygens", "tpsa"]
     assert len(small) == 40 and len(set(small)) == 40 and len(read_molecules(wheel.parent, "held_out").smiles) == 8
     words[4] = "90"
     assert main(words) == 0

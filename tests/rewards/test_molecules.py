@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fklit.rewards import QED, LogP, RewardError, Similarity, SyntheticAccessibility, WeightedSum
+from fklit.rewards.molecule_properties import measure
 from fklit.rewards.testing import RewardTests
 
 Chem = pytest.importorskip("rdkit.Chem")
@@ -37,6 +38,11 @@ class TestLogP(OfMolecules):
 class TestSimilarity(OfMolecules):
     def make_reward(self, max_batch=None):
         return Similarity(ASPIRIN, max_batch=max_batch)
+
+
+@pytest.mark.parametrize(("text", "nitrogens", "oxygens", "tpsa"), [(ASPIRIN, 0, 4, 63.6), (TEXTS[4], 4, 2, 61.82)])
+def test_counts_and_polar_surface(text, nitrogens, oxygens, tpsa):
+    assert measure(text, ["tpsa", "nitrogens", "oxygens"]) == [pytest.approx(tpsa), nitrogens, oxygens]
 
 
 def test_values_are_those_of_rdkit():

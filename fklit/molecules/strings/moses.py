@@ -14,7 +14,7 @@ import torch
 
 from fklit.data.checksums import Finding, compare
 from fklit.molecules.strings.files import SUMMARY, write_molecules
-from fklit.rewards.molecule_properties import FIX, rdkit_module
+from fklit.rewards.molecule_properties import FIX, PROPERTIES, rdkit_module
 from fklit.rewards.optional import import_optional
 from fklit.wheels import Wheel, fetch_wheel
 
@@ -47,7 +47,7 @@ def fetch_moses(data_dir: str | Path = "data/moses", *, molecules: int = MOLECUL
     archive = fetch_wheel(WHEEL, root)
     train = choose(read_table(archive, TABLES["train"]), molecules, name="molecules")
     validation = choose(read_table(archive, TABLES["held_out"]), held_out, name="held_out")
-    summary = write_molecules(train, validation, root)
+    summary = write_molecules(train, validation, root, properties=tuple(PROPERTIES))
     print(f"{SUMMARY}: {', '.join(f'{split} {summary[split]}' for split in TABLES)}")
 
 
