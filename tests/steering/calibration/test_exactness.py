@@ -149,3 +149,23 @@ def test_uninformative_early_scores_cost_less_than_half_of_the_variance(curve):
     ratio = variance(calibrated) / variance(Difference())
     assert ratio < 0.5, ratio
     print(f"var log Z, calibrated {curve} over plain: {ratio:.3f}")
+
+
+@pytest.mark.parametrize(
+    ("predict", "at_most"), [(None, 0.3), (_noisy, 0.15)], ids=["informative", "uninformative early"]
+)
+def test_many_particles_vary_less_than_a_third_of_the_published_setting(predict, at_most):
+    """K = 64, scored at every step: multinomial resampling each time with plain difference, and what fklit does."""
+    points = tuple(range(19))
+
+    def variance(potential: Potential, resampler: str, ess_threshold: float) -> float:
+        chain = GaussianChain(potential, score_steps=points, predict=predict)
+        settings = {"resampler": get_resampler(resampler), "ess_threshold": ess_threshold}
+        generator = torch.Generator().manual_seed(3)
+        return float(run(chain, num_groups=2000, num_particles=64, generator=generator, **settings).log_z.var())
+
+    made = of_chain(GaussianChain(score_steps=points, predict=predict))
+    calibrated = Calibrated(made).prepare(points, num_steps=20, reward_scale=2.0)
+    published = variance(Difference(), "multinomial", 1.0)
+    assert variance(calibrated, "systematic", 0.5) < at_most * published
+    assert variance(Difference(), "systematic", 0.3) < at_most * published
