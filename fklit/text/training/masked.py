@@ -35,7 +35,7 @@ class MaskedDiffusionTask(LightningModule):
         adamw_learning_rate: The highest of embedding, head and norms.
         weight_decay: Of the matrices.
         warmup_steps: Optimizer steps of the warm-up.
-        smallest_time: Training times are in (this, 1]; what little the interval below adds is left out. Counts have none.
+        smallest_time: Training times are in (this, 1]; what little the interval below adds is left out. Not of counts.
         compile: Compile the layers with `torch.compile`, which pays on a GPU after a minute.
         export_dir: Folder of the model, written at the end of `fit`; None for none.
         start_from: An exported folder, or the name of a model that ships, whose weights `fit` starts from, such as
