@@ -19,9 +19,19 @@ from torch import Tensor
 
 from fklit import assets, steer
 from fklit.cli import main as fklit_command
+from fklit.correctors import Target, simulate_masked
+from fklit.feynman_kac import ParticleResult
 from fklit.fingerprint import fingerprint
 from fklit.metrics import MoleculeObjectives, MoleculeQuality, text_batch
-from fklit.molecules import MoleculeModel, MoleculeResult, sample_product, write_molecules
+from fklit.molecules import (
+    AtomCount,
+    Conditions,
+    MoleculeModel,
+    SymbolChain,
+    read_molecules,
+    sample_product,
+    write_molecules,
+)
 from fklit.rewards import QED, SyntheticAccessibility, WeightedSum
 from fklit.rewards.molecule_properties import measure
 from fklit.sampling.describe import settings_hash
@@ -64,6 +74,13 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
         exponents = [strength, strength, 1 - 2 * strength]
         for word, corrected in (("heuristic", False), ("weighted", True)):
             arms[product_arm(word, strength)] = partial(product, given, model, three, exponents, corrected)
+    counts = [count_of(model.vocabulary.conditions, one) for one in given.conditions]
+    if None not in counts:
+        chain = SymbolChain.from_folder(given.molecules_model)
+        for word, corrected in (("heuristic", False), ("weighted", True)):
+            arms[counts_arm(word)] = partial(counted, given, model, chain, counts, corrected)
+            together = partial(counted_together, given, model, chain, counts, corrected)
+            arms[f"{word}, both counts in one expert"] = together
     for seed in range(given.first_run, given.first_run + given.runs):
         for name, run in arms.items():
             yield Cell(" and ".join(given.conditions), name, seed, partial(measured, run, seed))
@@ -72,6 +89,65 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
 def product_arm(word: str, strength: float) -> str:
     """Name of an arm that samples `p(x) (p(x | first) p(x | second) / p(x)^2)^strength`."""
     return f"{word} product" if strength == 1 else f"{word} product, strength {strength:g}"
+
+
+def counts_arm(word: str) -> str:
+    """Name of an arm that samples the model times the odds of two exact conditions."""
+    return f"{word} product of counts"
+
+
+def count_of(conditions: Conditions, prompt: str) -> AtomCount | None:
+    """The count of atoms whose range is that of a condition; None if it is no count, or of the mid range.
+
+    Args:
+        conditions: Of the model, with the edges of the ranges.
+        prompt: One condition.
+    """
+    name, _, level = prompt.partition("=")
+    element = {"oxygens": "O", "nitrogens": "N", "heavy_atoms": "heavy_atoms"}.get(name)
+    if element is None or level not in ("low", "high"):
+        return None
+    low, high = conditions.edges[name]
+    return AtomCount(element, at_most=int(low)) if level == "low" else AtomCount(element, at_least=int(high) + 1)
+
+
+def counted(
+    given: argparse.Namespace,
+    model: MoleculeModel,
+    chain: SymbolChain,
+    counts: list[AtomCount],
+    corrected: bool,
+    seed: int,
+) -> tuple[list[str], dict[str, Any]]:
+    """The model without a condition, times p(x | count) / p(x) of the chain for each of two counts, drawn by weight."""
+    denoising = model.denoising(max_batch=given.rows)
+    experts: list[Any] = [model.expert(denoising=denoising)]
+    experts += [chain.expert(some, vocab_size=model.network_vocab_size) for some in ([counts[0]], [counts[1]], [])]
+    result = simulate_masked(
+        Target.product(experts, [1.0, 1.0, 1.0, -2.0]),
+        num_particles=given.molecules,
+        num_steps=given.molecule_steps,
+        corrected=corrected,
+        resampler="systematic",
+        ess_threshold=0.5,
+        seed=seed,
+        device=model.device,
+    )
+    slots = result.sample_index(given.molecules, seed=seed, systematic=True)[0]
+    return model.smiles(result.samples[0, slots]), costs(result) | {"calls": denoising.calls}
+
+
+def counted_together(
+    given: argparse.Namespace,
+    model: MoleculeModel,
+    chain: SymbolChain,
+    counts: list[AtomCount],
+    corrected: bool,
+    seed: int,
+) -> tuple[list[str], dict[str, Any]]:
+    """The same target with both counts in one expert, which knows that they are wanted together."""
+    result = sample_product(model, [""], counts=counts, chain=chain, corrected=corrected, **settings(given, seed))
+    return result.sample_smiles(given.molecules, seed=seed)[0], costs(result)
 
 
 def cells_file(given: argparse.Namespace, name: str) -> Path:
@@ -153,7 +229,7 @@ def settings(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     }
 
 
-def costs(result: MoleculeResult) -> dict[str, Any]:
+def costs(result: ParticleResult[Tensor]) -> dict[str, Any]:
     """Calls, seconds and the least share of particles that counted."""
     share = float(result.min_ess[0]) / result.num_particles
     return {"calls": result.budget.denoiser_calls, "seconds": result.budget.seconds, "min_ess": share}
@@ -216,7 +292,8 @@ def summarize(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Differences of the share that meets both, runs of one seed paired, and a row for each arm.
 
-    The product of the headline is that of this strength.
+    The product is that of the counts where the conditions are counts, and "learned" then that of the experts that have
+    learned them, of this strength; otherwise it is the latter.
     """
     by_arm = {arm: figures for (_, arm), figures in found.items()}
 
@@ -224,12 +301,17 @@ def summarize(
         pairs = zip(by_arm[arm], by_arm[other], strict=True)
         return bootstrap([one[figure] - two[figure] for one, two in pairs])
 
-    weighted = product_arm("weighted", strength)
-    summary = {
-        "product_less_heuristic": less(weighted, product_arm("heuristic", strength), "met"),
+    weighted, heuristic = product_arm("weighted", strength), product_arm("heuristic", strength)
+    learned = {
+        "product_less_heuristic": less(weighted, heuristic, "met"),
         "product_less_best_of_n": less(weighted, "best of n", "met"),
-        "strength": strength,
     }
+    summary: dict[str, Any] = {"strength": strength}
+    if counts_arm("weighted") in by_arm:  # conditions that the experts know exactly
+        weighted, heuristic = counts_arm("weighted"), counts_arm("heuristic")
+        summary |= {f"learned_{name}": values for name, values in learned.items()}
+    summary["product_less_heuristic"] = less(weighted, heuristic, "met")
+    summary["product_less_best_of_n"] = less(weighted, "best of n", "met")
     if "drug_like_and_easy" in by_arm["FK steering"][0]:
         arms = ("FK steering", "best of n by the rewards")
         summary["steering_less_best_of_n"] = less(*arms, "drug_like_and_easy")
@@ -265,7 +347,7 @@ def train_quickly(given: argparse.Namespace) -> None:
     ends = ("C1CC1", "C(=O)O", "CCl", "CN", "C", "CC", "CO", "c1ccccc1")
     starts = ("O", "c1ccccc1", "c1ccc2ccccc2c1")
     smiles = [start + "C" * length + end for end in ends for length in range(1, 6) for start in starts]
-    folder, properties = given.molecules_train.parent, ("qed", "sa", "logp")
+    folder, properties = given.molecules_train.parent, ("qed", "sa", "logp", "oxygens", "heavy_atoms")
     write_molecules(smiles[:100], smiles[100:], folder, properties=properties, max_symbols=20)
     words = ["fit", "--config", str(ROOT / "configs" / "debug" / "molecules.yaml")]
     words += ["--data.init_args.data_dir", str(given.molecules_train.parent)]
@@ -275,6 +357,8 @@ def train_quickly(given: argparse.Namespace) -> None:
     words += ["--trainer.enable_checkpointing", "false"]
     with patch.object(sys, "argv", ["fklit"]):  # the command line warns of words of its own beside those of Python
         fklit_command(words)
+    vocabulary = MoleculeModel.from_folder(given.molecules_model).vocabulary
+    SymbolChain.fitted(vocabulary, read_molecules(folder, "train").tokens).save(given.molecules_model)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

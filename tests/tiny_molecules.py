@@ -4,6 +4,7 @@ import itertools
 
 import torch
 
+from fklit.feynman_kac import normalize
 from fklit.molecules import Conditions, MoleculeModel, write_molecules
 from fklit.molecules.strings.vocabulary import build_tokenizer
 
@@ -56,3 +57,19 @@ def table_model():
     """A model of molecules of three symbols at most."""
     tokenizer = build_tokenizer(["[C]", "[N]", "[O]"], Conditions(EDGES), max_symbols=3)
     return MoleculeModel(TableDenoiser(tokenizer), tokenizer)
+
+
+def truth(model, conditions, exponents):
+    """Unnormalized mass of each state of a product of conditions."""
+    mass = torch.ones(64, dtype=torch.float64)
+    for condition, exponent in zip(conditions, exponents, strict=True):
+        mass *= model.denoiser.law(model.vocabulary.condition(condition).tolist()) ** exponent
+    return mass
+
+
+def found_law(model, result):
+    """Weighted shares of the states, groups by their evidence."""
+    places = (result.samples[..., None, :] == model.denoiser.states).all(dim=-1).double().argmax(dim=-1)
+    law = torch.zeros(64, dtype=torch.float64)
+    shares = normalize(result.log_weights) * torch.softmax(result.log_z, dim=0)[:, None]
+    return law.scatter_add(0, places.flatten(), shares.flatten())

@@ -22,6 +22,7 @@ from fklit.molecules.clusters import (
     quench,
     radial_distribution,
 )
+from fklit.molecules.strings.atom_counts import AtomCount
 from fklit.molecules.strings.conditions import Conditions
 from fklit.molecules.strings.data import MoleculeDataModule
 from fklit.molecules.strings.drawing import draw_molecule
@@ -29,9 +30,11 @@ from fklit.molecules.strings.files import read_molecules, write_molecules
 from fklit.molecules.strings.model import MoleculeModel
 from fklit.molecules.strings.product import MoleculeResult, sample_product
 from fklit.molecules.strings.source import MoleculeSource
+from fklit.molecules.strings.symbol_chain import SymbolChain
 from fklit.molecules.strings.vocabulary import MoleculeVocabulary
 
 __all__ = [
+    "AtomCount",
     "ClusterComparison",
     "ClusterDataModule",
     "ClusterDenoiser",
@@ -50,6 +53,7 @@ __all__ = [
     "MoleculeVocabulary",
     "Quenched",
     "SimulatedSamples",
+    "SymbolChain",
     "TemperedSamples",
     "cluster_distances",
     "draw_molecule",

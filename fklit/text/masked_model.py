@@ -84,6 +84,7 @@ class MaskedTextModel:
                 f"expected a tokenizer of at most the network's {size} tokens, got {self.vocab_size}; give the one "
                 "that the network was trained with."
             )
+        self.network_vocab_size = size
         if isinstance(denoiser, nn.Module):
             denoiser.eval().requires_grad_(False)
             if device is not None:

@@ -8,6 +8,7 @@ import torch
 from image_files import write_fashion_mnist
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+DOCS = FOLDER.parent / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -146,8 +147,36 @@ def test_runs_of_the_paper_go_on_in_stages_and_are_compared_at_equal_epochs(tmp_
     assert json.loads((tmp_path / "r.json").read_text())["rows"] == found
     (row,) = found
     assert (row["seeds"], row["epochs"], row["published_error"]) == (2, 2, 14.3)
-    assert row["figures"]["error"] == pytest.approx([16.0, 1.0]) and row["curves"]["error"] == [21.0, 16.0]
+    assert row["figures"]["error"] == pytest.approx([16.0, 1.0])
+    assert row["curves"]["error"] == [[20.0, 15.0], [22.0, 17.0]]
     assert row["cpu_hours"] == 2.0 and "16.0 ± 1.0" in capsys.readouterr().out
+
+
+def test_a_file_keeps_the_rows_of_other_machines_until_there_are_better_ones(tmp_path, capsys):
+    module = load("eqprop_paper")
+    asked = ["--minutes", "0", "--output", str(tmp_path / "r.json")]
+    here, there = tmp_path / "here", tmp_path / "there"
+    epoch_lines(here, "n2", 0, [(1, 20.0), (2, 16.0)])
+    epoch_lines(here, "n6", 0, [(1, 20.0)])
+    module.main([*asked, "--folder", str(here)])
+    epoch_lines(there, "n2", 0, [(1, 10.0)])  # fewer epochs
+    epoch_lines(there, "n6", 0, [(1, 10.0)])  # as many
+    epoch_lines(there, "exact", 0, [(1, 30.0)])
+    module.main([*asked, "--folder", str(there)])
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [(row["cell"], row["figures"]["error"][0]) for row in rows] == [
+        ("n2", pytest.approx(16.0)),
+        ("n6", pytest.approx(10.0)),
+        ("exact", pytest.approx(30.0)),
+    ]
+
+
+def test_the_page_of_the_paper_holds_the_table_of_its_json(tmp_path):
+    page = load("eqprop_paper_page")
+    rows = json.loads((DOCS / "results" / "eqprop_paper.json").read_text())["rows"]
+    assert page.paper_table(rows) in (DOCS / "published-experiments.md").read_text()
+    page.draw(rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_runs_of_other_words_are_not_counted(tmp_path):

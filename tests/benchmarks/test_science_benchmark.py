@@ -57,18 +57,22 @@ def test_the_molecules_run_and_resume(modules, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fklit"])
     words = ["--only", "molecules", "--quick", "--output", str(tmp_path / "out")]
+    words += ["--conditions", "oxygens=high", "heavy_atoms=low"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "quick.json").write_text(json.dumps({"summary": {"lj": {"kept": 1}}}))
     found = modules[0].main(words)
     (cells,) = (tmp_path / "out").glob("quick.molecules.*.cells.jsonl")
     lines = cells.read_text().splitlines()
-    assert len(lines) == 2 * 11
+    assert len(lines) == 2 * 15
     assert found["summary"]["lj"] == {"kept": 1}
     summary = found["summary"]["molecules"]
     for name in ("product_less_heuristic", "product_less_best_of_n"):
-        mean, low, high = summary[name]
-        assert low <= mean <= high
+        for figure in (name, f"learned_{name}"):
+            mean, low, high = summary[figure]
+            assert low <= mean <= high
     arms = {row["arm"]: row["figures"] for row in found["rows"]["molecules"]}
+    for arm in ("weighted product of counts", "weighted, both counts in one expert"):  # one condition of the network
+        assert arms[arm]["calls"][0] < 1.2 * arms["unconditioned"]["calls"][0]
     # Three experts, or three times as many molecules, ask for as many rows; copies of a text are asked for once.
     assert arms["weighted product"]["calls"][0] == pytest.approx(arms["best of n"]["calls"][0], rel=0.1)
     assert modules[0].main(words)["summary"] == found["summary"]

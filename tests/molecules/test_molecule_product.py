@@ -2,30 +2,13 @@
 
 import pytest
 import torch
-from tiny_molecules import table_model
+from tiny_molecules import found_law, table_model, truth
 
 from fklit.correctors import MaskedPath, Target, simulate_masked
-from fklit.feynman_kac import normalize
 from fklit.molecules import sample_product
 from fklit.text import TextExpert
 
 pytest.importorskip("selfies")
-
-
-def truth(model, conditions, exponents):
-    """Unnormalized mass of each state."""
-    mass = torch.ones(64, dtype=torch.float64)
-    for condition, exponent in zip(conditions, exponents, strict=True):
-        mass *= model.denoiser.law(model.vocabulary.condition(condition).tolist()) ** exponent
-    return mass
-
-
-def found_law(model, result):
-    """Weighted shares of the states, groups by their evidence."""
-    places = (result.samples[..., None, :] == model.denoiser.states).all(dim=-1).double().argmax(dim=-1)
-    law = torch.zeros(64, dtype=torch.float64)
-    shares = normalize(result.log_weights) * torch.softmax(result.log_z, dim=0)[:, None]
-    return law.scatter_add(0, places.flatten(), shares.flatten())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from torch import Tensor
 from fklit.correctors.discrete import simulate_masked
 from fklit.correctors.targets import Target
 from fklit.feynman_kac import Generators, ParticleResult, Resampler
+from fklit.molecules.strings.atom_counts import AtomCount
 from fklit.molecules.strings.model import MoleculeModel
+from fklit.molecules.strings.symbol_chain import SymbolChain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ def sample_product(
     conditions: Sequence[str],
     exponents: Sequence[float] | None = None,
     *,
+    counts: Sequence[AtomCount | str] = (),
+    chain: SymbolChain | None = None,
     num_particles: int = 64,
     num_groups: int = 1,
     num_steps: int = 64,
@@ -54,12 +58,17 @@ def sample_product(
     sample_product(model, ["qed=high", "sa=low"])  # both conditions at once
     sample_product(model, ["qed=high", "sa=low", ""], [1.0, 1.0, -1.0])  # as independent given the molecule
     sample_product(model, ["qed=high"], [2.0])  # annealed
+    chain = SymbolChain.from_folder("fklit:molecules")
+    sample_product(model, [""], counts=["O>=4", "heavy_atoms<=20"], chain=chain)  # what the model was not trained for
     ```
 
     Args:
         model: The model.
         conditions: Prompts such as "qed=high"; an empty one is the model without a condition.
         exponents: One for each condition, of positive sum; 1 if not given.
+        counts: Conditions on numbers of atoms that the molecules meet besides, such as "N=2". Two experts more: the
+            chain under all of them to the power 1, and the chain to the power -1.
+        chain: Of the model's symbols; wanted with counts.
         num_particles: K.
         num_groups: B, independent runs side by side.
         num_steps: T; more than symbols, since symbols of one step are independent.
@@ -72,7 +81,7 @@ def sample_product(
         generator: One, or one for each group.
 
     Raises:
-        ValueError: A condition is none of the model, or exponents do not fit.
+        ValueError: A condition is none of the model, exponents do not fit, or counts come without a chain.
     """
     if isinstance(conditions, str) or not conditions:
         raise ValueError(f"expected a list of conditions, got {conditions!r}; give one or more, such as ['qed=high'].")
@@ -83,6 +92,9 @@ def sample_product(
         )
     denoising = model.denoising(temperature=temperature, max_batch=max_batch)
     experts: list[Any] = [model.expert(condition, denoising=denoising) for condition in conditions]
+    if counts:
+        experts += _counted(model, counts, chain)
+        given += [1.0, -1.0]
     found = simulate_masked(
         Target.product(experts, given),
         num_particles=num_particles,
@@ -100,3 +112,14 @@ def sample_product(
     made = model.smiles(found.samples.flatten(0, 1))
     rows = [made[b * num_particles : (b + 1) * num_particles] for b in range(num_groups)]
     return MoleculeResult(**known, smiles=rows)
+
+
+def _counted(model: MoleculeModel, counts: Sequence[AtomCount | str], chain: SymbolChain | None) -> list[Any]:
+    """The chain under all counts, and the chain."""
+    if isinstance(counts, str):
+        raise ValueError(f"expected a list of counts, got {counts!r}; put it in brackets.")
+    if chain is None:
+        raise ValueError("expected a chain with counts, got none; SymbolChain.from_folder or .fitted makes one.")
+    if chain.vocabulary.tokenizer.get_vocab() != model.vocabulary.tokenizer.get_vocab():
+        raise ValueError("expected a chain of the model's tokens, got another one; fit it with model.vocabulary.")
+    return [chain.expert(some, vocab_size=model.network_vocab_size) for some in (counts, ())]

@@ -1,0 +1,208 @@
+"""Counts of atoms by a chain of symbols against the sum over all texts, alone and in products with a model."""
+
+import itertools
+
+import pytest
+import torch
+from tiny_molecules import EDGES, SMILES, found_law, table_model, truth
+from transformers import AutoTokenizer
+
+from fklit.correctors import Target, simulate_masked
+from fklit.molecules import AtomCount, Conditions, MoleculeVocabulary, SymbolChain, sample_product
+from fklit.molecules.strings.vocabulary import build_tokenizer
+
+ERROR = 0.05
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """Fitted to a few texts of five places, whose branches take one or two digits."""
+    symbols = ["[C]", "[N]", "[O]", "[Branch1]", "[Ring2]"]
+    vocabulary = MoleculeVocabulary(build_tokenizer(symbols, Conditions(EDGES), max_symbols=5))
+    texts = [
+        ["[C]", "[Branch1]", "[N]", "[O]", "[C]"],
+        ["[N]", "[C]", "[O]"],
+        ["[C]", "[Ring2]", "[C]", "[N]", "[N]"],
+        ["[O]", "[N]"],
+        ["[C]", "[C]", "[Branch1]", "[C]", "[Ring2]"],
+    ]
+    rows = [vocabulary.encode(text) for text in texts]
+    return SymbolChain.fitted(vocabulary, torch.tensor(rows))
+
+
+def all_texts(chain):
+    """Every row of tokens, (n, 5)."""
+    return torch.tensor(list(itertools.product(chain.states.tokens.tolist(), repeat=5)))
+
+
+def atoms(symbols):
+    """Symbols that are atoms, by a reading of SELFIES of its own: digits follow a branch or a ring."""
+    found, digits = [], 0
+    for symbol in symbols:
+        if symbol == "<pad>":
+            digits = 0
+        elif digits:
+            digits -= 1
+        elif symbol[1:-1] in ("Branch1", "Ring2"):
+            digits = int(symbol[-2])
+        else:
+            found.append(symbol)
+    return found
+
+
+def law_of(chain, counts):
+    """Unnormalized probability of every text, step by step from the counted transitions."""
+    overall = chain.transitions.sum(dim=0).double() + 1
+    weights = chain.transitions.double() + overall / overall.sum()
+    law, places = weights / weights.sum(dim=1, keepdim=True), chain.states.places(20)
+    words = chain.vocabulary.tokenizer.convert_ids_to_tokens
+    masses = []
+    for row in all_texts(chain):
+        state, mass = len(law) - 1, 1.0
+        for place in places[row].tolist():
+            mass *= float(law[state, place])
+            state = int(chain.states.after[state, place])
+        found = atoms(words(row.tolist()))
+        for count in counts:
+            number = len(found) if count.element == "heavy_atoms" else found.count(f"[{count.element}]")
+            mass *= 1 - ERROR if count.met(number) else ERROR
+        masses.append(mass)
+    return torch.tensor(masses, dtype=torch.float64)
+
+
+def test_the_chain_counts_what_follows_what(chain):
+    states = chain.states
+    assert states.after.shape == (5 * 3 + 2, 6) and states.emitted.tolist()[-2:] == [5, -1]
+    start, first = len(states.after) - 1, states.symbols.index("[C]")
+    assert chain.transitions[start].tolist() == [3, 1, 1, 0, 0, 0]
+    carbon, branch, ring = (states.symbols.index(symbol) for symbol in ("[C]", "[Branch1]", "[Ring2]"))
+    after_branch = int(states.after[states.after[start, first], branch])
+    assert chain.transitions[after_branch].tolist() == [1, 1, 0, 0, 0, 0]  # digits
+    digit = int(states.after[after_branch, carbon])
+    assert states.digit[digit] and not states.digit[after_branch]
+    assert chain.transitions[digit, ring] == 1  # after [Branch1][C]
+    two = int(states.after[states.after[int(states.after[start, first]), ring], carbon])
+    assert states.digit[states.after[two, carbon]] and not states.digit[states.after[states.after[two, carbon], carbon]]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [],
+        [AtomCount("N", at_least=2)],
+        [AtomCount("heavy_atoms", at_most=2)],
+        [AtomCount("N", at_least=1), AtomCount("O", 1, 1), AtomCount("heavy_atoms", at_most=3)],
+    ],
+    ids=["none", "least", "most", "three"],
+)
+@pytest.mark.parametrize(
+    "known", [{}, {0: "[C]"}, {2: "[O]", 4: "<pad>"}, {0: "[C]", 1: "[Branch1]", 4: "[N]"}, {1: "[Ring2]"}], ids=str
+)
+def test_predictions_are_those_of_all_texts(chain, counts, known):
+    vocabulary = chain.vocabulary
+    row = torch.full((5,), vocabulary.mask)
+    for place, word in known.items():
+        row[place] = vocabulary.tokenizer.convert_tokens_to_ids(word)
+    texts, law = all_texts(chain), law_of(chain, counts)
+    fits = ((texts == row) | (row == vocabulary.mask)).all(dim=1)
+    expert = chain.expert(counts, error=ERROR, vocab_size=40)
+    found = expert.log_probs(row.view(1, 1, 5), 0.5)[0, 0]
+    assert found.shape == (5, 40)
+    for place in range(5):
+        mass = torch.zeros(40, dtype=torch.float64).scatter_add(0, texts[:, place], law * fits)
+        torch.testing.assert_close(found[place].exp(), mass / mass.sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_rows_do_not_depend_on_their_neighbors(chain, monkeypatch):
+    rows = torch.full((2, 3, 5), chain.vocabulary.mask)
+    rows[0, 1, 0], rows[1, 2, 3] = chain.states.tokens[0], chain.vocabulary.pad
+    expert = chain.expert(["N>=2"])
+    whole = expert.log_probs(rows, 0.5)
+    monkeypatch.setattr("fklit.molecules.strings.counted._NUMBERS", 1)
+    torch.testing.assert_close(expert.log_probs(rows, 0.5), whole, rtol=0, atol=1e-12)
+    for group, particle in itertools.product(range(2), range(3)):
+        alone = expert.log_probs(rows[group, particle].view(1, 1, 5), 0.5)
+        torch.testing.assert_close(alone[0, 0], whole[group, particle], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("separate", [True, False], ids=["an expert each", "one expert"])
+def test_a_product_with_a_model_is_the_model_under_the_counts(separate):
+    """The table of 64 molecules, times an indicator that the chain says nothing else about."""
+    model = table_model()
+    states = model.denoiser.states
+    chain = SymbolChain.fitted(model.vocabulary, states[torch.tensor([0, 5, 21, 27, 42, 63])])
+    words = [model.tokenizer.convert_ids_to_tokens(row) for row in states.tolist()]
+    settings = {"num_particles": 2500, "num_steps": 60, "num_groups": 2, "ess_threshold": 0.9}
+    counts = ["N>=1", "C=0", "N<=1"]
+    wanted = truth(model, ["qed=high"], [1.0]) * torch.tensor([r.count("[N]") == 1 and "[C]" not in r for r in words])
+    wanted /= wanted.sum()
+    if separate:
+        experts = [model.expert("qed=high"), *(chain.expert([count]) for count in counts), chain.expert()]
+        result = simulate_masked(Target.product(experts, [1.0, 1.0, 1.0, 1.0, -3.0]), **settings)
+    else:
+        result = sample_product(model, ["qed=high"], counts=counts, chain=chain, **settings)
+    found = found_law(model, result)
+    assert float((found - wanted).abs().sum() / 2) < 0.1
+    assert float(found[wanted == 0].sum()) < 0.02  # sites of one step are independent
+
+
+def test_atoms_of_real_molecules_are_those_of_rdkit():
+    chem = pytest.importorskip("rdkit.Chem")
+    pytest.importorskip("selfies")
+
+    from fklit.molecules.strings.symbols import to_symbols
+
+    molecules = [*SMILES[:60], "CC(=O)Nc1ccc(O)cc1", "N#Cc1ccc(Br)cc1OC1CCN(C(=O)C2CC2)CC1", "C[N+](C)(C)CC(=O)[O-]"]
+    texts = [to_symbols(one) for one in molecules]
+    alphabet, longest = sorted({symbol for text in texts for symbol in text}), max(map(len, texts))
+    vocabulary = MoleculeVocabulary(build_tokenizer(alphabet, Conditions(EDGES), max_symbols=longest))
+    chain = SymbolChain.fitted(vocabulary, torch.tensor([vocabulary.encode(text) for text in texts]))
+    for molecule, text in zip(molecules, texts, strict=True):
+        known = chem.MolFromSmiles(molecule)
+        numbers = {"heavy_atoms": known.GetNumHeavyAtoms()}
+        for element in ("C", "N", "O", "Br"):
+            numbers[element] = sum(atom.GetSymbol() == element for atom in known.GetAtoms())
+        state, found = len(chain.states.after) - 1, dict.fromkeys(numbers, 0)
+        for place in chain.states.places(200)[torch.tensor(vocabulary.encode(text))].tolist():
+            state = int(chain.states.after[state, place])
+            for element in found:
+                found[element] += int(chain.states.adds(AtomCount(element, 1))[state])
+        assert found == numbers, molecule
+
+
+def test_a_saved_chain_comes_back(chain, tmp_path):
+    chain.vocabulary.tokenizer.save_pretrained(tmp_path)
+    chain.save(tmp_path)
+    again = SymbolChain.from_folder(tmp_path)
+    rows = torch.full((1, 1, 5), chain.vocabulary.mask)
+    assert torch.equal(again.expert(["O>=1"]).log_probs(rows, 1.0), chain.expert(["O>=1"]).log_probs(rows, 1.0))
+    (tmp_path / "symbol_chain.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"symbol_chain.json, got no such file; write it by SymbolChain.fitted"):
+        SymbolChain.from_folder(tmp_path)
+    chain.save(tmp_path)
+    build_tokenizer(["[C]", "[N]"], Conditions(EDGES), max_symbols=5).save_pretrained(tmp_path)
+    assert len(MoleculeVocabulary(AutoTokenizer.from_pretrained(tmp_path)).tokenizer) < 20
+    with pytest.raises(ValueError, match="with the symbols of the tokenizer beside it, got others; fit it again"):
+        SymbolChain.from_folder(tmp_path)
+
+
+def test_what_does_not_fit_is_refused(chain):
+    vocabulary = chain.vocabulary
+    with pytest.raises(ValueError, match="expected tokens of symbols and pad, got others"):
+        SymbolChain.fitted(vocabulary, torch.full((1, 5), vocabulary.mask))
+    with pytest.raises(ValueError, match=r"some above 0, and smoothing above 0, got shape .* smoothing=0"):
+        SymbolChain(vocabulary, chain.transitions, smoothing=0)
+    with pytest.raises(ValueError, match="expected transitions of shape"):
+        SymbolChain(vocabulary, chain.transitions[:-1])
+    with pytest.raises(ValueError, match=r"expected an error above 0 and below 0\.5, got 0"):
+        chain.expert(["O>=1"], error=0)
+    condition = int(vocabulary.condition("qed=high")[0])
+    with pytest.raises(ValueError, match="expected tokens of symbols, pad and mask, got others"):
+        chain.expert().log_probs(torch.full((1, 1, 5), condition), 0.5)
+    model = table_model()
+    with pytest.raises(ValueError, match="expected a chain with counts, got none"):
+        sample_product(model, [""], counts=["O>=1"])
+    with pytest.raises(ValueError, match="expected a chain of the model's tokens, got another one"):
+        sample_product(model, [""], counts=["O>=1"], chain=chain)
+    with pytest.raises(ValueError, match="expected a list of counts, got 'O>=1'"):
+        sample_product(model, [""], counts="O>=1", chain=chain)
