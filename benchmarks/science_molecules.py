@@ -126,7 +126,7 @@ def counted(
     result = simulate_masked(
         Target.product(experts, [1.0, 1.0, 1.0, -2.0]),
         num_particles=given.molecules,
-        num_steps=given.molecule_steps,
+        num_steps=given.count_steps,
         corrected=corrected,
         resampler="systematic",
         ess_threshold=0.5,
@@ -146,7 +146,8 @@ def counted_together(
     seed: int,
 ) -> tuple[list[str], dict[str, Any]]:
     """The same target with both counts in one expert, which knows that they are wanted together."""
-    result = sample_product(model, [""], counts=counts, chain=chain, corrected=corrected, **settings(given, seed))
+    some = {**settings(given, seed), "num_steps": given.count_steps}
+    result = sample_product(model, [""], counts=counts, chain=chain, corrected=corrected, **some)
     return result.sample_smiles(given.molecules, seed=seed)[0], costs(result)
 
 
@@ -154,7 +155,7 @@ def cells_file(given: argparse.Namespace, name: str) -> Path:
     """Where the cells of this model and these settings are."""
     folder = assets.shipped(str(given.molecules_model)) or Path(given.molecules_model)
     shared = {"model": fingerprint(folder), "train": fingerprint(given.molecules_train)}
-    for key in ("conditions", "molecules", "molecule_steps", "group", "reward_scale", "autocast"):
+    for key in ("conditions", "molecules", "molecule_steps", "count_steps", "group", "reward_scale", "autocast"):
         shared[key] = getattr(given, key)
     return given.output / f"{name}.molecules.{settings_hash(shared)[:12]}.cells.jsonl"
 
@@ -374,6 +375,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--first-run", type=int, default=0, help="others than those that chose the strength")
     group.add_argument("--molecules", type=int, default=256, help="molecules of a run")
     group.add_argument("--molecule-steps", type=int, default=64)
+    group.add_argument(
+        "--count-steps", type=int, default=192, help="of products of counts: symbols of one step do not see each other"
+    )
     group.add_argument("--group", type=int, default=32, help="molecules of one steered group, of three times as many")
     group.add_argument("--reward-scale", type=float, default=20.0)
     group.add_argument("--rows", type=int, default=256, help="rows that the network gets at once")
