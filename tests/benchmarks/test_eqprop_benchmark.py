@@ -136,16 +136,18 @@ def epoch_lines(folder, cell, seed, errors):
     (target / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_runs_of_the_paper_go_on_in_stages_and_are_compared_at_equal_epochs(tmp_path, capsys):
+def test_runs_of_the_paper_go_on_in_stages_and_are_compared_at_equal_epochs(tmp_path, capsys, monkeypatch):
     module = load("eqprop_paper")
+    monkeypatch.setattr(module, "STAGES", (2, 4))
     epoch_lines(tmp_path, "n6", 0, [(1, 20.0), (2, 16.0), (2, 15.0), (3, 14.0)])  # the second ran twice
     epoch_lines(tmp_path, "n6", 1, [(1, 22.0), (2, 17.0)])
     todo = list(module.work(tmp_path, ["n6", "exact_90"], 4))
     first, later = [("exact_90", 0, 2), ("n6", 2, 2)], [("n6", 0, 4), ("exact_90", 0, 4), ("n6", 1, 4), ("n6", 2, 4)]
     assert todo == first + later  # all to 2 epochs before any to 4
     found = module.main(["--minutes", "0", "--folder", str(tmp_path), "--output", str(tmp_path / "r.json")])
-    assert json.loads((tmp_path / "r.json").read_text())["rows"] == found
+    (written,) = json.loads((tmp_path / "r.json").read_text())["rows"]
     (row,) = found
+    assert written.pop("by")["fklit"] and written == row
     assert (row["seeds"], row["epochs"], row["published_error"]) == (2, 2, 14.3)
     assert row["figures"]["error"] == pytest.approx([16.0, 1.0])
     assert row["curves"]["error"] == [[20.0, 15.0], [22.0, 17.0]]
