@@ -119,6 +119,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     if given.quick:
         given.networks, given.samplings, given.particles, given.steps = 1, 1, 40, 30
         given.runs, given.molecules, given.molecule_steps, given.group = 2, 8, 6, 4
+        given.count_steps = given.molecule_steps
     return given
 
 
