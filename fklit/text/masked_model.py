@@ -51,6 +51,10 @@ class MaskedTextModel:
             length is fixed, the end of a text is among them.
         device: Where to compute; None leaves a network where it is, and takes the CPU for other denoisers.
 
+    Attributes:
+        vocab_size: Tokens of the tokenizer.
+        network_vocab_size: Tokens that the denoiser predicts, more where its vocabulary is filled up.
+
     Raises:
         ValueError: The tokenizer has no mask, more tokens than the network, or none of a name in `never`.
     """

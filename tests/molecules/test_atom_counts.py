@@ -10,6 +10,9 @@ def test_conditions_are_read():
     assert AtomCount.parse("O>=4") == AtomCount("O", at_least=4)
     assert AtomCount.parse(" heavy_atoms <= 20 ") == AtomCount("heavy_atoms", at_most=20)
     assert AtomCount.parse("Cl=0") == AtomCount("Cl", 0, 0)
+    for text in ("O>=4", "heavy_atoms<=20", "Cl=0", "N=2"):
+        assert str(AtomCount.parse(text)) == text
+    assert str(AtomCount("O", 1, 3)) == "1<=O<=3"
     for text in ("O>4", "O", "O>=-1", ">=4", "O>=4 N>=1", "O>=1.5"):
         with pytest.raises(ValueError, match="expected a count such as 'O>=4'"):
             AtomCount.parse(text)

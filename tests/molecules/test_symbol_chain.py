@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 from tiny_molecules import EDGES, SMILES, found_law, table_model, truth
-from transformers import AutoTokenizer
 
 from fklit.correctors import Target, simulate_masked
 from fklit.molecules import AtomCount, Conditions, MoleculeVocabulary, SymbolChain, sample_product
@@ -16,7 +15,7 @@ ERROR = 0.05
 
 @pytest.fixture(scope="module")
 def chain():
-    """Fitted to a few texts of five places, whose branches take one or two digits."""
+    """Fitted to a few texts of five places, whose branches take one or two index symbols."""
     symbols = ["[C]", "[N]", "[O]", "[Branch1]", "[Ring2]"]
     vocabulary = MoleculeVocabulary(build_tokenizer(symbols, Conditions(EDGES), max_symbols=5))
     texts = [
@@ -36,15 +35,15 @@ def all_texts(chain):
 
 
 def atoms(symbols):
-    """Symbols that are atoms, by a reading of SELFIES of its own: digits follow a branch or a ring."""
-    found, digits = [], 0
+    """Symbols that are atoms, by a reading of SELFIES of its own: an index follows a branch or a ring."""
+    found, left = [], 0
     for symbol in symbols:
         if symbol == "<pad>":
-            digits = 0
-        elif digits:
-            digits -= 1
+            left = 0
+        elif left:
+            left -= 1
         elif symbol[1:-1] in ("Branch1", "Ring2"):
-            digits = int(symbol[-2])
+            left = int(symbol[-2])
         else:
             found.append(symbol)
     return found
@@ -77,12 +76,15 @@ def test_the_chain_counts_what_follows_what(chain):
     assert chain.transitions[start].tolist() == [3, 1, 1, 0, 0, 0]
     carbon, branch, ring = (states.symbols.index(symbol) for symbol in ("[C]", "[Branch1]", "[Ring2]"))
     after_branch = int(states.after[states.after[start, first], branch])
-    assert chain.transitions[after_branch].tolist() == [1, 1, 0, 0, 0, 0]  # digits
-    digit = int(states.after[after_branch, carbon])
-    assert states.digit[digit] and not states.digit[after_branch]
-    assert chain.transitions[digit, ring] == 1  # after [Branch1][C]
+    assert chain.transitions[after_branch].tolist() == [1, 1, 0, 0, 0, 0]  # indices
+    index = int(states.after[after_branch, carbon])
+    assert states.is_index[index] and not states.is_index[after_branch]
+    assert chain.transitions[index, ring] == 1  # after [Branch1][C]
     two = int(states.after[states.after[int(states.after[start, first]), ring], carbon])
-    assert states.digit[states.after[two, carbon]] and not states.digit[states.after[states.after[two, carbon], carbon]]
+    assert (
+        states.is_index[states.after[two, carbon]]
+        and not states.is_index[states.after[states.after[two, carbon], carbon]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,36 @@ def test_atoms_of_real_molecules_are_those_of_rdkit():
         assert found == numbers, molecule
 
 
+def test_the_probability_of_counts_is_that_of_all_texts(chain):
+    law = law_of(chain, [])
+    words = chain.vocabulary.tokenizer.convert_ids_to_tokens
+    found = [atoms(words(row.tolist())) for row in all_texts(chain)]
+    met = torch.tensor([one.count("[N]") >= 2 and len(one) <= 3 for one in found])
+    expert = chain.expert(["N>=2", "heavy_atoms<=3"])
+    assert expert.probability == pytest.approx(float(law[met].sum() / law.sum()), rel=1e-12)
+    assert chain.expert().probability == pytest.approx(1.0) and chain.expert(["O>=1"]).error == 1e-6
+    rare = chain.expert(["N>=5"])
+    assert 0 < rare.probability < 1e-3 and rare.error == rare.probability / 10_000
+
+
+@pytest.mark.parametrize(
+    ("counts", "named"), [(["N>=6"], "N>=6"), (["O>=2", "O<=1"], "O>=2, O<=1"), (["Si>=1"], "Si>=1")]
+)
+def test_counts_that_nothing_meets_are_refused(chain, counts, named):
+    """All molecules would be equally wrong about them, and the product the model without them."""
+    with pytest.raises(
+        ValueError, match=rf"expected counts that molecules of at most 5 .* can meet, got {named}; change"
+    ):
+        chain.expert(counts)
+
+
+def test_rare_counts_are_met_as_often_as_others(chain):
+    rare = chain.expert(["N>=5"])
+    rows = torch.full((1, 1, 5), chain.vocabulary.mask)
+    nitrogen = chain.vocabulary.tokenizer.convert_tokens_to_ids("[N]")
+    assert (rare.log_probs(rows, 0.5)[0, 0, :, nitrogen].exp() > 0.999).all()
+
+
 def test_a_saved_chain_comes_back(chain, tmp_path):
     chain.vocabulary.tokenizer.save_pretrained(tmp_path)
     chain.save(tmp_path)
@@ -181,7 +213,6 @@ def test_a_saved_chain_comes_back(chain, tmp_path):
         SymbolChain.from_folder(tmp_path)
     chain.save(tmp_path)
     build_tokenizer(["[C]", "[N]"], Conditions(EDGES), max_symbols=5).save_pretrained(tmp_path)
-    assert len(MoleculeVocabulary(AutoTokenizer.from_pretrained(tmp_path)).tokenizer) < 20
     with pytest.raises(ValueError, match="with the symbols of the tokenizer beside it, got others; fit it again"):
         SymbolChain.from_folder(tmp_path)
 

@@ -39,6 +39,18 @@ class AtomCount:
         if self.at_least == 0 and self.at_most is None:
             raise ValueError("expected at_least above 0 or at_most, got neither; give one.")
 
+    def __str__(self) -> str:
+        """As `parse` reads it, where one condition says it."""
+        if self.at_most is None:
+            return f"{self.element}>={self.at_least}"
+        if self.at_least == self.at_most:
+            return f"{self.element}={self.at_least}"
+        return (
+            f"{self.element}<={self.at_most}"
+            if self.at_least == 0
+            else f"{self.at_least}<={self.element}<={self.at_most}"
+        )
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "O>=4", "heavy_atoms<=20" or "N=2".
@@ -82,6 +94,6 @@ def element_of(symbol: str) -> str | None:
 
 
 def indices_after(symbol: str) -> int:
-    """How many symbols after this one are digits of a length, and no atoms: 2 for "[Branch2]", 0 for atoms."""
+    """How many symbols after this one are its index, and no atoms: 2 for "[Branch2]", 0 for atoms."""
     match = _INDEXED.search(symbol)
     return int(match["number"]) if match else 0

@@ -1,5 +1,6 @@
 """A Markov chain of symbols under counts of atoms as a masked expert: exact predictions by forward-backward sums."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,10 +31,14 @@ class CountedExpert:
         path: Of all experts of the model.
         counts: Conditions; none for the chain itself.
         vocab_size: V, tokens of the model.
-        error: Probability that a condition is wrong about a molecule.
+        error: See `SymbolChain.expert`.
+
+    Attributes:
+        probability: That a molecule of the chain meets all counts.
+        error: The one that is used.
 
     Raises:
-        ValueError: The error is not in (0, 0.5).
+        ValueError: The error is not in (0, 0.5), or no molecule meets all counts.
     """
 
     def __init__(
@@ -45,25 +50,42 @@ class CountedExpert:
         counts: Sequence[AtomCount],
         *,
         vocab_size: int,
-        error: float,
+        error: float | None = None,
     ) -> None:
-        if not 0 < error < 0.5:
-            raise ValueError(f"expected an error above 0 and below 0.5, got {error}; 1e-6 is usual.")
+        if error is not None and not 0 < error < 0.5:
+            raise ValueError(f"expected an error above 0 and below 0.5, got {error}; omit it for the usual one.")
         self.path: Any = path
         self._places, self._emitted = states.places(vocab_size), states.emitted
         self._initial, self._transition = initial, transition
         self._remembered: dict[tuple[int, ...], Tensor] = {}  # of the call before
-        # Numbers so far of all conditions, as digits of one index: after a state that adds an atom, and at the end
+        # Numbers so far of all conditions in one index, the first condition's most significant: after each state
         sizes = [count.most + 1 for count in counts]
-        grid = torch.stack(torch.unravel_index(torch.arange(math.prod(sizes)), sizes), dim=1) if sizes else None
+        grid = torch.tensor(list(itertools.product(*map(range, sizes))), dtype=torch.int64)
         self._after = torch.zeros(len(initial), math.prod(sizes), dtype=torch.int64)
-        self._accepted = torch.ones(math.prod(sizes), dtype=torch.float64)
+        met = torch.ones(math.prod(sizes), len(counts), dtype=torch.bool)
         for number, count in enumerate(counts):
-            assert grid is not None
-            met = torch.tensor([count.met(one) for one in grid[:, number].tolist()])
-            self._accepted *= met.double() * (1 - 2 * error) + error
+            met[:, number] = torch.tensor([count.met(one) for one in grid[:, number].tolist()])
             more = (grid[:, number] + states.adds(count)[:, None].long()).clamp(max=count.most)
             self._after = self._after * sizes[number] + more
+        self.probability = self._share(met.all(dim=1))
+        if self.probability == 0:
+            raise ValueError(
+                f"expected counts that molecules of at most {path.length} of the model's symbols can meet, got "
+                f"{', '.join(map(str, counts))}; change them."
+            )
+        self.error = min(1e-6, self.probability / 10_000) if error is None else error
+        # Probability at the end that all conditions are taken for met
+        self._accepted = torch.where(met, 1 - self.error, torch.tensor(self.error, dtype=torch.float64)).prod(dim=1)
+
+    def _share(self, wanted: Bool[Tensor, " c"]) -> float:
+        """Probability that a molecule of the chain ends with numbers that are wanted."""
+        moved = self._after
+        ahead = torch.zeros(moved.shape, dtype=torch.float64)
+        ahead[:, 0] = self._initial
+        ahead = torch.zeros_like(ahead).scatter_add_(1, moved, ahead)
+        for _ in range(self.path.length - 1):
+            ahead = torch.zeros_like(ahead).scatter_add_(1, moved, self._transition.T @ ahead)
+        return float(ahead[:, wanted].sum())
 
     def log_probs(self, tokens: Int64[Tensor, "B K L"], t: float) -> Float64[Tensor, "B K L V"]:
         """Log probabilities of the clean tokens; -1e30 for those that cannot be.
@@ -82,13 +104,14 @@ class CountedExpert:
         masked = rows == self.path.mask
         if bool(((places < 0) & ~masked).any()):
             raise ValueError("expected tokens of symbols, pad and mask, got others; give molecules without conditions.")
-        texts = [tuple(row) for row in rows.tolist()]
-        new = [at for at, text in enumerate(texts) if text not in self._remembered]
+        texts, known = [tuple(row) for row in rows.tolist()], self._remembered
+        new = [at for at, text in enumerate(texts) if text not in known]
         chunk = max(1, _NUMBERS // (rows.shape[1] * self._after.numel()))
         pieces = zip(torch.split(places[new], chunk), torch.split(masked[new], chunk), strict=True)
         found = iter([one for piece in pieces for one in self._predictions(*piece)])
-        self._remembered = {text: self._remembered[text] if text in self._remembered else next(found) for text in texts}
-        of_symbols = torch.stack([self._remembered[text] for text in texts])[slots]
+        predicted = [known[text] if text in known else next(found) for text in texts]
+        self._remembered = dict(zip(texts, predicted, strict=True))
+        of_symbols = torch.stack(predicted)[slots]
         return of_symbols[..., self._places.to(tokens.device)].view(*tokens.shape, -1)
 
     def _predictions(self, places: Int64[Tensor, "R L"], masked: Bool[Tensor, "R L"]) -> Float64[Tensor, "R L m"]:

@@ -67,7 +67,8 @@ def sample_product(
         conditions: Prompts such as "qed=high"; an empty one is the model without a condition.
         exponents: One for each condition, of positive sum; 1 if not given.
         counts: Conditions on numbers of atoms that the molecules meet besides, such as "N=2". Two experts more: the
-            chain under all of them to the power 1, and the chain to the power -1.
+            chain under all of them to the power 1, and the chain to the power -1. Symbols of one step do not see each
+            other and may break a count together: take several times as many steps as symbols.
         chain: Of the model's symbols; wanted with counts.
         num_particles: K.
         num_groups: B, independent runs side by side.
@@ -81,7 +82,8 @@ def sample_product(
         generator: One, or one for each group.
 
     Raises:
-        ValueError: A condition is none of the model, exponents do not fit, or counts come without a chain.
+        ValueError: A condition is none of the model, exponents do not fit, counts come without a chain, or no molecule
+            meets them all.
     """
     if isinstance(conditions, str) or not conditions:
         raise ValueError(f"expected a list of conditions, got {conditions!r}; give one or more, such as ['qed=high'].")

@@ -26,7 +26,7 @@ CHAIN = "symbol_chain.json"
 
 
 class SymbolChain:
-    """Probabilities of the next symbol of SELFIES given the last one, and whether that was a digit.
+    """Probabilities of the next symbol of SELFIES given the last one, and whether that was an index.
 
     ```python
     chain = SymbolChain.from_folder("fklit:molecules")
@@ -119,7 +119,7 @@ class SymbolChain:
         write_json_atomically(Path(folder) / CHAIN, kept)
 
     def expert(
-        self, counts: Sequence[AtomCount | str] = (), *, vocab_size: int | None = None, error: float = 1e-6
+        self, counts: Sequence[AtomCount | str] = (), *, vocab_size: int | None = None, error: float | None = None
     ) -> CountedExpert:
         """The law of the chain's molecules that meet all counts, as an expert of `MaskedCorrector`.
 
@@ -127,10 +127,11 @@ class SymbolChain:
             counts: Such as `["O>=4", "heavy_atoms<=20"]`; none for the chain itself.
             vocab_size: Of the model in the product; the tokenizer's if not given.
             error: Probability that a count is taken for met where it is not, or for not met where it is. Above 0, so
-                that molecules that can meet it no longer have predictions, too.
+                that molecules that can meet it no longer have predictions, too. 1e-6 if not given, and less for
+                counts that fewer than one of a hundred molecules of the chain meet: a 10,000th of their share.
 
         Raises:
-            ValueError: A count is none, or the error is out of (0, 0.5).
+            ValueError: A count is none, no molecule meets all counts, or the error is out of (0, 0.5).
         """
         known = 1 + max(self.vocabulary.tokenizer.get_vocab().values())
         return CountedExpert(
