@@ -6,12 +6,12 @@
 
 A row of the JSON is replaced by one of as many runs and epochs or more, and rows of other cells stay.
 
-A run of 50 epochs takes about half an hour (exact response) to an hour (N = 6) of one core, as far as short runs tell,
-with continuous time some hours. Iterations are compiled, which halves the time and changes results by rounding. All
-runs are taken to 10 epochs, then to 20, 35 and 50, each from its last checkpoint, so that a benchmark that was stopped
-has them all at nearly the same number. The rates are constant: 10 epochs are the beginning of 50. A folder of
---folder for each cell and seed holds its checkpoint, and `epochs.jsonl` with a line for each epoch. No run begins after
---minutes, and none begins another epoch that would end after them.
+A run of 50 epochs takes about half an hour (exact response) to an hour (N = 6) of one core with AVX-512, twice as long
+without, as far as 10 epochs tell, with continuous time some hours. Iterations are compiled, which halves the time and
+changes results by rounding. All runs are taken to 10 epochs, then to 20, 35 and 50, each from its last checkpoint, so
+that a benchmark that was stopped has them all at nearly the same number. The rates are constant: 10 epochs are the
+beginning of 50. A folder of --folder for each cell and seed holds its checkpoint, and `epochs.jsonl` with a line for
+each epoch. No run begins after --minutes, and none begins another epoch that would end after them.
 """
 
 import argparse
@@ -128,6 +128,20 @@ def check_folder(given: argparse.Namespace) -> None:
             )
 
 
+def kept_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows that the output file has; refused if they are of other words after `--`, beside which ours mean nothing."""
+    if given.output is None or not given.output.is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads(given.output.read_text(encoding="utf-8"))["rows"]
+    for row in rows:
+        before = row["by"]["words"]
+        if before != given.more:
+            raise SystemExit(
+                f"expected {before} after --, as in {given.output}, got {given.more}; give another --output."
+            )
+    return rows
+
+
 def run(given: argparse.Namespace) -> None:
     """Work until the time is over, a run for each process."""
     ends = time.time() + 60 * given.minutes
@@ -162,11 +176,15 @@ def run(given: argparse.Namespace) -> None:
                     return
                 todo.remove(entry)
                 busy.add(entry[:2])
+            failed = True
             try:
                 one(entry)
+                failed = False
             finally:
                 with free:
                     busy.remove(entry[:2])
+                    if failed:  # its later stages would fail, too
+                        todo[:] = [other for other in todo if other[:2] != entry[:2]]
                     free.notify_all()
 
     with ThreadPoolExecutor(given.processes) as pool:
@@ -271,14 +289,14 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
                 print("fklit", shlex.join(command(CELLS[name], seed, given.data_dir, given.epochs)))
         return []
     check_folder(given)
+    kept = kept_rows(given)
     run(given)
     rows = summarize(given.folder, given.cells)
     show(rows, Console(width=170))
     if given.output is not None:
-        measured_on = {"system": platform.platform(), "cores": os.cpu_count()}
-        measured_on |= {name: version(name) for name in ("fklit", "torch", "lightning")}
-        before = json.loads(given.output.read_text(encoding="utf-8"))["rows"] if given.output.is_file() else []
-        write_json_atomically(given.output, {"rows": merge(before, [row | {"by": measured_on} for row in rows])})
+        measured_on: dict[str, Any] = {"system": platform.platform(), "cores": os.cpu_count()}
+        measured_on |= {name: version(name) for name in ("fklit", "torch", "lightning")} | {"words": given.more}
+        write_json_atomically(given.output, {"rows": merge(kept, [row | {"by": measured_on} for row in rows])})
     return rows
 
 

@@ -15,16 +15,20 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from eqprop_paper import text
+from eqprop_paper import COSINES, text
 
 HEAD = (
     *("`--cells`", "experiment", "seeds", "epochs", "error %", "published, 50 epochs", "cos l1", "cos l2"),
     *("input gradient cos", "symmetry", "unconverged %", "core hours a run"),
 )
-L1, L2 = "alignment/error/l1", "alignment/error/l2"
-GRADIENT, SYMMETRY = "alignment/gradient/links.input-l1.forward_weight", "alignment/symmetry"
-PANELS = (("error", "validation error, %"), (L1, "cos of error vectors, l1"), (L2, "the same, l2"))
-PANELS = (*PANELS, (SYMMETRY, "symmetry of the Jacobian"))
+L1, L2, GRADIENT = COSINES
+SYMMETRY = "alignment/symmetry"
+PANELS = {
+    "error": "validation error, %",
+    L1: "cosine with backpropagation, l1",
+    L2: "cosine with backpropagation, l2",
+    SYMMETRY: "symmetry of the Jacobian",
+}
 
 
 def paper_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -55,12 +59,12 @@ def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
     size = (3.3 * len(PANELS), 3.2 * len(groups))
     figure, axes = plt.subplots(len(groups), len(PANELS), figsize=size, squeeze=False)
     for line, (group, members) in zip(axes, groups.items(), strict=True):
-        for axis, (key, label) in zip(line, PANELS, strict=True):
+        for axis, (key, label) in zip(line, PANELS.items(), strict=True):
             for number, row in enumerate(members):
                 _curve(axis, row["curves"][key], f"C{number}", row["experiment"].partition(": ")[2])
                 if key == "error" and row["published_error"] is not None:
                     axis.plot(50, row["published_error"], "*", color=f"C{number}", ms=10, mec="k", mew=0.5)
-            axis.set(xlabel="epoch", title=label, xlim=(0, 51))
+            axis.set(xlabel="epoch", title=label)
             axis.grid(alpha=0.3)
         line[0].set_ylabel(group)
         line[0].legend(fontsize=7)

@@ -115,7 +115,7 @@ EXPERIMENTS = {
     ),
     "fashion_mnist": Experiment("fashion_mnist", 5, {"EP": NONE, "EP + homeostasis": ()}),
     "conv": Experiment("fashion_mnist_conv", 4, {"EP": NONE, "EP + homeostasis": ()}),
-    "conv_forms": Experiment(  # 7 epochs with one probe take as long as 6 with five
+    "conv_forms": Experiment(  # 7 epochs with one probe take about as long as 6 with five
         "fashion_mnist_conv",
         6,
         {

@@ -15,9 +15,10 @@ lj    Lennard-Jones clusters of 13 particles, trained at temperature 2 by config
 
 molecules  The model of configs/assets/molecules.yaml and two of its conditions. Arms: no condition, each one, both in
       one prompt, their product and their geometric average without and with weights, best of n at equal calls of the
-      denoiser, FK steering by QED and ease of synthesis. Figures: share in the range of both conditions, valid,
-      unique, novel, internal diversity, hypervolume of the two rewards, calls; means over runs with 95 % bootstrap
-      intervals.
+      denoiser, FK steering by QED and ease of synthesis; where both conditions are counts of atoms, also products of
+      the model without a condition and exact experts, one for each count and one for both. Figures: share in the range
+      of both conditions, valid, unique, novel, internal diversity, hypervolume of the two rewards, calls; means over
+      runs with 95 % bootstrap intervals.
 
 Each cell (system, arm, network or seed) is one line of JSON under --output and is not computed again.
 """

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from science_clusters import ROOT, Cell
+from science_costs import Run, costs
+from science_counts import counts_arm, counts_arms
 from torch import Tensor
 
 from fklit import assets, steer
 from fklit.cli import main as fklit_command
-from fklit.correctors import Target, simulate_masked
-from fklit.feynman_kac import ParticleResult
 from fklit.fingerprint import fingerprint
 from fklit.metrics import MoleculeObjectives, MoleculeQuality, text_batch
-from fklit.molecules import (
-    AtomCount,
-    Conditions,
-    MoleculeModel,
-    SymbolChain,
-    read_molecules,
-    sample_product,
-    write_molecules,
-)
+from fklit.molecules import MoleculeModel, SymbolChain, read_molecules, sample_product, write_molecules
 from fklit.rewards import QED, SyntheticAccessibility, WeightedSum
 from fklit.rewards.molecule_properties import measure
 from fklit.sampling.describe import settings_hash
@@ -47,7 +39,6 @@ COLUMNS = (
     "min_ess",
     "calls",
 )
-Run = Callable[[int], tuple[list[str], dict[str, Any]]]
 
 
 def cells(given: argparse.Namespace) -> Iterator[Cell]:
@@ -74,13 +65,7 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
         exponents = [strength, strength, 1 - 2 * strength]
         for word, corrected in (("heuristic", False), ("weighted", True)):
             arms[product_arm(word, strength)] = partial(product, given, model, three, exponents, corrected)
-    counts = [count_of(model.vocabulary.conditions, one) for one in given.conditions]
-    if None not in counts:
-        chain = SymbolChain.from_folder(given.molecules_model)
-        for word, corrected in (("heuristic", False), ("weighted", True)):
-            arms[counts_arm(word)] = partial(counted, given, model, chain, counts, corrected)
-            together = partial(counted_together, given, model, chain, counts, corrected)
-            arms[f"{word}, both counts in one expert"] = together
+    arms |= counts_arms(given, model)
     for seed in range(given.first_run, given.first_run + given.runs):
         for name, run in arms.items():
             yield Cell(" and ".join(given.conditions), name, seed, partial(measured, run, seed))
@@ -89,66 +74,6 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
 def product_arm(word: str, strength: float) -> str:
     """Name of an arm that samples `p(x) (p(x | first) p(x | second) / p(x)^2)^strength`."""
     return f"{word} product" if strength == 1 else f"{word} product, strength {strength:g}"
-
-
-def counts_arm(word: str) -> str:
-    """Name of an arm that samples the model times the odds of two exact conditions."""
-    return f"{word} product of counts"
-
-
-def count_of(conditions: Conditions, prompt: str) -> AtomCount | None:
-    """The count of atoms whose range is that of a condition; None if it is no count, or of the mid range.
-
-    Args:
-        conditions: Of the model, with the edges of the ranges.
-        prompt: One condition.
-    """
-    name, _, level = prompt.partition("=")
-    element = {"oxygens": "O", "nitrogens": "N", "heavy_atoms": "heavy_atoms"}.get(name)
-    if element is None or level not in ("low", "high"):
-        return None
-    low, high = conditions.edges[name]
-    return AtomCount(element, at_most=int(low)) if level == "low" else AtomCount(element, at_least=int(high) + 1)
-
-
-def counted(
-    given: argparse.Namespace,
-    model: MoleculeModel,
-    chain: SymbolChain,
-    counts: list[AtomCount],
-    corrected: bool,
-    seed: int,
-) -> tuple[list[str], dict[str, Any]]:
-    """The model without a condition, times p(x | count) / p(x) of the chain for each of two counts, drawn by weight."""
-    denoising = model.denoising(max_batch=given.rows)
-    experts: list[Any] = [model.expert(denoising=denoising)]
-    experts += [chain.expert(some, vocab_size=model.network_vocab_size) for some in ([counts[0]], [counts[1]], [])]
-    result = simulate_masked(
-        Target.product(experts, [1.0, 1.0, 1.0, -2.0]),
-        num_particles=given.molecules,
-        num_steps=given.count_steps,
-        corrected=corrected,
-        resampler="systematic",
-        ess_threshold=0.5,
-        seed=seed,
-        device=model.device,
-    )
-    slots = result.sample_index(given.molecules, seed=seed, systematic=True)[0]
-    return model.smiles(result.samples[0, slots]), costs(result) | {"calls": denoising.calls}
-
-
-def counted_together(
-    given: argparse.Namespace,
-    model: MoleculeModel,
-    chain: SymbolChain,
-    counts: list[AtomCount],
-    corrected: bool,
-    seed: int,
-) -> tuple[list[str], dict[str, Any]]:
-    """The same target with both counts in one expert, which knows that they are wanted together."""
-    some = {**settings(given, seed), "num_steps": given.count_steps}
-    result = sample_product(model, [""], counts=counts, chain=chain, corrected=corrected, **some)
-    return result.sample_smiles(given.molecules, seed=seed)[0], costs(result)
 
 
 def cells_file(given: argparse.Namespace, name: str) -> Path:
@@ -228,12 +153,6 @@ def settings(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         "max_batch": given.rows,
         "seed": seed,
     }
-
-
-def costs(result: ParticleResult[Tensor]) -> dict[str, Any]:
-    """Calls, seconds and the least share of particles that counted."""
-    share = float(result.min_ess[0]) / result.num_particles
-    return {"calls": result.budget.denoiser_calls, "seconds": result.budget.seconds, "min_ess": share}
 
 
 def autocast(given: argparse.Namespace) -> torch.autocast:

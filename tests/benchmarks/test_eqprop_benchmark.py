@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -171,6 +172,26 @@ def test_a_file_keeps_the_rows_of_other_machines_until_there_are_better_ones(tmp
         ("n6", pytest.approx(10.0)),
         ("exact", pytest.approx(30.0)),
     ]
+    with pytest.raises(SystemExit, match=r"expected \[\] after --, as in .*r.json, got \['--data.num_train', '500'\]"):
+        module.main([*asked, "--folder", str(tmp_path / "other"), "--", "--data.num_train", "500"])
+
+
+def test_a_run_that_failed_is_not_begun_again_and_the_others_are(tmp_path, monkeypatch):
+    module = load("eqprop_paper")
+    monkeypatch.setattr(module, "STAGES", (1, 2))
+    begun = []
+
+    def fail_the_first(words, **_):
+        name = words[words.index("--trainer.default_root_dir") + 1].split("/")[-2]
+        begun.append((name, words[words.index("--trainer.max_epochs") + 1]))
+        return subprocess.CompletedProcess(words, int(name == "exact_0"))
+
+    monkeypatch.setattr(module.subprocess, "run", fail_the_first)
+    words = ["--folder", str(tmp_path), "--cells", "exact_0", "exact_45", "--epochs", "2", "--processes", "2"]
+    with pytest.raises(SystemExit, match="fklit fit failed"):
+        module.main(words)
+    assert begun.count(("exact_0", "1")) == 1 and ("exact_0", "2") not in begun
+    assert {("exact_45", "1"), ("exact_45", "2")} <= set(begun)
 
 
 def test_the_page_of_the_paper_holds_the_table_of_its_json(tmp_path):
