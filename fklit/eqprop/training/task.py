@@ -27,12 +27,13 @@ class EqPropTask(LightningModule):
     """Trains a network by equilibrium propagation, with the homeostatic loss added if there is one.
 
     Batches are dictionaries with `x`, `y` (classes from 0) and `index` (the sample's number, which seeds its
-    probes). Logs `train/loss`, `train/top1`, `train/homeostasis` and its weight, quantiles of residual and
-    iterations, and the shares of samples that have not converged (`train/unconverged`), are of period two or diverged,
-    for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`, the share of
-    unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores, which
-    `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds other metrics of
-    classes to validation and test.
+    probes). Logs `train/loss` and `train/top1` of every step, and at the steps that loggers write
+    (`Trainer(log_every_n_steps=...)`) and the last of an epoch also `train/homeostasis` and its weight, quantiles of
+    residual and iterations, and the shares of samples that have not converged (`train/unconverged`), are of period two
+    or diverged, for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`,
+    the share of unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores,
+    which `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds other metrics
+    of classes to validation and test.
 
     Diverged samples count in no gradient, nor do unconverged ones if the network's policy is `"drop"` (the default of
     estimators that linearize). `train/dropped` is the share of samples that the dynamics learned nothing from.
@@ -140,14 +141,25 @@ class EqPropTask(LightningModule):
         loss = torch.where(used, self.sample_losses(out, y), 0.0).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/top1", (out.detach().flatten(1).argmax(1) == y).float().mean(), prog_bar=True)
-        self.log_dict(relaxation_metrics(result))
+        details = self._logs_details()
+        if details:
+            self.log_dict(relaxation_metrics(result))
         if self.homeostasis is None:
             return loss
         weight = self.homeostasis.weight_at(self.global_step)
         ids = batch["index"].tolist()
         extra = self.homeostasis(network, equilibrium, sample_ids=ids, step=self.global_step)
-        self.log_dict({"train/homeostasis": extra.detach(), "train/homeostasis_weight": weight})
+        if details:
+            self.log_dict({"train/homeostasis": extra.detach(), "train/homeostasis_weight": weight})
         return loss + weight * extra
+
+    def _logs_details(self) -> bool:
+        """Whether a logger or the end of an epoch sees this step; logging takes a sixth of small steps."""
+        trainer = self._trainer
+        if trainer is None:
+            return True
+        every = trainer.log_every_n_steps
+        return trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
 
     def on_fit_start(self) -> None:
         """Says that a mixed precision does not reach the dynamics."""
@@ -161,7 +173,7 @@ class EqPropTask(LightningModule):
 
     def on_after_backward(self) -> None:
         """Logs residuals and convergence of the nudged phases, and the share of samples that were dropped."""
-        if self._equilibrium is not None and self._responses:
+        if self._equilibrium is not None and self._responses and self._logs_details():
             response, estimator = self._responses[-1], self.network.estimator
             policy = estimator.policy(self.network.unconverged)
             self.log("train/dropped", dropped_samples(self._equilibrium, response, estimator, policy).float().mean())

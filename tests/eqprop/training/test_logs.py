@@ -1,9 +1,12 @@
 """What the task and the alignment callback log, against the same quantities computed here."""
 
+import csv
+
 import pytest
 import torch
 from equilibria import images, mlp
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from fklit.callbacks import AlignmentCallback
@@ -114,6 +117,26 @@ def test_what_a_training_step_logs_and_returns():
     assert logged["train/nudge_unconverged"] == float((~phases.converged).float().mean())
     assert logged["train/nudge_diverged"] == float(response.diverged.float().mean())
     assert task._responses == []
+
+
+def logged_rows(folder, every):
+    """Rows that a logger has of a run of two epochs of 5 steps, by step, and the last values that callbacks see."""
+    logger = CSVLogger(folder, name=f"every{every}", version=0)
+    run = trainer(folder, max_epochs=2, logger=logger, log_every_n_steps=every)
+    torch.manual_seed(0)
+    task = EqPropTask(small(), homeostasis=Homeostasis("squared", probes=1))
+    run.fit(task, DataLoader(Samples(40), batch_size=8), loader())
+    with open(folder / f"every{every}" / "version_0" / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file) if row["train/loss"]}
+    return rows, {name: float(value) for name, value in run.callback_metrics.items()}
+
+
+def test_loggers_get_the_same_at_their_steps_however_rare_these_are(tmp_path):
+    every, always = logged_rows(tmp_path, 3), logged_rows(tmp_path, 1)
+    assert sorted(always[0]) == list(range(10)) and sorted(every[0]) == [2, 5, 8]
+    assert every[0] == {step: always[0][step] for step in (2, 5, 8)}
+    assert all(every[0][2][name] for name in every[1] if name.startswith("train/"))
+    assert every[1] == always[1] and {"train/homeostasis", "train/dropped", "train/iterations_p90"} <= set(every[1])
 
 
 def test_what_an_evaluation_logs(tmp_path):
