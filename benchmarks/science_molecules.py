@@ -295,7 +295,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--molecules", type=int, default=256, help="molecules of a run")
     group.add_argument("--molecule-steps", type=int, default=64)
     group.add_argument(
-        "--count-steps", type=int, default=192, help="of products of counts: symbols of one step do not see each other"
+        "--count-steps", type=int, default=None, help="of products of counts; one symbol a step if left out"
     )
     group.add_argument("--group", type=int, default=32, help="molecules of one steered group, of three times as many")
     group.add_argument("--reward-scale", type=float, default=20.0)

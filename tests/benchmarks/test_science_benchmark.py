@@ -16,8 +16,9 @@ def modules(monkeypatch):
     return importlib.import_module("science"), importlib.import_module("science_tables")
 
 
-def test_the_table_is_that_of_the_stored_results(modules):
+def test_the_tables_are_those_of_the_stored_results(modules):
     results = json.loads((ROOT / "docs" / "results" / "science.json").read_text())
+    assert modules[1].molecules_table(results) in (ROOT / "docs" / "molecules.md").read_text()
     guide = (ROOT / "docs" / "clusters.md").read_text()
     assert modules[1].lj_table(results) in guide
     for arms in results["summary"]["lj"].values():

@@ -128,13 +128,14 @@ def test_rows_do_not_depend_on_their_neighbors(chain, monkeypatch):
 
 
 @pytest.mark.parametrize("separate", [True, False], ids=["an expert each", "one expert"])
-def test_a_product_with_a_model_is_the_model_under_the_counts(separate):
+@pytest.mark.parametrize("num_steps", [None, 60], ids=["one symbol a step", "grid"])
+def test_a_product_with_a_model_is_the_model_under_the_counts(separate, num_steps):
     """The table of 64 molecules, times an indicator that the chain says nothing else about."""
     model = table_model()
     states = model.denoiser.states
     chain = SymbolChain.fitted(model.vocabulary, states[torch.tensor([0, 5, 21, 27, 42, 63])])
     words = [model.tokenizer.convert_ids_to_tokens(row) for row in states.tolist()]
-    settings = {"num_particles": 2500, "num_steps": 60, "num_groups": 2, "ess_threshold": 0.9}
+    settings = {"num_particles": 2500, "num_steps": num_steps, "num_groups": 2, "ess_threshold": 0.9}
     counts = ["N>=1", "C=0", "N<=1"]
     wanted = truth(model, ["qed=high"], [1.0]) * torch.tensor([r.count("[N]") == 1 and "[C]" not in r for r in words])
     wanted /= wanted.sum()
@@ -145,7 +146,7 @@ def test_a_product_with_a_model_is_the_model_under_the_counts(separate):
         result = sample_product(model, ["qed=high"], counts=counts, chain=chain, **settings)
     found = found_law(model, result)
     assert float((found - wanted).abs().sum() / 2) < 0.1
-    assert float(found[wanted == 0].sum()) < 0.02  # sites of one step are independent
+    assert float(found[wanted == 0].sum()) < (0.02 if num_steps else 1e-4)  # sites of one step are independent
 
 
 def test_atoms_of_real_molecules_are_those_of_rdkit():

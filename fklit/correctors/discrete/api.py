@@ -21,7 +21,7 @@ def simulate_masked(
     *,
     num_particles: int = 64,
     num_groups: int = 1,
-    num_steps: int = 64,
+    num_steps: int | None = None,
     corrected: bool = True,
     resampler: Resampler | str = "systematic",
     ess_threshold: float = 0.9,
@@ -34,7 +34,7 @@ def simulate_masked(
     """Sample a target of masked experts: B groups of K particles from masks to tokens, corrected by weights.
 
     ```python
-    result = simulate_masked(Target.product([first, second], [1.5, 0.5]), num_particles=256, num_steps=64)
+    result = simulate_masked(Target.product([first, second], [1.5, 0.5]), num_particles=256)
     result.sample(10), result.log_z
     ```
 
@@ -42,7 +42,9 @@ def simulate_masked(
         target: experts with constant exponents; see `MaskedCorrector`.
         num_particles: K.
         num_groups: B, independent runs side by side.
-        num_steps: T, steps of the path's grid; more than sites, since sites of one step are independent.
+        num_steps: None unmasks one site a step, which has no error of steps. A number is T of the path's grid, whose
+            steps unmask several sites that do not see each other: fewer calls if it is smaller than the number of
+            sites, and the same law only if it is much larger.
         corrected: False gives the heuristic sampler, with equal weights.
         resampler: see `fklit.feynman_kac.resampling`.
         ess_threshold: fraction of K below which a group resamples.
@@ -59,8 +61,8 @@ def simulate_masked(
     Raises:
         TypeError, ValueError: for targets that do not fit.
     """
-    check_count("num_steps", num_steps)
-    model = MaskedCorrector(target, target.path.grid(num_steps), corrected=corrected, device=device)
+    times = None if num_steps is None else target.path.grid(check_count("num_steps", num_steps))
+    model = MaskedCorrector(target, times, corrected=corrected, device=device)
     result = run(
         model,
         num_groups=num_groups,

@@ -4,7 +4,7 @@ A token survives to time t with probability `alpha(t)` and is the mask otherwise
 every masked site. Per step from t to s the experts' kernels unmask a site with probability `(alpha_s - alpha_t) / (1 -
 alpha_t)`; the corrector draws from their normalized product with the forward kernel to the power `1 - B`, site by site,
 and weighs by the log normalizer. As steps shrink that is the exit-rate weight of `ctmc`: one log-sum-exp over the
-vocabulary a site, and no divergence.
+vocabulary a site, and no divergence. Without a grid one site is unmasked a step (`one_site`), which has no such limit.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fklit.correctors.discrete.masked_weights import masked_weight
+from fklit.correctors.discrete.one_site import unmask_one
 from fklit.correctors.targets.target import Target
 from fklit.correctors.targets.tilt import BlackBoxTilt
 from fklit.feynman_kac.budget import Budget
@@ -53,6 +54,10 @@ class MaskedPath:
     def grid(self, num_steps: int) -> tuple[float, ...]:
         """Return `num_steps + 1` falling times from 1 to 0."""
         return (*(1.0 - k / num_steps for k in range(num_steps)), 0.0)
+
+    def one_by_one(self) -> tuple[float, ...]:
+        """Return `length + 1` falling times at which as many sites are masked in the mean as are left then."""
+        return tuple(1.0 - (k / self.length) ** (1 / self.power) for k in range(self.length + 1))
 
 
 @runtime_checkable
@@ -105,7 +110,8 @@ class MaskedCorrector:
     Args:
         target: experts are `MaskedExpert`; exponents constant, with a positive sum; a tilt is a `BlackBoxTilt`, whose
             "denoised" prediction is the likeliest token of the combined experts at every masked site.
-        times: falling times; `path.grid(num_steps)`. More steps than sites, since sites of one step are independent.
+        times: falling times, such as `path.grid(num_steps)`, of more steps than sites, since sites of one step are
+            independent. None unmasks one site a step, in `path.length` steps: exact, whatever the experts.
         corrected: False gives the heuristic sampler with weights of 0.
         device: of the tokens.
 
@@ -114,7 +120,12 @@ class MaskedCorrector:
     """
 
     def __init__(
-        self, target: Target, times: Sequence[float], *, corrected: bool = True, device: torch.device | str = "cpu"
+        self,
+        target: Target,
+        times: Sequence[float] | None = None,
+        *,
+        corrected: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         for number, expert in enumerate(target.experts):
             if not isinstance(expert, MaskedExpert):
@@ -125,6 +136,8 @@ class MaskedCorrector:
         path: Any = target.path
         if not isinstance(path, MaskedPath):
             raise TypeError(f"expected experts on a MaskedPath, got {path!r}; give them one.")
+        self.one_by_one = times is None
+        times = path.one_by_one() if times is None else times
         if target.exponents_change(times):
             raise ValueError(
                 "expected constant exponents, but one changes in time, for which masked experts have no density; give "
@@ -168,10 +181,22 @@ class MaskedCorrector:
     def step(
         self, state: dict[str, Any], t: int, log_weights: Tensor, generator: Generators
     ) -> tuple[dict[str, Any], Tensor]:
-        """Unmask from the t-th time of the grid to the next and weigh the step."""
+        """Unmask from the t-th time of the grid to the next, or one site, and weigh the step."""
         tokens: Tensor = state["x"]
+        combined = self._combined(tokens, self.times[t])
+        weight, new = (self._one_site if self.one_by_one else self._to_next)(tokens, combined, t, generator)
+        log_potential = weight if self.corrected else torch.zeros_like(weight)
+        if state["path"] is not None:
+            log_potential = log_potential + self._reward(state["path"], tokens, combined, new, t)
+        return {"x": new, "path": state["path"]}, log_potential
+
+    def _one_site(self, tokens: Tensor, combined: Tensor, t: int, generator: Generators) -> tuple[Tensor, Tensor]:
+        weight, site, token = unmask_one(tokens == self.path.mask, combined, generator)
+        new = tokens.scatter(2, site.unsqueeze(-1), token.unsqueeze(-1))
+        return weight, torch.where(weight.isneginf().unsqueeze(-1), tokens, new)  # nothing goes on at a weight of 0
+
+    def _to_next(self, tokens: Tensor, combined: Tensor, t: int, generator: Generators) -> tuple[Tensor, Tensor]:
         noisy, clean = self.times[t], self.times[t + 1]
-        combined = self._combined(tokens, noisy)
         weight, unmask = masked_weight(
             tokens == self.path.mask,
             torch.logsumexp(combined, dim=-1),
@@ -185,11 +210,7 @@ class MaskedCorrector:
         edges = torch.softmax(combined, dim=-1).cumsum(dim=-1)
         values = torch.searchsorted(edges, (drawn * edges[..., -1]).unsqueeze(-1), right=True).squeeze(-1)
         values = values.clamp(max=combined.shape[-1] - 1)
-        new = torch.where((tokens == self.path.mask) & (points < unmask), values, tokens)
-        log_potential = weight if self.corrected else torch.zeros_like(weight)
-        if state["path"] is not None:
-            log_potential = log_potential + self._reward(state["path"], tokens, combined, new, t)
-        return {"x": new, "path": state["path"]}, log_potential
+        return weight, torch.where((tokens == self.path.mask) & (points < unmask), values, tokens)
 
     def _combined(self, tokens: Tensor, t: float) -> Float64[Tensor, "B K L V"]:
         total: Tensor | None = None

@@ -158,7 +158,7 @@ class EqPropTask(LightningModule):
         trainer = self._trainer
         if trainer is None:
             return True
-        every = trainer.log_every_n_steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside of the class
         return trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
 
     def on_fit_start(self) -> None:

@@ -43,7 +43,7 @@ def sample_product(
     chain: SymbolChain | None = None,
     num_particles: int = 64,
     num_groups: int = 1,
-    num_steps: int = 64,
+    num_steps: int | None = None,
     corrected: bool = True,
     temperature: float | None = None,
     resampler: Resampler | str = "systematic",
@@ -67,12 +67,13 @@ def sample_product(
         conditions: Prompts such as "qed=high"; an empty one is the model without a condition.
         exponents: One for each condition, of positive sum; 1 if not given.
         counts: Conditions on numbers of atoms that the molecules meet besides, such as "N=2". Two experts more: the
-            chain under all of them to the power 1, and the chain to the power -1. Symbols of one step do not see each
-            other and may break a count together: take several times as many steps as symbols.
+            chain under all of them to the power 1, and the chain to the power -1. In a grid of `num_steps` the symbols
+            of one step do not see each other and may break a count together.
         chain: Of the model's symbols; wanted with counts.
         num_particles: K.
         num_groups: B, independent runs side by side.
-        num_steps: T; more than symbols, since symbols of one step are independent.
+        num_steps: None writes one symbol a step, which has no error of steps. A number is T of a grid, see
+            `fklit.correctors.simulate_masked`.
         corrected: False gives the heuristic sampler, with equal weights.
         temperature: Of the predictions; the model's default if not given.
         resampler: See `fklit.feynman_kac.resampling`.

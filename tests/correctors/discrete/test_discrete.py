@@ -1,15 +1,14 @@
 """Jump processes: weighted Kolmogorov equations and an enumerated masked world."""
 
 import functools
-import itertools
 
 import pytest
 import torch
+from enumerated_masks import PATH, Enumerated, distance
 
 from fklit.correctors import Target
 from fklit.correctors.discrete import (
     MaskedCorrector,
-    MaskedPath,
     exit_rates,
     exit_weight,
     log_target,
@@ -92,27 +91,6 @@ def test_the_weighted_kolmogorov_equation_gives_the_unnormalized_target(name, er
         assert wrong > 0.1  # a tenth too much weight is seen by far
 
 
-class Enumerated:
-    """Exact conditionals of a joint law over three tokens of four values."""
-
-    def __init__(self, seed: int, path: MaskedPath) -> None:
-        self.path = path
-        generator = torch.Generator().manual_seed(seed)
-        self.law = torch.softmax(0.8 * torch.randn(4, 4, 4, generator=generator, dtype=torch.float64).flatten(), dim=0)
-        self.states = torch.tensor(list(itertools.product(range(4), repeat=3)))
-        observed = torch.tensor(list(itertools.product(range(5), repeat=3)))
-        agree = ((observed[:, None] == self.states) | (observed[:, None] == 4)).all(dim=2)
-        one_hot = torch.nn.functional.one_hot(self.states, 4).double()
-        joint = torch.einsum("os,slv->olv", agree * self.law, one_hot)
-        self.table = (joint / joint.sum(dim=2, keepdim=True)).clamp(min=1e-300).log()
-
-    def log_probs(self, tokens, t):
-        return self.table[(tokens * torch.tensor([25, 5, 1])).sum(dim=-1)]
-
-
-PATH = MaskedPath(mask=4, length=3)
-
-
 def found_law(target, **settings):
     model = MaskedCorrector(target, PATH.grid(30), **settings)
     generator = torch.Generator().manual_seed(0)
@@ -121,10 +99,6 @@ def found_law(target, **settings):
     weights = torch.softmax(result.log_weights, dim=1)
     law = torch.zeros(4, 64, dtype=torch.float64).scatter_add(1, index, weights)
     return law.mean(dim=0), result
-
-
-def distance(law, gamma):
-    return 0.5 * float((law - gamma / gamma.sum()).abs().sum())
 
 
 def test_masked_guidance_against_enumeration():
