@@ -42,7 +42,7 @@ def stratified_counts(lengths: Int64[Tensor, " n"], *, generator: torch.Generato
     """Numbers of tokens to mask, from 1 to the length of each text, spread over these as `stratified_times` are.
 
     Args:
-        lengths: Tokens of each text that may be masked, at least 1.
+        lengths: Tokens of each text that may be masked; the number is 0 where there are none.
         generator: Of the draws; torch's global one if not given.
     """
     times = stratified_times(len(lengths), generator=generator).to(lengths.device, torch.float32)
@@ -117,7 +117,7 @@ def nelbo_at_counts(
         denoiser: What predicts.
         tokens: The texts.
         counts: How many tokens of each are masked, from 1 to l, or to how many are not given; uniform ones for an
-            unbiased estimate.
+            unbiased estimate. 0 for a text that is given whole, whose bound is 0.
         mask: Id of the mask.
         given: Positions that are never masked, as in `nelbo_at_times`.
         generator: Of which tokens are masked, on the device of `tokens`; torch's global one if not given.
@@ -130,4 +130,4 @@ def nelbo_at_counts(
     ranks = draws.argsort(dim=1).argsort(dim=1)
     masked = ranks < counts[:, None].to(tokens.device)
     losses = masked_loss(denoiser, tokens, masked, mask=mask).sum(dim=1)
-    return losses * (length / counts.to(losses))
+    return losses * (length / counts.to(losses).clamp(min=1))

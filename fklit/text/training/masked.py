@@ -151,7 +151,7 @@ class MaskedDiffusionTask(LightningModule):
             times = self.smallest_time + (1 - self.smallest_time) * stratified_times(len(tokens))
             nelbo = nelbo_at_times(self.logits, tokens, times, self.schedule, mask=self.mask, given=given)
             loss = nelbo.mean() * (1 - self.smallest_time)
-        loss = loss / lengths.float().mean()
+        loss = loss / lengths.float().mean().clamp(min=1 / len(lengths))  # 0 for a batch that is given whole
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -166,8 +166,9 @@ class MaskedDiffusionTask(LightningModule):
         generator = torch.Generator(self.device).manual_seed(batch_idx)
         # Every number of masked tokens equally often, so that the mean over a batch hardly varies.
         counts = torch.randperm(number, device=self.device, generator=generator) * length // number + 1
+        counts = counts.minimum(length)
         nelbo = nelbo_at_counts(self.logits, tokens, counts, mask=self.mask, given=given, generator=generator)
-        size = int(length.sum())
+        size = max(1, int(length.sum()))
         self.log("val/nelbo", nelbo.sum() / size, batch_size=size, prog_bar=True, sync_dist=True)
         characters = int(batch["characters"].sum())
         bits = nelbo.sum() / characters / math.log(2)

@@ -176,6 +176,26 @@ def test_both_maskings_have_one_mean_and_counts_vary_less(data, conditioned):
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.parametrize("masking", ["times", "counts"])
+def test_a_text_that_is_given_whole_adds_nothing(data, masking):
+    """Its bound is 0, and those of the other texts are what they are without it."""
+    task = masked(data, masking=masking)
+    task.setup("validate")
+    seen = {}
+    task.log = lambda name, value, **more: seen.update({name: (float(value.detach()), more.get("batch_size"))})
+    batch = {"tokens": torch.full((4, 6), 5), "characters": torch.full((4,), 6)}
+    batch["given"] = torch.arange(6) < torch.tensor([[6], [4], [6], [5]])
+    loss = task.training_step(batch, 0)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
+    task.validation_step(batch, 0)
+    assert seen["val/nelbo"][1] == 3 and math.isfinite(seen["val/nelbo"][0])
+    batch["given"] = torch.ones(4, 6, dtype=torch.bool)
+    assert float(task.training_step(batch, 0).detach()) == 0.0
+    task.validation_step(batch, 0)
+    assert seen["val/nelbo"][0] == 0.0
+
+
 @pytest.mark.slow
 def test_masked_training_by_counts_learns(data, tmp_path):
     seed_everything(0)
