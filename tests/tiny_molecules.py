@@ -22,9 +22,9 @@ def write_tiny_molecules(folder, **given):
 class TableDenoiser:
     """Exact predictions of a law of three symbols, another one for each condition."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, symbols):
         self.mask, self.size = tokenizer.mask_token_id, len(tokenizer)
-        values = [tokenizer.pad_token_id, *tokenizer.convert_tokens_to_ids(["[C]", "[N]", "[O]"])]
+        values = [tokenizer.pad_token_id, *tokenizer.convert_tokens_to_ids(symbols)]
         self.states = torch.tensor(list(itertools.product(values, repeat=3)))
         self.calls, self.known = 0, {}
 
@@ -53,10 +53,10 @@ class TableDenoiser:
         return found.clamp(min=1e-300).log()
 
 
-def table_model():
-    """A model of molecules of three symbols at most."""
-    tokenizer = build_tokenizer(["[C]", "[N]", "[O]"], Conditions(EDGES), max_symbols=3)
-    return MoleculeModel(TableDenoiser(tokenizer), tokenizer)
+def table_model(symbols=("[C]", "[N]", "[O]")):
+    """A model of molecules of three symbols at most, of three kinds."""
+    tokenizer = build_tokenizer(list(symbols), Conditions(EDGES), max_symbols=3)
+    return MoleculeModel(TableDenoiser(tokenizer, list(symbols)), tokenizer)
 
 
 def truth(model, conditions, exponents):

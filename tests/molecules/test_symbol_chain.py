@@ -7,6 +7,7 @@ import torch
 from tiny_molecules import EDGES, SMILES, found_law, table_model, truth
 
 from fklit.correctors import Target, simulate_masked
+from fklit.feynman_kac import DegenerateGroupError
 from fklit.molecules import AtomCount, Conditions, MoleculeVocabulary, SymbolChain, sample_product
 from fklit.molecules.strings.vocabulary import build_tokenizer
 
@@ -131,6 +132,7 @@ def test_rows_do_not_depend_on_their_neighbors(chain, monkeypatch):
 @pytest.mark.parametrize("num_steps", [None, 60], ids=["one symbol a step", "grid"])
 def test_a_product_with_a_model_is_the_model_under_the_counts(separate, num_steps):
     """The table of 64 molecules, times an indicator that the chain says nothing else about."""
+    pytest.importorskip("rdkit.Chem")
     model = table_model()
     states = model.denoiser.states
     chain = SymbolChain.fitted(model.vocabulary, states[torch.tensor([0, 5, 21, 27, 42, 63])])
@@ -138,6 +140,8 @@ def test_a_product_with_a_model_is_the_model_under_the_counts(separate, num_step
     settings = {"num_particles": 2500, "num_steps": num_steps, "num_groups": 2, "ess_threshold": 0.9}
     counts = ["N>=1", "C=0", "N<=1"]
     wanted = truth(model, ["qed=high"], [1.0]) * torch.tensor([r.count("[N]") == 1 and "[C]" not in r for r in words])
+    if not separate:  # texts that go on after their end are no molecules
+        wanted *= torch.tensor([bool(text) for text in model.smiles(states)])
     wanted /= wanted.sum()
     if separate:
         experts = [model.expert("qed=high"), *(chain.expert([count]) for count in counts), chain.expert()]
@@ -147,6 +151,41 @@ def test_a_product_with_a_model_is_the_model_under_the_counts(separate, num_step
     found = found_law(model, result)
     assert float((found - wanted).abs().sum() / 2) < 0.1
     assert float(found[wanted == 0].sum()) < (0.02 if num_steps else 1e-4)  # sites of one step are independent
+
+
+def test_molecules_meet_counts_as_rdkit_counts_where_symbols_are_dropped():
+    """Fluorine has one bond, so that symbols after "[C] [F]" are no atoms: they would be counted and are not there."""
+    chem = pytest.importorskip("rdkit.Chem")
+    pytest.importorskip("selfies")
+    model = table_model(("[C]", "[N]", "[F]"))
+    states = model.denoiser.states
+    chain = SymbolChain.fitted(model.vocabulary, states[1:])
+    molecules = [chem.MolFromSmiles(text) for text in model.smiles(states)]
+    atoms = [[atom.GetSymbol() for atom in one.GetAtoms()] for one in molecules]
+    meets = torch.tensor([1 <= len(one) <= 2 and one.count("N") >= 1 for one in atoms])
+    dropped = torch.tensor([len(one) for one in atoms]) < (states != model.vocabulary.pad).sum(dim=1)
+    wanted = truth(model, [""], [1.0]) * meets
+    counts = ["N>=1", "heavy_atoms<=2"]
+    assert meets[dropped].any() and not meets[dropped].all()
+    settings = {"num_particles": 4000, "num_groups": 2, "ess_threshold": 0.9}
+    result = sample_product(model, [""], counts=counts, chain=chain, **settings)
+    found = found_law(model, result)
+    assert float(found[~meets].sum()) == 0.0
+    # The chain does not write what it counts otherwise: molecules of three symbols and two atoms are left out
+    wanted = wanted * torch.tensor(
+        [len(states[i][states[i] != model.vocabulary.pad]) <= 2 or not meets[i] for i in range(64)]
+    )
+    assert float((found - wanted / wanted.sum()).abs().sum() / 2) < 0.05
+    plain = sample_product(model, [""], counts=counts, chain=chain, corrected=False, **settings)
+    assert float(found_law(model, plain)[~meets].sum()) > 0.01
+
+
+def test_counts_that_no_particle_meets_are_an_error():
+    pytest.importorskip("rdkit.Chem")
+    model = table_model(("[C]", "[N]", "[F]"))
+    chain = SymbolChain.fitted(model.vocabulary, model.denoiser.states[1:])
+    with pytest.raises(DegenerateGroupError):  # three symbols of fluorine are two atoms
+        sample_product(model, [""], counts=["F=3"], chain=chain, num_particles=20)
 
 
 def test_atoms_of_real_molecules_are_those_of_rdkit():

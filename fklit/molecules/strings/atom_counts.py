@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 _SYMBOL = re.compile(r"\[[=#/\\]?\d*(?P<element>[A-Z][a-z]?)")
 _INDEXED = re.compile(r"(Branch|Ring)(?P<number>\d)\]$")
@@ -77,6 +77,16 @@ class AtomCount:
     def most(self) -> int:
         """The largest number that is told from larger ones."""
         return self.at_least if self.at_most is None else self.at_most + 1
+
+    def number_in(self, molecule: Any) -> int:
+        """How many such atoms a molecule of RDKit has.
+
+        Args:
+            molecule: A `rdkit.Chem.Mol`.
+        """
+        if self.element == HEAVY:
+            return int(molecule.GetNumHeavyAtoms())
+        return sum(atom.GetSymbol() == self.element for atom in molecule.GetAtoms())
 
     def met(self, number: int) -> bool:
         """Whether a molecule with so many meets the condition."""

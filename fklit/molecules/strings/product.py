@@ -13,6 +13,7 @@ from fklit.feynman_kac import Generators, ParticleResult, Resampler
 from fklit.molecules.strings.atom_counts import AtomCount
 from fklit.molecules.strings.model import MoleculeModel
 from fklit.molecules.strings.symbol_chain import SymbolChain
+from fklit.rewards.molecule_properties import parse_smiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,9 @@ def sample_product(
         conditions: Prompts such as "qed=high"; an empty one is the model without a condition.
         exponents: One for each condition, of positive sum; 1 if not given.
         counts: Conditions on numbers of atoms that the molecules meet besides, such as "N=2". Two experts more: the
-            chain under all of them to the power 1, and the chain to the power -1. In a grid of `num_steps` the symbols
-            of one step do not see each other and may break a count together.
+            chain under all of them to the power 1, and the chain to the power -1. Molecules in which RDKit counts
+            otherwise, as SELFIES drops symbols for want of free valences and symbols of one step of a grid do not see
+            each other, have no weight in the end (if corrected), nor have texts of no molecule.
         chain: Of the model's symbols; wanted with counts.
         num_particles: K.
         num_groups: B, independent runs side by side.
@@ -85,6 +87,8 @@ def sample_product(
     Raises:
         ValueError: A condition is none of the model, exponents do not fit, counts come without a chain, or no molecule
             meets them all.
+        DegenerateGroupError: No particle of a group meets the counts.
+        ImportError: Counts without RDKit.
     """
     if isinstance(conditions, str) or not conditions:
         raise ValueError(f"expected a list of conditions, got {conditions!r}; give one or more, such as ['qed=high'].")
@@ -98,8 +102,11 @@ def sample_product(
     if counts:
         experts += _counted(model, counts, chain)
         given += [1.0, -1.0]
+    target = Target.product(experts, given)
+    if counts and corrected:
+        target = Target.tilted(target, _Met(model, counts), 1.0, gradient=False, potential="terminal")
     found = simulate_masked(
-        Target.product(experts, given),
+        target,
         num_particles=num_particles,
         num_groups=num_groups,
         num_steps=num_steps,
@@ -115,6 +122,23 @@ def sample_product(
     made = model.smiles(found.samples.flatten(0, 1))
     rows = [made[b * num_particles : (b + 1) * num_particles] for b in range(num_groups)]
     return MoleculeResult(**known, smiles=rows)
+
+
+class _Met:
+    """Log of whether molecules meet all counts, as RDKit reads them."""
+
+    def __init__(self, model: MoleculeModel, counts: Sequence[AtomCount | str]) -> None:
+        self.model = model
+        self.counts = [AtomCount.parse(one) if isinstance(one, str) else one for one in counts]
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """0 or `-inf` (B, K) of tokens (B, K, S)."""
+        met = [self._met(text) for text in self.model.smiles(tokens.flatten(0, 1))]
+        return torch.tensor(met, dtype=torch.float64).log().view(tokens.shape[:2])
+
+    def _met(self, text: str) -> bool:
+        molecule = parse_smiles(text)
+        return molecule is not None and all(one.met(one.number_in(molecule)) for one in self.counts)
 
 
 def _counted(model: MoleculeModel, counts: Sequence[AtomCount | str], chain: SymbolChain | None) -> list[Any]:
