@@ -1,13 +1,18 @@
 """Arms of benchmarks/science.py in which a chain of symbols knows the two conditions exactly, as counts of atoms."""
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from science_costs import Run, costs
+from torch import Tensor
 
 from fklit.correctors import Target, simulate_masked
+from fklit.feynman_kac import ParticleResult, ess
 from fklit.molecules import AtomCount, Conditions, MoleculeModel, SymbolChain
+from fklit.molecules.strings.counts_met import CountsMet
 
 
 def counts_arms(given: argparse.Namespace, model: MoleculeModel) -> dict[str, Run]:
@@ -53,7 +58,11 @@ def counted(
     corrected: bool,
     seed: int,
 ) -> tuple[list[str], dict[str, Any]]:
-    """The model without a condition, times `p(x | counts) / p(x)` of the chain for each group, drawn by weight."""
+    """The model without a condition, times `p(x | counts) / p(x)` of the chain for each group, drawn by weight.
+
+    As in `fklit.molecules.sample_product`, molecules in which RDKit counts otherwise than the chain have no weight in
+    the end. `met_unchecked` is the share that met the counts before that.
+    """
     denoising = model.denoising(max_batch=given.rows)
     experts: list[Any] = [model.expert(denoising=denoising)]
     experts += [chain.expert(some, vocab_size=model.network_vocab_size) for some in (*groups, [])]
@@ -67,5 +76,16 @@ def counted(
         seed=seed,
         device=model.device,
     )
-    slots = result.sample_index(given.molecules, seed=seed, systematic=True)[0]
-    return model.smiles(result.samples[0, slots]), costs(result) | {"calls": denoising.calls}
+    found: dict[str, Any] = {}
+    if corrected:
+        met = CountsMet(model, [one for some in groups for one in some])(result.samples)
+        found["met_unchecked"] = float(met[0, drawn(result, seed)].exp().mean())
+        log_weights = torch.log_softmax(result.log_weights + met, dim=1)
+        result = replace(result, log_weights=log_weights, ess=torch.cat([result.ess, ess(log_weights)[None]]))
+    made = model.smiles(result.samples[0, drawn(result, seed)])
+    return made, costs(result) | {"calls": denoising.calls} | found
+
+
+def drawn(result: ParticleResult[Tensor], seed: int) -> Tensor:
+    """Places of as many draws by weight as there are particles."""
+    return result.sample_index(result.num_particles, seed=seed, systematic=True)[0]

@@ -11,9 +11,9 @@ from fklit.correctors.discrete import simulate_masked
 from fklit.correctors.targets import Target
 from fklit.feynman_kac import Generators, ParticleResult, Resampler
 from fklit.molecules.strings.atom_counts import AtomCount
+from fklit.molecules.strings.counts_met import CountsMet
 from fklit.molecules.strings.model import MoleculeModel
 from fklit.molecules.strings.symbol_chain import SymbolChain
-from fklit.rewards.molecule_properties import parse_smiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def sample_product(
         given += [1.0, -1.0]
     target = Target.product(experts, given)
     if counts and corrected:
-        target = Target.tilted(target, _Met(model, counts), 1.0, gradient=False, potential="terminal")
+        target = Target.tilted(target, CountsMet(model, counts), 1.0, gradient=False, potential="terminal")
     found = simulate_masked(
         target,
         num_particles=num_particles,
@@ -122,23 +122,6 @@ def sample_product(
     made = model.smiles(found.samples.flatten(0, 1))
     rows = [made[b * num_particles : (b + 1) * num_particles] for b in range(num_groups)]
     return MoleculeResult(**known, smiles=rows)
-
-
-class _Met:
-    """Log of whether molecules meet all counts, as RDKit reads them."""
-
-    def __init__(self, model: MoleculeModel, counts: Sequence[AtomCount | str]) -> None:
-        self.model = model
-        self.counts = [AtomCount.parse(one) if isinstance(one, str) else one for one in counts]
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """0 or `-inf` (B, K) of tokens (B, K, S)."""
-        met = [self._met(text) for text in self.model.smiles(tokens.flatten(0, 1))]
-        return torch.tensor(met, dtype=torch.float64).log().view(tokens.shape[:2])
-
-    def _met(self, text: str) -> bool:
-        molecule = parse_smiles(text)
-        return molecule is not None and all(one.met(one.number_in(molecule)) for one in self.counts)
 
 
 def _counted(model: MoleculeModel, counts: Sequence[AtomCount | str], chain: SymbolChain | None) -> list[Any]:
