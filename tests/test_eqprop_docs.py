@@ -1,5 +1,7 @@
 """The guide's Python examples run as they stand, and what it names exists."""
 
+import importlib
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +19,15 @@ def test_examples_run(example, tmp_path, monkeypatch):
     exec(compile(example, "equilibrium-propagation.md", "exec"), names)
     weights = list(names["network"].parameters())
     assert "backward()" not in example or all(w.grad is not None for w in weights)
+
+
+def test_the_table_of_probes_is_that_of_the_stored_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module("homeostasis")
+    rows = json.loads((ROOT / "docs" / "results" / "homeostasis_conv_forms.json").read_text())
+    assert benchmark.table(rows) in GUIDE
+    variants = benchmark.EXPERIMENTS["conv_forms"].variants
+    assert sorted({row["seed"] for row in rows}) == list(range(5)) and {row["variant"] for row in rows} <= set(variants)
 
 
 def test_files_exist():

@@ -87,7 +87,7 @@ DEFAULTS = [
             "form": "two_term",
             "weight": 1.0,
             "warmup_steps": 0,
-            "probes": 5,
+            "probes": 1,
             "normalize": True,
             "sensitivity": True,
             "reconstruction": True,
