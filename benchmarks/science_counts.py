@@ -80,8 +80,9 @@ def counted(
     if corrected:
         met = CountsMet(model, [one for some in groups for one in some])(result.samples)
         found["met_unchecked"] = float(met[0, drawn(result, seed)].exp().mean())
-        log_weights = torch.log_softmax(result.log_weights + met, dim=1)
-        result = replace(result, log_weights=log_weights, ess=torch.cat([result.ess, ess(log_weights)[None]]))
+        if not (result.log_weights + met).isneginf().all():  # where none meets them, the run keeps what it has
+            log_weights = torch.log_softmax(result.log_weights + met, dim=1)
+            result = replace(result, log_weights=log_weights, ess=torch.cat([result.ess, ess(log_weights)[None]]))
     made = model.smiles(result.samples[0, drawn(result, seed)])
     return made, costs(result) | {"calls": denoising.calls} | found
 

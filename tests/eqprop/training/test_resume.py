@@ -56,6 +56,7 @@ def fit(module, folder, *, callbacks=(), epochs=2, **more):
         devices=1,
         max_epochs=epochs,
         logger=False,
+        log_every_n_steps=1,  # callbacks see the values of every step
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[saver, AlignmentCallback(), *callbacks],
