@@ -45,7 +45,8 @@ def simulate_masked(
         num_steps: None unmasks one site a step, which has no error of steps. A number is T of the path's grid, whose
             steps unmask several sites that do not see each other: fewer calls if it is smaller than the number of
             sites, and the same law only if it is much larger.
-        corrected: False gives the heuristic sampler, with equal weights.
+        corrected: False gives the heuristic sampler, with equal weights. A site at which no token is possible is then
+            left masked.
         resampler: see `fklit.feynman_kac.resampling`.
         ess_threshold: fraction of K below which a group resamples.
         seed: of one generator for each group; ignored if `generator` is given.

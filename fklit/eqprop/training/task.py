@@ -28,9 +28,9 @@ class EqPropTask(LightningModule):
 
     Batches are dictionaries with `x`, `y` (classes from 0) and `index` (the sample's number, which seeds its
     probes). Logs `train/loss` and `train/top1` of every step, and at the steps that loggers write
-    (`Trainer(log_every_n_steps=...)`) and the last of an epoch also `train/homeostasis` and its weight, quantiles of
-    residual and iterations, and the shares of samples that have not converged (`train/unconverged`), are of period two
-    or diverged, for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`,
+    (`Trainer(log_every_n_steps=...)`) and the last of an epoch or run also `train/homeostasis` and its weight,
+    quantiles of residual and iterations, and the shares of samples that have not converged (`train/unconverged`), are
+    of period two or diverged, for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`,
     the share of unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores,
     which `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds other metrics
     of classes to validation and test.
@@ -154,12 +154,13 @@ class EqPropTask(LightningModule):
         return loss + weight * extra
 
     def _logs_details(self) -> bool:
-        """Whether a logger or the end of an epoch sees this step; logging takes a sixth of small steps."""
+        """Whether a logger or the end of an epoch or run sees this step; logging takes a sixth of small steps."""
         trainer = self._trainer
         if trainer is None:
             return True
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside of the class
-        return trainer.is_last_batch or (every > 0 and (self.global_step + 1) % every == 0)
+        done = self.global_step + 1
+        return trainer.is_last_batch or done == trainer.max_steps or (every > 0 and done % every == 0)
 
     def on_fit_start(self) -> None:
         """Says that a mixed precision does not reach the dynamics."""

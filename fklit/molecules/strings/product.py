@@ -70,7 +70,9 @@ def sample_product(
         counts: Conditions on numbers of atoms that the molecules meet besides, such as "N=2". Two experts more: the
             chain under all of them to the power 1, and the chain to the power -1. Molecules in which RDKit counts
             otherwise, as SELFIES drops symbols for want of free valences and symbols of one step of a grid do not see
-            each other, have no weight in the end (if corrected), nor have texts of no molecule.
+            each other, have no weight in the end (if corrected), nor have texts of no molecule. Texts that meet the
+            counts only because symbols are dropped are left out. `log_z` is the log probability of the counts under
+            the model less that under the chain.
         chain: Of the model's symbols; wanted with counts.
         num_particles: K.
         num_groups: B, independent runs side by side.

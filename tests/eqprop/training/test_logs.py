@@ -139,6 +139,12 @@ def test_loggers_get_the_same_at_their_steps_however_rare_these_are(tmp_path):
     assert every[1] == always[1] and {"train/homeostasis", "train/dropped", "train/iterations_p90"} <= set(every[1])
 
 
+def test_the_last_step_of_a_run_that_ends_within_an_epoch_is_logged(tmp_path):
+    run = trainer(tmp_path, max_epochs=None, max_steps=2)
+    run.fit(EqPropTask(small()), loader(), loader())
+    assert run.global_step == 2 and {"train/iterations_p90", "train/dropped"} <= set(run.callback_metrics)
+
+
 def test_what_an_evaluation_logs(tmp_path):
     network = small(free_phase=Relaxation(max_iterations=5, tolerance=1e-4))
     (found,) = trainer(tmp_path).test(EqPropTask(network), loader(), verbose=False)
