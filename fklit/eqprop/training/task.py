@@ -30,10 +30,10 @@ class EqPropTask(LightningModule):
     probes). Logs `train/loss` and `train/top1` of every step, and at the steps that loggers write
     (`Trainer(log_every_n_steps=...)`) and the last of an epoch or run also `train/homeostasis` and its weight,
     quantiles of residual and iterations, and the shares of samples that have not converged (`train/unconverged`), are
-    of period two or diverged, for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the loss, `top1`,
-    the share of unconverged samples and, with more than five classes, `top5`. `predict` returns classes and scores,
-    which `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds other metrics
-    of classes to validation and test.
+    of period two or diverged, for the free phase and (`train/nudge_...`) the nudged ones; for validation and test the
+    loss, `top1`, the share of unconverged samples and, with more than five classes, `top5`. `predict` returns classes
+    and scores, which `fklit.callbacks.ClassificationWriter` writes to a file; `fklit.callbacks.MetricsCallback` adds
+    other metrics of classes to validation and test.
 
     Diverged samples count in no gradient, nor do unconverged ones if the network's policy is `"drop"` (the default of
     estimators that linearize). `train/dropped` is the share of samples that the dynamics learned nothing from.
