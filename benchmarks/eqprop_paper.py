@@ -148,7 +148,8 @@ def run(given: argparse.Namespace) -> None:
     todo = list(work(given.folder, given.cells, given.epochs))
     here = str(Path(__file__).resolve().parent)  # where the callback is
     paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    # Compiled iterations are called from C++: a tenth less time
+    environment = {"TORCHINDUCTOR_CPP_WRAPPER": "1", **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
 
     def one(entry: tuple[str, int, int]) -> None:
         name, seed, stage = entry

@@ -41,10 +41,13 @@ def split_tanh(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
     return t * inverse, s * c * (1 - t * t) * inverse
 
 
-def _split_sigmoid(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
-    """Logistic function, through the tangent of half the argument."""
-    a, b = split_tanh(real / 2, imaginary / 2)
-    return (1 + a) / 2, b / 2
+def split_sigmoid(real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+    """Logistic function of `real + i imaginary` in real arithmetic, without overflow for large `real`."""
+    # sig(a + ib) = s / (s + t exp(-ib)) with s = sig(a), t = sig(-a); the exponential is the one costly function left
+    s, t = torch.sigmoid(real), torch.sigmoid(-real)
+    x, y = s + t * torch.cos(imaginary), t * torch.sin(imaginary)
+    scale = s / (x * x + y * y)
+    return x * scale, y * scale
 
 
 class ShiftedSigmoid(Activation):
@@ -52,12 +55,13 @@ class ShiftedSigmoid(Activation):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Apply it."""
-        return (1 + torch.tanh(2 * z - 1)) / 2
+        if z.is_complex():  # torch's complex sigmoid overflows
+            return (1 + torch.tanh(2 * z - 1)) / 2
+        return torch.sigmoid(4 * z - 2)  # a third of the time of the tangent
 
     def split(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         """Apply it in real arithmetic."""
-        a, b = split_tanh(2 * real - 1, 2 * imaginary)
-        return (1 + a) / 2, b / 2
+        return split_sigmoid(4 * real - 2, 4 * imaginary)
 
 
 class DoubleSiLU(Activation):
@@ -72,8 +76,8 @@ class DoubleSiLU(Activation):
 
     def split(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         """Apply it in real arithmetic."""
-        ra, ia = _split_sigmoid(real, imaginary)
-        rb, ib = _split_sigmoid(real - 2, imaginary)
+        ra, ia = split_sigmoid(real, imaginary)
+        rb, ib = split_sigmoid(real - 2, imaginary)
         x, y = real / 2, imaginary / 2
         # x a + (1 - x) b = b + x (a - b)
         rd, id_ = ra - rb, ia - ib

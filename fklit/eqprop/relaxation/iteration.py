@@ -69,13 +69,15 @@ def advance(field: Field, point: State, relaxation: Relaxation, imaginary: bool)
     change = change_of(proposal, point, field.parts, imaginary)
     if relaxation.rate < 1:
         change = change / relaxation.rate
-    return proposal, change, _largest(_moduli(proposal, field.parts)) <= relaxation.bound
+    return proposal, change, _largest_modulus(proposal, field.parts) <= relaxation.bound
 
 
 def change_of(new: State, old: State, parts: int, imaginary: bool = False) -> Tensor:
     """Largest change of each sample over all its activities; NaN if one is NaN."""
     differences = [a - b for a, b in zip(new, old, strict=True)]
-    return _largest((_imaginary if imaginary else _moduli)(differences, parts))
+    if imaginary:
+        return _largest([halves(part)[1].abs() if parts == 2 else part.imag.abs() for part in differences])
+    return _largest_modulus(differences, parts)
 
 
 def _largest(sizes: Sequence[Tensor]) -> Tensor:
@@ -83,9 +85,10 @@ def _largest(sizes: Sequence[Tensor]) -> Tensor:
     return torch.stack([size.amax(tuple(range(1, size.dim()))) for size in sizes]).amax(0)
 
 
-def _moduli(state: Sequence[Tensor], parts: int) -> list[Tensor]:
-    return [torch.hypot(*halves(part)) if parts == 2 else part.abs() for part in state]
-
-
-def _imaginary(state: Sequence[Tensor], parts: int) -> list[Tensor]:
-    return [halves(part)[1].abs() if parts == 2 else part.imag.abs() for part in state]
+def _largest_modulus(state: Sequence[Tensor], parts: int) -> Tensor:
+    """Largest modulus of each sample."""
+    if parts == 1:
+        return _largest([part.abs() for part in state])
+    # A root for each sample instead of each activity; squares overflow only far beyond what is relaxed
+    pairs = [halves(part) for part in state]
+    return _largest([real * real + imaginary * imaginary for real, imaginary in pairs]).sqrt()

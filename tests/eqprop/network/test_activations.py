@@ -84,6 +84,15 @@ def test_split_survives_large_inputs(activation):
     assert all(torch.isfinite(part).all() for part in activation.split(real, imaginary))
 
 
+def test_the_split_sigmoid_keeps_its_relative_precision_where_it_saturates():
+    real, imaginary = torch.linspace(-10, 10, 81), torch.full((81,), 1e-3)
+    got = ShiftedSigmoid().split(real, imaginary)
+    z = torch.complex(real.double(), imaginary.double())
+    wanted = 1 / (1 + torch.exp(2 - 4 * z))
+    for part, exact in zip(got, (wanted.real, wanted.imag), strict=True):
+        torch.testing.assert_close(part.double(), exact, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("activation", [*SMOOTH, HardSigmoid()], ids=repr)
 def test_slope(activation):
     z = torch.linspace(-2.05, 3.05, 40, dtype=torch.float64)
