@@ -62,7 +62,10 @@ class Cell:
 
 TO_THE_END = {"max_iterations": 150, "tolerance": 1e-5}  # as in figure 4; published: 20 iterations for every sample
 NUDGED = {"beta": 0.5, "relaxation": {"max_iterations": 20, "tolerance": 1e-6}}
-TURNS = {"num_phases": 4, "beta": 0.5, "iterations_per_phase": 60, "num_periods": 5, "from_zero": True}
+TURNS = {
+    **{"num_phases": 4, "beta": 0.5, "iterations_per_phase": 60, "num_periods": 5, "from_zero": True},
+    "tolerance": 1e-5,  # leaves out seven of eight iterations; published: all 1,200
+}
 NO_LOSS = ("--model.homeostasis", "null")
 CELLS = {
     "n2": Cell("table 1: N = 2", TABLE_1),

@@ -78,6 +78,7 @@ DEFAULTS = [
             "iterations_per_phase": 20,
             "num_periods": 1,
             "from_zero": False,
+            "tolerance": 0.0,
             "relaxation": None,
         },
     ),

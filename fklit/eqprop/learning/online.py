@@ -3,13 +3,15 @@
 import cmath
 
 import torch
+from torch import Tensor
 
 from fklit.eqprop.learning.phases import complex_deviation, complex_phases
 from fklit.eqprop.learning.responses import Estimator, Force, Response, check_beta, collect
 from fklit.eqprop.network.recurrent import RecurrentNetwork
-from fklit.eqprop.network.state import State
+from fklit.eqprop.network.state import pick_rows, scale_rows
+from fklit.eqprop.relaxation.iteration import change_of
 from fklit.eqprop.relaxation.relax import relax
-from fklit.eqprop.relaxation.result import Equilibrium
+from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
@@ -26,6 +28,9 @@ class Online(Estimator):
         iterations_per_phase: Iterations at each point.
         num_periods: Periods averaged over, transients included.
         from_zero: Start from activities of zero as the published code does, instead of the free state.
+        tolerance: Where iterations may be left out, which changes the averages by about as much: a sample waits for the
+            next point once no activity changes by more in an iteration, and its last periods are taken to repeat the
+            one at whose end it is where it was a period before. 0 runs all iterations; 1e-6 is for float32.
         relaxation: Order, rate and bound of the iterations; its tolerance and number of iterations are not used. None
             for undamped sequential updates.
 
@@ -43,6 +48,7 @@ class Online(Estimator):
         iterations_per_phase: int = 20,
         num_periods: int = 1,
         from_zero: bool = False,
+        tolerance: float = 0.0,
         relaxation: Relaxation | None = None,
     ) -> None:
         if num_phases < 3 or iterations_per_phase < 1 or num_periods < 1:
@@ -57,6 +63,7 @@ class Online(Estimator):
             from_zero,
         )
         self.iterations_per_phase = iterations_per_phase
+        self.tolerance = tolerance
         base = Relaxation() if relaxation is None else relaxation
         if base.anderson_window or base.start != "zero":
             raise ValueError(
@@ -64,27 +71,60 @@ class Online(Estimator):
                 f"iterations, got anderson_window={base.anderson_window} and start={base.start!r}; leave them out."
             )
         self.relaxation = Relaxation(
-            max_iterations=iterations_per_phase, tolerance=0.0, order=base.order, rate=base.rate, bound=base.bound
+            max_iterations=iterations_per_phase, tolerance=tolerance, order=base.order, rate=base.rate, bound=base.bound
         )
 
     def respond(self, network: RecurrentNetwork, equilibrium: Equilibrium, force: Force) -> Response:
         """One complex trajectory through all phases."""
         self.check(network)
-        free = equilibrium.state
-        state: State | None = None
+        betas = [self.beta * cmath.exp(2j * cmath.pi * k / self.num_phases) for k in range(self.num_phases)]
+        phases = [complex_phases(network, equilibrium, force, [beta], arithmetic="split") for beta in betas]
+        fields, state = [field for field, _ in phases], phases[0][1]
+        if self.from_zero:
+            state = tuple(torch.zeros_like(part) for part in state)
+        free, samples = equilibrium.state, len(equilibrium.x)
         error = [torch.zeros_like(part) for part in free]
         mean = [torch.zeros_like(part) for part in free]
-        results = []
+        results: list[RelaxationResult] = []
+        going = torch.arange(samples, device=equilibrium.x.device)  # samples that are still iterated
+        for period in range(self.num_periods):
+            origin, before = pick_rows(free, going), state
+            errors = [torch.zeros_like(part) for part in origin]
+            means = [torch.zeros_like(part) for part in origin]
+            for field, beta in zip(fields, betas, strict=True):
+                result = relax(field, state, self.relaxation)
+                state = result.state
+                results.append(_of_all(result, going, results[-self.num_phases] if period else None, samples))
+                for i, deviation in enumerate(complex_deviation(state, origin, 1)):
+                    errors[i] += (deviation[0] / beta).real
+                    means[i] += deviation[0].real + origin[i]
+            left = self.num_periods - period  # periods that this one stands for if the rest repeat it
+            repeats = period > 0 and left > 1 and self.tolerance > 0
+            settled = change_of(state, before, 2) < self.tolerance if repeats else torch.zeros_like(going).bool()
+            weights = torch.where(settled, left, 1)
+            for total, part in zip((*error, *mean), scale_rows((*errors, *means), weights), strict=True):
+                total[going] += part
+            if settled.all():
+                break
+            if settled.any():
+                chosen = (~settled).nonzero().squeeze(1)
+                state = pick_rows(state, torch.cat([chosen, chosen + len(going)]))
+                fields, going = [field.select(chosen) for field in fields], going[chosen]
         count = self.num_phases * self.num_periods
-        for k in range(count):
-            beta = self.beta * cmath.exp(2j * cmath.pi * k / self.num_phases)
-            field, start = complex_phases(network, equilibrium, force, [beta], arithmetic="split")
-            if state is None:
-                state = tuple(torch.zeros_like(part) for part in start) if self.from_zero else start
-            result = relax(field, state, self.relaxation)
-            results.append(result)
-            state = result.state
-            for i, deviation in enumerate(complex_deviation(state, free, 1)):
-                error[i] += (deviation[0] / beta).real / count
-                mean[i] += (deviation[0].real + free[i]) / count
-        return collect(tuple(error), tuple(results), len(equilibrium.x), tuple(mean))
+        averages = [tuple(part / count for part in parts) for parts in (error, mean)]
+        return collect(averages[0], tuple(results), samples, averages[1])
+
+
+def _of_all(result: RelaxationResult, going: Tensor, before: RelaxationResult | None, samples: int) -> RelaxationResult:
+    """The result of a phase for all samples: those that are not iterated repeat the one of a period before."""
+    if before is None or len(going) == samples:
+        return result
+    state = tuple(part.clone() for part in before.state)
+    for whole, part in zip(state, result.state, strict=True):
+        whole[torch.cat([going, going + samples])] = part
+    rows = {"iterations": torch.zeros_like(before.iterations)}
+    for name in ("residual", "converged", "diverged", "period_two"):
+        rows[name] = getattr(before, name).clone()
+    for name, whole in rows.items():
+        whole[going] = getattr(result, name)
+    return RelaxationResult(state, **rows)
