@@ -220,14 +220,18 @@ def test_commands_of_the_paper_are_all_of_the_issue(capsys):
 
 @pytest.mark.slow
 def test_a_run_of_the_paper_stops_and_goes_on(tmp_path):
-    """Its time is over in the first epoch, which it ends; from there the weights after two are those of one call."""
+    """Its time is over in the first epoch, which it ends; from there the weights after two are those of one call.
+
+    Not compiled, which would take most of the time.
+    """
     module = load("eqprop_paper")
     write_fashion_mnist(tmp_path / "data", size=100)
     asked = ["--cells", "exact_0", "--processes", "1", "--epochs", "2", "--data_dir", str(tmp_path / "data")]
-    (row,) = module.main([*asked, "--minutes", "0.01", "--folder", str(tmp_path / "parts")])
+    plain = ["--", "--model.network.execution", "null"]
+    (row,) = module.main([*asked, "--minutes", "0.01", "--folder", str(tmp_path / "parts"), *plain])
     assert row["epochs"] == 1
     for folder in ("parts", "whole"):
-        (row,) = module.main([*asked, "--minutes", "10", "--folder", str(tmp_path / folder)])
+        (row,) = module.main([*asked, "--minutes", "10", "--folder", str(tmp_path / folder), *plain])
         assert row["epochs"] == 2
     parts, whole = (
         torch.load(tmp_path / n / "exact_0" / "0" / "last.ckpt", weights_only=True) for n in ("parts", "whole")

@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("homeostasis", [True, False], ids=["with", "without"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_homeostasis_aligns(trained, seed, homeostasis):
     """Error vectors of the first hidden layer against backpropagation's, after 10 and 30 epochs."""
     for epoch, aligned in ((9, 0.8), (29, 0.94)):
@@ -67,9 +67,9 @@ def test_homeostasis_aligns(trained, seed, homeostasis):
 
 @pytest.mark.slow
 def test_homeostasis_helps(trained):
-    """It learns in fewer epochs: three points of accuracy in the mean of all epochs, the mean of three seeds.
+    """It learns in fewer epochs: three points of accuracy in the mean of all epochs, the mean of two seeds.
 
-    The last epoch alone does not decide: 360 images and three seeds leave two points of chance, and other processors
+    The last epoch alone does not decide: 360 images and two seeds leave two points of chance, and other processors
     round other runs.
     """
 
@@ -77,8 +77,8 @@ def test_homeostasis_helps(trained):
         rows = trained(seed, homeostasis)
         return sum(row["val/top1"] for row in rows) / len(rows)
 
-    gains = [mean_of_epochs(seed, True) - mean_of_epochs(seed, False) for seed in range(3)]
-    assert sum(gains) / 3 >= 0.03, gains  # 0.08 where measured, and 0.058 in the worst seed
+    gains = [mean_of_epochs(seed, True) - mean_of_epochs(seed, False) for seed in range(2)]
+    assert sum(gains) / 2 >= 0.03, gains  # of three seeds 0.08 where measured, and 0.058 in the worst
 
 
 @pytest.mark.slow
