@@ -63,7 +63,11 @@ class Cell:
 TO_THE_END = {"max_iterations": 150, "tolerance": 1e-5}  # as in figure 4; published: 20 iterations for every sample
 NUDGED = {"beta": 0.5, "relaxation": {"max_iterations": 20, "tolerance": 1e-6}}
 TURNS = {
-    **{"num_phases": 4, "beta": 0.5, "iterations_per_phase": 60, "num_periods": 5, "from_zero": True},
+    "num_phases": 4,
+    "beta": 0.5,
+    "iterations_per_phase": 60,
+    "num_periods": 5,
+    "from_zero": True,
     "tolerance": 1e-5,  # leaves out seven of eight iterations; published: all 1,200
 }
 NO_LOSS = ("--model.homeostasis", "null")
@@ -151,7 +155,7 @@ def run(given: argparse.Namespace) -> None:
     todo = list(work(given.folder, given.cells, given.epochs))
     here = str(Path(__file__).resolve().parent)  # where the callback is
     paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    # Compiled iterations are called from C++: a tenth less time
+    # Compiled iterations are called from C++: up to a tenth less time
     environment = {"TORCHINDUCTOR_CPP_WRAPPER": "1", **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
 
     def one(entry: tuple[str, int, int]) -> None:

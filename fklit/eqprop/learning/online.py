@@ -28,9 +28,10 @@ class Online(Estimator):
         iterations_per_phase: Iterations at each point.
         num_periods: Periods averaged over, transients included.
         from_zero: Start from activities of zero as the published code does, instead of the free state.
-        tolerance: Where iterations may be left out, which changes the averages by about as much: a sample waits for the
-            next point once no activity changes by more in an iteration, and its last periods are taken to repeat the
-            one at whose end it is where it was a period before. 0 runs all iterations; 1e-6 is for float32.
+        tolerance: Where iterations may be left out, which changes the averages by about as much (by more for samples
+            that converge slowly, as everywhere in relaxations): a sample waits for the next point once no activity changes by more in an iteration, and the periods that are left are taken to
+            repeat the last one if at its change a period they would not move an activity by more. 0 runs all
+            iterations; 1e-6 is for float32.
         relaxation: Order, rate and bound of the iterations; its tolerance and number of iterations are not used. None
             for undamped sequential updates.
 
@@ -63,7 +64,6 @@ class Online(Estimator):
             from_zero,
         )
         self.iterations_per_phase = iterations_per_phase
-        self.tolerance = tolerance
         base = Relaxation() if relaxation is None else relaxation
         if base.anderson_window or base.start != "zero":
             raise ValueError(
@@ -99,15 +99,16 @@ class Online(Estimator):
                     errors[i] += (deviation[0] / beta).real
                     means[i] += deviation[0].real + origin[i]
             left = self.num_periods - period  # periods that this one stands for if the rest repeat it
-            repeats = period > 0 and left > 1 and self.tolerance > 0
-            settled = change_of(state, before, 2) < self.tolerance if repeats else torch.zeros_like(going).bool()
-            weights = torch.where(settled, left, 1)
+            repeating = left * change_of(state, before, 2) < self.relaxation.tolerance
+            if period == 0:  # its start is not on the oscillation
+                repeating = torch.zeros_like(repeating)
+            weights = torch.where(repeating, left, 1)
             for total, part in zip((*error, *mean), scale_rows((*errors, *means), weights), strict=True):
                 total[going] += part
-            if settled.all():
+            if repeating.all():
                 break
-            if settled.any():
-                chosen = (~settled).nonzero().squeeze(1)
+            if repeating.any():
+                chosen = (~repeating).nonzero().squeeze(1)
                 state = pick_rows(state, torch.cat([chosen, chosen + len(going)]))
                 fields, going = [field.select(chosen) for field in fields], going[chosen]
         count = self.num_phases * self.num_periods

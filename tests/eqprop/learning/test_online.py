@@ -1,5 +1,7 @@
 """The continuous-time estimate: iterations that are left out change it by no more than the tolerance."""
 
+import math
+
 import pytest
 import torch
 from equilibria import free_equilibrium, mlp, relative
@@ -27,7 +29,7 @@ def iterations(response):
 
 @pytest.mark.parametrize("from_zero", [False, True], ids=["from free", "from zero"])
 @pytest.mark.parametrize("periods", [1, 2, 5])
-def test_samples_that_have_settled_wait(network, free, periods, from_zero):
+def test_samples_that_have_converged_wait(network, free, periods, from_zero):
     equilibrium, nudge = free
     settings = {"iterations_per_phase": 80, "num_periods": periods, "from_zero": from_zero}
     wanted = Online(4, 0.3, **settings).respond(network, equilibrium, nudge)
@@ -40,7 +42,7 @@ def test_samples_that_have_settled_wait(network, free, periods, from_zero):
 
 
 def test_periods_that_repeat_are_not_iterated(network, free):
-    """Two iterations at a point settle nothing, but after some periods the oscillation repeats."""
+    """No sample converges in two iterations, but after some periods the oscillation repeats."""
     equilibrium, nudge = free
     settings = {"iterations_per_phase": 2, "num_periods": 60, "relaxation": Relaxation(rate=0.2)}
     wanted = Online(4, 0.3, **settings).respond(network, equilibrium, nudge)
@@ -82,6 +84,19 @@ def test_a_sample_that_diverges_has_no_error(network, free):
     assert torch.equal(got.diverged, wanted.diverged)
     assert relative(got.error, wanted.error) < 1e-8
     assert all((part[got.diverged] == 0).all() for part in got.error)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_small_batches_and_input_that_is_no_number(network, count, value):
+    x = torch.full((count, *network.input_shape), value, dtype=torch.float64)
+    equilibrium = network.free_equilibrium(x)
+    force = tuple(torch.ones_like(part) for part in equilibrium.state)
+    for order in ("sequential", "synchronous"):
+        online = Online(4, 0.1, num_periods=3, tolerance=1e-9, relaxation=Relaxation(order=order))
+        response = online.respond(network, equilibrium, force)
+        assert all(torch.isfinite(part).all() and len(part) == count for part in response.error)
+        assert response.diverged.eq(math.isnan(value)).all()
 
 
 def test_the_tolerance_is_not_negative():
