@@ -28,10 +28,10 @@ class Online(Estimator):
         iterations_per_phase: Iterations at each point.
         num_periods: Periods averaged over, transients included.
         from_zero: Start from activities of zero as the published code does, instead of the free state.
-        tolerance: Where iterations may be left out, which changes the averages by about as much (by more for samples
-            that converge slowly, as everywhere in relaxations): a sample waits for the next point once no activity changes by more in an iteration, and the periods that are left are taken to
-            repeat the last one if at its change a period they would not move an activity by more. 0 runs all
-            iterations; 1e-6 is for float32.
+        tolerance: Iterations may be left out where that changes the averages by about as much (by more for samples that
+            converge slowly): a sample waits for the next point once no activity changes by more in an iteration, and
+            its last period stands for those that are left if these would not move an activity by more at its change a
+            period. 0 runs all iterations; 1e-6 is for float32.
         relaxation: Order, rate and bound of the iterations; its tolerance and number of iterations are not used. None
             for undamped sequential updates.
 

@@ -1,4 +1,4 @@
-"""The continuous-time estimate: iterations that are left out change it by no more than the tolerance."""
+"""The continuous-time estimate: what iterations that are left out change is small."""
 
 import math
 

@@ -69,8 +69,8 @@ def test_homeostasis_aligns(trained, seed, homeostasis):
 def test_homeostasis_helps(trained):
     """It learns in fewer epochs: three points of accuracy in the mean of all epochs, the mean of two seeds.
 
-    The last epoch alone does not decide: 360 images and even three seeds leave two points of chance, and other processors
-    round other runs.
+    The last epoch alone does not decide: 360 images and even three seeds leave two points of chance, and other
+    processors round other runs.
     """
 
     def mean_of_epochs(seed, homeostasis):
