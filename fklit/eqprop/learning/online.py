@@ -64,6 +64,7 @@ class Online(Estimator):
             from_zero,
         )
         self.iterations_per_phase = iterations_per_phase
+        self.tolerance = tolerance  # also that of the relaxation; checkpoints keep every argument
         base = Relaxation() if relaxation is None else relaxation
         if base.anderson_window or base.start != "zero":
             raise ValueError(
@@ -99,7 +100,7 @@ class Online(Estimator):
                     errors[i] += (deviation[0] / beta).real
                     means[i] += deviation[0].real + origin[i]
             left = self.num_periods - period  # periods that this one stands for if the rest repeat it
-            repeating = left * change_of(state, before, 2) < self.relaxation.tolerance
+            repeating = left * change_of(state, before, 2) < self.tolerance
             if period == 0:  # its start is not on the oscillation
                 repeating = torch.zeros_like(repeating)
             weights = torch.where(repeating, left, 1)

@@ -47,6 +47,7 @@ ESTIMATORS = [
     RecurrentBackprop(),
     CorrectedNudge(0.2),
     Online(5, 0.3, iterations_per_phase=6, num_periods=2, from_zero=True, relaxation=Relaxation(order="synchronous")),
+    Online(tolerance=1e-5),
 ]
 
 
