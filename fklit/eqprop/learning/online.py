@@ -3,15 +3,12 @@
 import cmath
 
 import torch
-from torch import Tensor
 
+from fklit.eqprop.learning.oscillation import oscillate
 from fklit.eqprop.learning.phases import complex_deviation, complex_phases
 from fklit.eqprop.learning.responses import Estimator, Force, Response, check_beta, collect
 from fklit.eqprop.network.recurrent import RecurrentNetwork
-from fklit.eqprop.network.state import pick_rows, scale_rows
-from fklit.eqprop.relaxation.iteration import change_of
-from fklit.eqprop.relaxation.relax import relax
-from fklit.eqprop.relaxation.result import Equilibrium, RelaxationResult
+from fklit.eqprop.relaxation.result import Equilibrium
 from fklit.eqprop.relaxation.settings import Relaxation
 
 
@@ -29,7 +26,7 @@ class Online(Estimator):
         num_periods: Periods averaged over, transients included.
         from_zero: Start from activities of zero as the published code does, instead of the free state.
         tolerance: Iterations may be left out where that changes the averages by about as much (by more for samples that
-            converge slowly): a sample waits for the next point once no activity changes by more in an iteration, and
+            converge slowly): a sample goes on to the next point once no activity changes by more in an iteration, and
             its last period stands for those that are left if these would not move an activity by more at its change a
             period. 0 runs all iterations; 1e-6 is for float32.
         relaxation: Order, rate and bound of the iterations; its tolerance and number of iterations are not used. None
@@ -80,53 +77,18 @@ class Online(Estimator):
         self.check(network)
         betas = [self.beta * cmath.exp(2j * cmath.pi * k / self.num_phases) for k in range(self.num_phases)]
         phases = [complex_phases(network, equilibrium, force, [beta], arithmetic="split") for beta in betas]
-        fields, state = [field for field, _ in phases], phases[0][1]
+        start = phases[0][1]
         if self.from_zero:
-            state = tuple(torch.zeros_like(part) for part in state)
-        free, samples = equilibrium.state, len(equilibrium.x)
+            start = tuple(torch.zeros_like(part) for part in start)
+        results = oscillate([field for field, _ in phases], start, self.relaxation, self.num_periods)
+        free, total = equilibrium.state, self.num_phases * self.num_periods
         error = [torch.zeros_like(part) for part in free]
         mean = [torch.zeros_like(part) for part in free]
-        results: list[RelaxationResult] = []
-        going = torch.arange(samples, device=equilibrium.x.device)  # samples that are still iterated
-        for period in range(self.num_periods):
-            origin, before = pick_rows(free, going), state
-            errors = [torch.zeros_like(part) for part in origin]
-            means = [torch.zeros_like(part) for part in origin]
-            for field, beta in zip(fields, betas, strict=True):
-                result = relax(field, state, self.relaxation)
-                state = result.state
-                results.append(_of_all(result, going, results[-self.num_phases] if period else None, samples))
-                for i, deviation in enumerate(complex_deviation(state, origin, 1)):
-                    errors[i] += (deviation[0] / beta).real
-                    means[i] += deviation[0].real + origin[i]
-            left = self.num_periods - period  # periods that this one stands for if the rest repeat it
-            repeating = left * change_of(state, before, 2) < self.tolerance
-            if period == 0:  # its start is not on the oscillation
-                repeating = torch.zeros_like(repeating)
-            weights = torch.where(repeating, left, 1)
-            for total, part in zip((*error, *mean), scale_rows((*errors, *means), weights), strict=True):
-                total[going] += part
-            if repeating.all():
-                break
-            if repeating.any():
-                chosen = (~repeating).nonzero().squeeze(1)
-                state = pick_rows(state, torch.cat([chosen, chosen + len(going)]))
-                fields, going = [field.select(chosen) for field in fields], going[chosen]
-        count = self.num_phases * self.num_periods
-        averages = [tuple(part / count for part in parts) for parts in (error, mean)]
-        return collect(averages[0], tuple(results), samples, averages[1])
-
-
-def _of_all(result: RelaxationResult, going: Tensor, before: RelaxationResult | None, samples: int) -> RelaxationResult:
-    """The result of a phase for all samples: those that are not iterated repeat the one of a period before."""
-    if before is None or len(going) == samples:
-        return result
-    state = tuple(part.clone() for part in before.state)
-    for whole, part in zip(state, result.state, strict=True):
-        whole[torch.cat([going, going + samples])] = part
-    rows = {"iterations": torch.zeros_like(before.iterations)}
-    for name in ("residual", "converged", "diverged", "period_two"):
-        rows[name] = getattr(before, name).clone()
-    for name, whole in rows.items():
-        whole[going] = getattr(result, name)
-    return RelaxationResult(state, **rows)
+        for at, result in enumerate(results):
+            # One of the last period stands for itself and for those of the periods that are left
+            last = at + self.num_phases >= len(results)
+            times = (total - 1 - at) // self.num_phases + 1 if last else 1
+            for i, (deviation,) in enumerate(complex_deviation(result.state, free, 1)):
+                error[i] += times / total * (deviation / betas[at % self.num_phases]).real
+                mean[i] += times / total * (deviation.real + free[i])
+        return collect(tuple(error), tuple(results), len(equilibrium.x), tuple(mean))

@@ -35,7 +35,7 @@ def test_samples_that_have_converged_wait(network, free, periods, from_zero):
     wanted = Online(4, 0.3, **settings).respond(network, equilibrium, nudge)
     got = Online(4, 0.3, tolerance=1e-10, **settings).respond(network, equilibrium, nudge)
     assert iterations(wanted).eq(320 * periods).all()
-    assert (iterations(got) < 320 * min(periods, 2) * 0.7).all()
+    assert (iterations(got) < 320 * min(periods, 2) * 0.6).all()
     assert got.converged.all() and not wanted.converged.any()
     assert relative(got.error, wanted.error) < 1e-8
     assert relative(got.gradient_state, wanted.gradient_state) < 1e-9
@@ -50,13 +50,14 @@ def test_periods_that_repeat_are_not_iterated(network, free):
     assert not got.converged.any() and iterations(wanted).eq(480).all()
     counts = iterations(got)
     assert (counts < 240).all() and len(counts.unique()) > 1 and len(got.results) == int(counts.max()) // 2
+    assert (counts % 8 != 0).any()  # within a period, too
     assert relative(got.error, wanted.error) < 1e-8
     assert relative(got.gradient_state, wanted.gradient_state) < 1e-9
     # a sample that is done repeats its last period in the results
     first = int(counts.argmin())
     assert got.results[-1].iterations[first] == 0
     rows = [first, first + COUNT]
-    for last, full in zip(got.results[-1].state, wanted.results[-1].state, strict=True):
+    for last, full in zip(got.results[-1].state, wanted.results[len(got.results) - 1].state, strict=True):
         torch.testing.assert_close(last[rows], full[rows], rtol=0, atol=1e-9)
 
 
