@@ -2,7 +2,7 @@
 
     python benchmarks/eqprop.py                        # conv net 32-64-128-128 and MLP 784-256-256-10; prints JSON
     python benchmarks/eqprop.py --free 250 --nudged 40 # the published numbers of iterations (takes minutes)
-    python benchmarks/eqprop.py --trained --data_dir DIR --output docs/results/eqprop_trained.json
+    python benchmarks/eqprop.py --trained --data_dir DIR --output docs/results/eqprop_trained.json   # keeps other cells
 
 Compared in one run, on one untied network that starts symmetric (so that every method has the same true gradient):
 (a) the naive loop: complex tensors, autograd for the backward input in every iteration, all N phases one after another,
@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from eqprop_naive import naive_step
 from eqprop_steps import Step, distance, exact_gradients, gradients_of, peak_memory, seconds
-from eqprop_trained import NETS, trained
+from eqprop_trained import NETS, WAYS, trained
 from torch import Tensor
 
 from fklit.eqprop import (
@@ -166,22 +166,30 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", type=Path, default=None, help="write the JSON here, too")
     parser.add_argument("--trained", action="store_true", help="ways to the fixed point of trained networks instead")
     parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS), help="which, with --trained")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="which, with --trained")
     parser.add_argument("--data_dir", default=None, help="Fashion-MNIST, for two of the trained networks")
     parser.add_argument("--cells", type=Path, default=Path("outputs/eqprop/trained"), help="checkpoints and cells")
     parser.add_argument("--samples", type=int, default=1000, help="whose fixed points are compared, with --trained")
     asked = parser.parse_args(words)
     torch.set_num_threads(asked.threads)
     if asked.trained:
-        return write(
-            trained(asked.nets, asked.data_dir, asked.cells, samples=asked.samples, repeats=asked.repeats), asked
+        report = trained(
+            asked.nets,
+            asked.ways,
+            asked.data_dir,
+            asked.cells,
+            samples=asked.samples,
+            repeats=asked.repeats,
+            output=asked.output,
         )
+        return write(report, asked)
     torch.manual_seed(0)
     side = 4 * 2 ** (len(asked.channels) - 1)
     networks = {
         f"conv {'-'.join(map(str, asked.channels))}": (ConvNet((3, side, side), asked.channels), asked.conv_batch),
         f"mlp 784-{'-'.join(map(str, asked.hidden))}-10": (MLP((784,), asked.hidden, gain=0.5), asked.mlp_batch),
     }
-    report: dict[str, Any] = {}
+    report = {}
     for name, (network, batch) in networks.items():
         shape = network.input_shape
         coarse = torch.rand(batch, shape[0], 4, 4) if len(shape) == 3 else torch.rand(batch, 1, 1, 98)

@@ -12,8 +12,9 @@ import importlib
 import json
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,35 @@ import yaml
 from eqprop_steps import distance, gradients_of, seconds
 from torch import Tensor
 
-from fklit.eqprop import EqPropTask, EquilibriumNetwork, Relaxation, RelaxationResult
+from fklit.eqprop import EqPropTask, EquilibriumNetwork, Execution, Relaxation, RelaxationResult
 from fklit.eqprop.network.state import State
 from fklit.eqprop.training.backprop import feedforward
 
 ROOT = Path(__file__).resolve().parents[1]
 NETS = {"digits": ("digits", 12), "fashion_mnist": ("fashion_mnist", 5), "conv": ("fashion_mnist_conv", 4)}
 """Configuration and epochs of each network."""
+Loss = Callable[[Tensor, Tensor], Tensor]
 FREE = {"max_iterations": 300, "tolerance": 1e-4}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the fixed point: how to relax, from the fixed points of an epoch before or not, compiled or not."""
+
+    relaxation: Relaxation
+    warm: bool = False
+    compiled: bool = False
+
+
+PLAIN, TO_THE_END = Relaxation(**FREE), Relaxation(5000, 1e-11)
 WAYS = {
-    "plain": Relaxation(**FREE),
-    "anderson": Relaxation(**FREE, anderson_window=3),
-    "feedforward start": Relaxation(**FREE, start="feedforward"),
-    "anderson + feedforward start": Relaxation(**FREE, anderson_window=3, start="feedforward"),
-    "warm start": Relaxation(**FREE),
+    "plain": Way(PLAIN),
+    "anderson": Way(Relaxation(**FREE, anderson_window=3)),
+    "feedforward start": Way(Relaxation(**FREE, start="feedforward")),
+    "anderson + feedforward start": Way(Relaxation(**FREE, anderson_window=3, start="feedforward")),
+    "warm start": Way(PLAIN, warm=True),
+    "compiled": Way(PLAIN, compiled=True),
+    "compiled warm start": Way(PLAIN, warm=True, compiled=True),
 }
 
 
@@ -49,6 +65,18 @@ class Trained:
     x: Tensor
     y: Tensor
     batch: int
+
+    @cached_property
+    def exact(self) -> EquilibriumNetwork:
+        """The network in double precision, not compiled."""
+        network = copy.deepcopy(self.network).double()
+        network.execution = Execution()
+        return network
+
+    @cached_property
+    def ends_of_plain(self) -> RelaxationResult:
+        """Where plain iterations from zero end."""
+        return relaxed(self.exact, self.x.double(), TO_THE_END)
 
 
 def train(name: str, data_dir: str | None, folder: Path, samples: int) -> Trained:
@@ -119,16 +147,15 @@ def gradient(network: EquilibriumNetwork, x: Tensor, y: Tensor, start: State | N
 
 def cell(net: Trained, way: str, *, repeats: int) -> dict[str, Any]:
     """Iterations, fixed points, gradients and times of one way to the fixed point."""
-    how, network, tolerance = WAYS[way], net.network, FREE["tolerance"]
-    start = relaxed(net.before, net.x, WAYS["plain"]).state if way == "warm start" else None
+    how, network, tolerance = WAYS[way].relaxation, net.network, FREE["tolerance"]
+    start = relaxed(net.before, net.x, PLAIN).state if WAYS[way].warm else None
+    network.execution = Execution(compile=WAYS[way].compiled)
     result = relaxed(network, net.x, how, start)
     iterations = result.iterations.double()
 
     # Fixed points: where both end in double precision, and how far a way stops before that
-    exact = copy.deepcopy(network).double()
-    to_the_end, x = Relaxation(20000, 1e-11), net.x.double()
-    ends = relaxed(exact, x, to_the_end, doubled(result.state))
-    wanted = relaxed(exact, x, to_the_end)
+    ends = relaxed(net.exact, net.x.double(), TO_THE_END, doubled(result.state))
+    wanted = net.ends_of_plain
     both = ends.converged & wanted.converged
     same = apart(ends.state, wanted.state) < 10 * tolerance
     left = apart(doubled(result.state), ends.state)
@@ -136,16 +163,22 @@ def cell(net: Trained, way: str, *, repeats: int) -> dict[str, Any]:
 
     # Gradients of a batch whose samples end at the same fixed points, to the end of both phases
     rows = (both & same).nonzero().squeeze(1)[: net.batch]
+    exact = copy.copy(net.exact)
     exact.estimator = copy.copy(exact.estimator)
     exact.estimator.relaxation = Relaxation(2000, 1e-12)
-    chosen = (x[rows], net.y[rows])
-    exact.free = Relaxation(20000, 1e-11)
+    chosen = (net.x[rows].double(), net.y[rows])
+    exact.free = TO_THE_END
     reference = gradient(exact, *chosen, None)
-    exact.free = replace(how, max_iterations=20000, tolerance=1e-11)
+    exact.free = replace(how, max_iterations=TO_THE_END.max_iterations, tolerance=TO_THE_END.tolerance)
+    exact.execution = network.execution
     found = gradient(exact, *chosen, None if start is None else tuple(part[rows].double() for part in start))
 
-    times: dict[str, list[float]] = {"way": [], "feedforward": []}
-    for _ in range(repeats):
+    def feedforward_loss(bx: Tensor, by: Tensor) -> Tensor:
+        return F.cross_entropy(network.read(feedforward(network, bx)), by)
+
+    compiled_loss = torch.compile(feedforward_loss) if WAYS[way].compiled else None
+    times: dict[str, list[float]] = {}
+    for repeat in range(-1, repeats):  # the first compiles
         for i in range(0, min(len(net.x), 4 * net.batch), net.batch):
             bx, by = net.x[i : i + net.batch], net.y[i : i + net.batch]
             bs = None if start is None else tuple(part[i : i + net.batch] for part in start)
@@ -156,15 +189,21 @@ def cell(net: Trained, way: str, *, repeats: int) -> dict[str, Any]:
                 state = network.attach(network.free_equilibrium(bx, start=bs))
                 F.cross_entropy(network.read(state), by).backward()
 
-            def backprop(bx: Tensor = bx, by: Tensor = by) -> None:
+            def backprop(loss: Loss, bx: Tensor = bx, by: Tensor = by) -> None:
                 network.zero_grad()
-                F.cross_entropy(network.read(feedforward(network, bx)), by).backward()
+                loss(bx, by).backward()
 
-            times["way"].append(seconds(step, net.x.device))
-            times["feedforward"].append(seconds(backprop, net.x.device))
+            steps = {"way": step, "feedforward": partial(backprop, feedforward_loss)}
+            if compiled_loss is not None:
+                steps["compiled feedforward"] = partial(backprop, compiled_loss)
+            for name, work in steps.items():
+                spent = seconds(work, net.x.device)
+                if repeat >= 0:
+                    times.setdefault(name, []).append(spent)
     middle = {name: statistics.median(values) for name, values in times.items()}
+    steps_of = {f"steps_of_{name.replace(' ', '_')}": middle["way"] / middle[name] for name in middle if name != "way"}
     return {
-        "steps_of_feedforward": middle["way"] / middle["feedforward"],
+        **steps_of,
         "milliseconds": {name: 1e3 * value for name, value in middle.items()},
         "iterations": {
             "mean": float(iterations.mean()),
@@ -199,17 +238,26 @@ def summarize(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def trained(
-    nets: Sequence[str], data_dir: str | None, folder: Path, *, samples: int = 1000, repeats: int = 5
+    nets: Sequence[str],
+    ways: Sequence[str],
+    data_dir: str | None,
+    folder: Path,
+    *,
+    samples: int = 1000,
+    repeats: int = 5,
+    output: Path | None = None,
 ) -> dict[str, Any]:
-    """All cells that are asked for, and the summary."""
+    """All cells that are asked for, the others of the output file if it is there, and the summary."""
     if data_dir is None and set(nets) - {"digits"}:
         raise SystemExit(
             "expected --data_dir with Fashion-MNIST for its networks, got none; give it, or --nets digits."
         )
     cells: dict[str, dict[str, dict[str, Any]]] = {}
+    if output is not None and output.is_file():
+        cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
     for name in nets:
         net = None
-        for way in WAYS:
+        for way in ways:
             file = folder / f"{name} {way} {samples} {repeats}.json"
             if not file.is_file():
                 net = train(name, data_dir, folder, samples) if net is None else net
@@ -218,4 +266,4 @@ def trained(
                 file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
                 print(name, way, json.dumps(found), flush=True)
             cells.setdefault(name, {})[way] = json.loads(file.read_text())
-    return {"cells": cells, "summary": summarize(cells)}
+    return {"cells": cells, "summary": summarize({name: ways for name, ways in cells.items() if "plain" in ways})}
