@@ -231,11 +231,11 @@ def summarize(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def merge(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a cell, that of more runs or more epochs: a file keeps what other machines have measured."""
+    """One row a cell: a new one only if it has as many runs and epochs, so a file keeps what others have measured."""
     best: dict[str, dict[str, Any]] = {}
     for row in (*before, *rows):
         known = best.get(row["cell"])
-        if known is None or (row["seeds"], row["epochs"]) >= (known["seeds"], known["epochs"]):
+        if known is None or (row["seeds"] >= known["seeds"] and row["epochs"] >= known["epochs"]):
             best[row["cell"]] = row
     return [best[name] for name in CELLS if name in best]
 

@@ -162,7 +162,8 @@ def test_a_file_keeps_the_rows_of_other_machines_until_there_are_better_ones(tmp
     epoch_lines(here, "n2", 0, [(1, 20.0), (2, 16.0)])
     epoch_lines(here, "n6", 0, [(1, 20.0)])
     module.main([*asked, "--folder", str(here)])
-    epoch_lines(there, "n2", 0, [(1, 10.0)])  # fewer epochs
+    epoch_lines(there, "n2", 0, [(1, 10.0)])  # fewer epochs, if of more seeds
+    epoch_lines(there, "n2", 1, [(1, 10.0)])
     epoch_lines(there, "n6", 0, [(1, 10.0)])  # as many
     epoch_lines(there, "exact", 0, [(1, 30.0)])
     module.main([*asked, "--folder", str(there)])
