@@ -6,8 +6,8 @@
 
 A row of the JSON is replaced by one of as many runs and epochs or more, and rows of other cells stay.
 
-A run of 50 epochs takes three quarters of an hour (exact response) to one and a quarter (N = 6) of one core without
-AVX-512, with continuous time four hours, as far as 10 epochs tell. Iterations are compiled, which halves the time and
+A run of 50 epochs takes an hour (N = 2, exact response) to one and a half (N = 6) of one core without AVX-512, with
+continuous time four hours, as far as 10 epochs tell. Iterations are compiled, which halves the time and
 changes results by rounding. All runs are taken to 10 epochs, then to 20, 35 and 50, each from its last checkpoint, so
 that a benchmark that was stopped has them all at nearly the same number. The rates are constant: 10 epochs are the
 beginning of 50. A folder of --folder for each cell and seed holds its checkpoint, and `epochs.jsonl` with a line for

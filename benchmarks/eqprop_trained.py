@@ -229,8 +229,10 @@ def summarize(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     best, which, every = {}, {}, {}
     for name, ways in cells.items():
         every[name] = {way: entry["steps_of_feedforward"] for way, entry in ways.items()}
-        most = ways["plain"]["unconverged"]
-        clean = [way for way, e in ways.items() if e["other_fixed_point"] == 0 and e["unconverged"] <= most]
+        most = ways["plain"]["unconverged"] / ways["plain"]["samples"]
+        clean = [
+            way for way, e in ways.items() if e["other_fixed_point"] == 0 and e["unconverged"] / e["samples"] <= most
+        ]
         if clean:
             which[name] = min(clean, key=lambda way: every[name][way])
             best[name] = every[name][which[name]]
@@ -254,7 +256,10 @@ def trained(
         )
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     if output is not None and output.is_file():
-        cells = json.loads(output.read_text(encoding="utf-8"))["cells"]
+        before = json.loads(output.read_text(encoding="utf-8"))
+        if "cells" not in before:
+            raise SystemExit(f"expected figures of --trained in {output}, got others; give another --output.")
+        cells = before["cells"]
     for name in nets:
         net = None
         for way in ways:

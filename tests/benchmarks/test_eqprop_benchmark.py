@@ -8,6 +8,8 @@ import pytest
 import torch
 from image_files import write_fashion_mnist
 
+from fklit.eqprop import MLP
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 DOCS = FOLDER.parent / "docs"
 
@@ -240,3 +242,21 @@ def test_a_run_of_the_paper_stops_and_goes_on(tmp_path):
     assert parts["epoch"] == whole["epoch"]
     for name, weight in whole["state_dict"].items():
         torch.testing.assert_close(parts["state_dict"][name], weight, rtol=0, atol=0)
+
+
+def test_ways_to_the_fixed_point_are_compared_and_other_cells_stay(tmp_path):
+    module = load("eqprop_trained")
+    torch.manual_seed(0)
+    network, before = MLP((8,), (6, 6), angle=90.0), MLP((8,), (6, 6), angle=90.0)
+    x, y = torch.rand(6, 8), torch.arange(6)
+    net = module.Trained(network, before, x, y, 3)
+    cells = {"digits": {way: module.cell(net, way, repeats=1) for way in ("plain", "warm start")}}
+    for found in cells["digits"].values():
+        assert found["samples"] == 6 and found["unconverged"] == found["other_fixed_point"] == 0
+        assert found["gradient_difference"] < 1e-8 and found["steps_of_feedforward"] > 0
+    (tmp_path / "r.json").write_text(json.dumps({"cells": cells}))
+    kept = module.trained([], [], None, tmp_path, output=tmp_path / "r.json")
+    assert kept["cells"] == cells and set(kept["summary"]["all"]["digits"]) == {"plain", "warm start"}
+    (tmp_path / "r.json").write_text("{}")
+    with pytest.raises(SystemExit, match="expected figures of --trained"):
+        module.trained([], [], None, tmp_path, output=tmp_path / "r.json")

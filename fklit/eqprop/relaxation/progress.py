@@ -49,7 +49,7 @@ class Progress(NamedTuple):
             target[samples] = tensor
 
 
-def settle(
+def accept(
     progress: Progress,
     state: State,
     proposal: State,
@@ -104,7 +104,7 @@ def advance_several(
     """
     for _ in range(count):
         proposal, change, inside = advance(field, state, relaxation, imaginary)
-        state, progress = settle(
+        state, progress = accept(
             progress, state, proposal, change, inside, tolerance=relaxation.tolerance, parts=field.parts
         )
     return state, progress

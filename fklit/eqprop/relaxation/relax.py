@@ -12,7 +12,7 @@ from fklit.eqprop.relaxation.anderson import Anderson
 from fklit.eqprop.relaxation.compiled import going_on, run_advance, run_several
 from fklit.eqprop.relaxation.iteration import Field, change_of, iterate
 from fklit.eqprop.relaxation.precision import full_precision
-from fklit.eqprop.relaxation.progress import Progress, settle
+from fklit.eqprop.relaxation.progress import Progress, accept
 from fklit.eqprop.relaxation.result import RelaxationResult
 from fklit.eqprop.relaxation.settings import Relaxation
 
@@ -67,7 +67,7 @@ def relax(
                 image, change, inside = run_advance(field, point, relaxation, imaginary)
                 refused = memory.refuse(point, image, inside)
                 refused = None if refused is None else refused & progress.active
-                state, progress = settle(
+                state, progress = accept(
                     progress, state, image, change, inside,
                     tolerance=relaxation.tolerance, parts=parts, refused=refused,
                 )  # fmt: skip
